@@ -1,0 +1,477 @@
+"""A Mixture-of-Agents wherever LangChain takes a chat model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import reduce
+from typing import Any, NamedTuple, cast
+
+from langchain_core.caches import BaseCache
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSequence
+from langchain_core.runnables.base import RunnableParallel
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.constants import TAG_NOSTREAM
+from pydantic import ConfigDict, Field, field_validator
+from typing_extensions import override
+
+from moa_graph.context import MoAContext
+from moa_graph.graph import AGGREGATOR, MoAGraph
+from moa_graph.models import Model, chat_models_in, with_call_options
+from moa_graph.nodes import CALL_OPTIONS_KEY, AggregatorNode
+from moa_graph.state import MoAState, Proposal
+from moa_graph.streaming import ProposalTokens, is_message_stream
+
+_STREAM_MODES = ("messages", "values")
+
+
+class ChatMoA(BaseChatModel):
+    """A Mixture-of-Agents graph as one chat model.
+
+    It goes wherever a chat model does: `prompt | ChatMoA(graph=moa) | parser`,
+    `create_agent(ChatMoA(graph=moa), tools=...)`, `with_structured_output`, `batch`. Tools,
+    response format, `stop` and other call options go to the aggregator, which alone acts;
+    the proposers advise.
+
+    Every call is a run of its own: the conversation is what it is given, and the graph's own
+    checkpointer, if it has one, is not used.
+
+    The answer is the aggregator's message, with its tokens streamed as they come. Its
+    `usage_metadata` is the sum of all model calls, and `response_metadata["moa"]` has
+    `proposals` and, under `aggregator`, the aggregator's own `model` and `usage`.
+
+    Example:
+        ```python
+        moa = create_moa(["together:openai/gpt-oss-120b", "together:zai-org/GLM-5.2"],
+                         "together:deepseek-ai/DeepSeek-V4-Pro")
+        chain = prompt | ChatMoA(graph=moa) | StrOutputParser()
+        ```
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    graph: Any = Field(exclude=True, repr=False)
+    """The compiled graph, from `create_moa`."""
+    context: MoAContext | None = None
+    """Settings of every run."""
+    temperature: float | None = None
+    """Sampling temperature of the aggregator; None leaves it as it was built."""
+    max_tokens: int | None = None
+    """The longest answer, in tokens; None leaves the aggregator as it was built."""
+    stop: list[str] | None = None
+    """Where the aggregator stops."""
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
+    """Off by default: the models inside keep to LangChain's cache, each for itself."""
+
+    @field_validator("graph")
+    @classmethod
+    def _made_by_create_moa(cls, graph: Any) -> MoAGraph:
+        if not isinstance(_aggregator_node(graph), AggregatorNode):
+            raise ValueError(
+                f"graph must come from create_moa, not {type(graph).__name__}: "
+                "ChatMoA(graph=create_moa([...], aggregator))."
+            )
+        # Each call brings its whole conversation: a thread would add it to the last call's.
+        return cast(MoAGraph, graph.copy({"checkpointer": None}))
+
+    def __init__(self, graph: MoAGraph | None = None, **kwargs: Any) -> None:
+        super().__init__(**({"graph": graph} if graph is not None else {}), **kwargs)
+
+    # --- what it is -----------------------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "moa"
+
+    @property
+    def _aggregator(self) -> Model:
+        return cast(AggregatorNode, _aggregator_node(self.graph)).model
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        plan = cast(AggregatorNode, _aggregator_node(self.graph)).plan
+        return {
+            "graph": self.graph.name,
+            "layers": plan.layers,
+            "models": [model.name for model in plan.models],
+            "nodes": [name for name in self.graph.nodes if name != "__start__"],
+            "aggregation_prompt": plan.aggregation_prompt,
+            "context": self.context.model_dump() if self.context else None,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = LangSmithParams(
+            ls_provider="moa",
+            ls_model_type="chat",
+            ls_model_name=kwargs.get("model") or self.graph.name,
+        )
+        if (temperature := kwargs.get("temperature", self.temperature)) is not None:
+            params["ls_temperature"] = temperature
+        if (max_tokens := kwargs.get("max_tokens", self.max_tokens)) is not None:
+            params["ls_max_tokens"] = max_tokens
+        if stop := stop or self.stop:
+            params["ls_stop"] = stop
+        return params
+
+    def _resolve_model_profile(self) -> Any:
+        """What the model can do is what the aggregator can."""
+        try:
+            model = next(chat_models_in(self._aggregator.get()), None)
+        except Exception:  # noqa: BLE001 - without a key nothing is known yet
+            return None
+        return getattr(model, "profile", None)
+
+    # --- tools and structured output ------------------------------------------------
+
+    @override
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Give the aggregator tools.
+
+        Args:
+            tools: Tools in any form that LangChain knows; definitions in a provider's own form
+                are passed on as they are.
+            tool_choice: Which tool it must call, as for the aggregator's own `bind_tools`.
+            **kwargs: Further options of the aggregator's own `bind_tools`.
+
+        Raises:
+            ValueError: If the aggregator has no chat model that takes tools.
+        """
+        options: dict[str, Any] = {"tools": [_neutral(tool) for tool in tools], **kwargs}
+        if tool_choice is not None:
+            options["tool_choice"] = tool_choice
+        self._bindable("tools")
+        with_call_options(self._aggregator.get(), options)  # refuses here what it would refuse then
+        return self.bind(**options)
+
+    @override
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the aggregator answer in a schema, in the way its own model does.
+
+        Args:
+            schema: As for every chat model: a pydantic class, a TypedDict or a JSON schema.
+            include_raw: Whether to return `{"raw", "parsed", "parsing_error"}`.
+            **kwargs: `method`, `strict` … as the aggregator's own `with_structured_output`
+                takes them.
+
+        Raises:
+            ValueError: If the aggregator has no chat model.
+        """
+        model = self._bindable("a schema")
+        structured = model.with_structured_output(schema, include_raw=include_raw, **kwargs)
+        return _put_in_place_of(model, self, structured)
+
+    def _bindable(self, what: str) -> BaseChatModel:
+        model = next(chat_models_in(self._aggregator.get()), None)
+        if model is None:
+            raise ValueError(
+                f"The aggregator {self._aggregator.name} is no chat model and cannot be given "
+                f"{what}. Give create_moa a chat model as the aggregator."
+            )
+        return model
+
+    # --- answering ------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        run = self._run(messages, stop, run_manager, kwargs)
+        with _no_parent():
+            state = self.graph.invoke(run.input, run.config, context=run.context)
+        return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        await self._aggregator.aget()
+        run = self._run(messages, stop, run_manager, kwargs)
+        with _no_parent():
+            state = await self.graph.ainvoke(run.input, run.config, context=run.context)
+        return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        run = self._run(messages, stop, run_manager, kwargs)
+        answer = _StreamedAnswer()
+        events = self.graph.stream(
+            run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
+        )
+        while True:
+            with _no_parent():
+                event = next(events, None)
+            if event is None:
+                break
+            if chunk := answer.take(*event):
+                yield chunk
+        yield answer.last(self)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        await self._aggregator.aget()
+        run = self._run(messages, stop, run_manager, kwargs)
+        answer = _StreamedAnswer()
+        events = self.graph.astream(
+            run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
+        )
+        while True:
+            with _no_parent():
+                event = await anext(events, None)
+            if event is None:
+                break
+            if chunk := answer.take(*event):
+                yield chunk
+        yield answer.last(self)
+
+    def _run(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> _Run:
+        defaults = {
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "stop": stop or self.stop,
+        }
+        options = {k: v for k, v in defaults.items() if v is not None and v != []} | kwargs
+        config = RunnableConfig(configurable={**_own_configurable(), CALL_OPTIONS_KEY: options})
+        if run_manager:
+            config["callbacks"] = _child_callbacks(run_manager)
+        # Copies: the graph gives messages ids, and takes equal ids for one message.
+        copies = [message.model_copy(update={"id": None}) for message in messages]
+        return _Run({"messages": copies}, config, self.context or MoAContext())
+
+    def _answer(self, state: MoAState) -> AIMessage:
+        message = cast(AIMessage, state["messages"][-1])
+        update = {
+            "usage_metadata": None,
+            "response_metadata": {**message.response_metadata, "moa": self._record(message, state)},
+        }
+        return message.model_copy(update=update)
+
+    def _record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
+        return {
+            "proposals": state["proposals"],
+            "aggregator": {"model": self._aggregator.name, "usage": message.usage_metadata},
+        }
+
+    # --- usage: told after the callbacks, which have counted every call already ----------
+
+    @override
+    def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        return _with_usage(super().generate(*args, **kwargs))
+
+    @override
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        return _with_usage(await super().agenerate(*args, **kwargs))
+
+    @override
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        for chunk in super().stream(input, config, **kwargs):
+            yield _chunk_with_usage(chunk)
+
+    @override
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        async for chunk in super().astream(input, config, **kwargs):
+            yield _chunk_with_usage(chunk)
+
+
+class _Run(NamedTuple):
+    input: dict[str, Any]
+    config: RunnableConfig
+    context: MoAContext
+
+
+class _StreamedAnswer:
+    """The aggregator's chunks as they come, and the record that ends them."""
+
+    def __init__(self) -> None:
+        self._usage: UsageMetadata | None = None
+        self._state: MoAState | None = None
+        self._any = False
+
+    def take(self, mode: str, event: Any) -> ChatGenerationChunk | None:
+        if mode == "values":
+            self._state = event
+            return None
+        message, metadata = event
+        if metadata.get("langgraph_node") != AGGREGATOR or not isinstance(message, AIMessage):
+            return None
+        return self._chunk(message)
+
+    def _chunk(self, message: AIMessage) -> ChatGenerationChunk:
+        self._any = True
+        fields = {"usage_metadata": None}
+        if isinstance(message, AIMessageChunk):
+            chunk = message.model_copy(update=fields | {"chunk_position": None})
+        else:
+            chunk = AIMessageChunk(**(message.model_dump(exclude={"type"}) | fields))
+        return ChatGenerationChunk(message=chunk)
+
+    def last(self, model: ChatMoA) -> ChatGenerationChunk:
+        assert self._state is not None  # a graph that ends without raising has a state
+        answer = cast(AIMessage, self._state["messages"][-1])
+        record = {"moa": model._record(answer, self._state)}
+        return ChatGenerationChunk(
+            message=AIMessageChunk(content="", response_metadata=record, chunk_position="last")
+        )
+
+
+def _with_usage(result: LLMResult) -> LLMResult:
+    for generations in result.generations:
+        for generation in generations:
+            message = getattr(generation, "message", None)
+            if isinstance(message, AIMessage):
+                message.usage_metadata = _total_usage(message)
+    return result
+
+
+def _chunk_with_usage(chunk: AIMessageChunk) -> AIMessageChunk:
+    if "moa" not in chunk.response_metadata:
+        return chunk
+    return chunk.model_copy(update={"usage_metadata": _total_usage(chunk)})
+
+
+def _total_usage(message: AIMessage) -> UsageMetadata | None:
+    record = message.response_metadata.get("moa")
+    if not record:
+        return message.usage_metadata
+    proposals: list[Proposal] = record["proposals"]
+    known = [p["usage"] for p in proposals if p["usage"]]
+    if own := record["aggregator"]["usage"]:
+        known.append(own)
+    return reduce(add_usage, known) if known else None
+
+
+def _aggregator_node(graph: Any) -> Any:
+    spec = getattr(getattr(graph, "builder", None), "nodes", {}).get(AGGREGATOR)
+    return getattr(spec, "runnable", None)
+
+
+def _neutral(tool: Any) -> Any:
+    """A tool as plain data, which every provider takes and a trace can show.
+
+    A tool's `extras` are for one provider and would be lost, so such a tool stays as it is.
+    """
+    if isinstance(tool, dict) or getattr(tool, "extras", None):
+        return tool
+    return convert_to_openai_tool(tool)
+
+
+def _put_in_place_of(
+    model: BaseChatModel, other: BaseChatModel, chain: Runnable[Any, Any]
+) -> Runnable[Any, Any]:
+    """The same chain, with another chat model where it calls this one."""
+    if chain is model:
+        return other
+    if isinstance(chain, RunnableBinding):
+        bound = _put_in_place_of(model, other, chain.bound)
+        return RunnableBinding(
+            bound=bound, kwargs=dict(chain.kwargs), config=chain.config,
+            config_factories=chain.config_factories,
+        )
+    if isinstance(chain, RunnableSequence):
+        return RunnableSequence(*(_put_in_place_of(model, other, step) for step in chain.steps))
+    if isinstance(chain, RunnableParallel):
+        return RunnableParallel(
+            {key: _put_in_place_of(model, other, step) for key, step in chain.steps__.items()}
+        )
+    return chain
+
+
+class _no_parent:
+    """Keeps a graph that runs inside a node from becoming that node's subgraph.
+
+    A chat model's run hands its callbacks on explicitly. What LangGraph would inherit besides
+    is the node's own: its place in the parent's checkpoints, and its stream.
+    """
+
+    def __enter__(self) -> None:
+        self._token = var_child_runnable_config.set(None)
+
+    def __exit__(self, *exc: object) -> None:
+        var_child_runnable_config.reset(self._token)
+
+
+def _own_configurable() -> dict[str, Any]:
+    """What the user made configurable around this call, without what LangGraph put there."""
+    configurable = (var_child_runnable_config.get() or {}).get("configurable", {})
+    return {
+        key: value
+        for key, value in configurable.items()
+        if not key.startswith("__") and not key.startswith("checkpoint") and key != "thread_id"
+    }
+
+
+def _child_callbacks(
+    run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun,
+) -> BaseCallbackManager:
+    """Callbacks for the graph inside, as children of this model's run.
+
+    A chat model's run has no `get_child`. Its own tokens are the answer's, so a stream of
+    messages around it must not see the aggregator's as well; a graph built with
+    `stream_proposals` shows it the proposers'.
+    """
+    is_async = isinstance(run_manager, AsyncCallbackManagerForLLMRun)
+    manager: BaseCallbackManager = (AsyncCallbackManager if is_async else CallbackManager)(
+        handlers=[], parent_run_id=run_manager.run_id
+    )
+    hidden = TAG_NOSTREAM in run_manager.tags
+    handlers: list[BaseCallbackHandler] = []
+    for handler in run_manager.inheritable_handlers:
+        if not is_message_stream(handler):
+            handlers.append(handler)
+        elif not hidden:
+            handlers.append(ProposalTokens(handler, run_manager.metadata))
+    manager.set_handlers(handlers)
+    manager.add_tags([tag for tag in run_manager.inheritable_tags if tag != TAG_NOSTREAM])
+    manager.add_metadata(
+        {k: v for k, v in run_manager.inheritable_metadata.items() if not k.startswith("ls_")}
+    )
+    return manager

@@ -1,0 +1,72 @@
+"""What can be tuned per run, without rebuilding the graph."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+
+
+class MoAContext(BaseModel):
+    """The settings of one run: `moa.invoke(..., context=MoAContext(layers=2))`.
+
+    A plain dict with the same keys works too. A setting that is None leaves the models as they
+    were built. Temperatures and token limits reach every chat model, also one inside
+    `.with_fallbacks()`, `.with_retry()`, `.with_config()` or a `prompt | model` chain; a graph
+    or a function used as a model keeps its own.
+
+    Raises:
+        pydantic.ValidationError: For an unknown setting or a value out of bounds, before any
+            model is called.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    proposer_temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        title="Proposer temperature",
+        description="Sampling temperature of every proposer. Higher gives more varied proposals.",
+    )
+    proposer_max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        title="Proposer max tokens",
+        description="The longest answer of a proposer, in tokens.",
+    )
+    aggregator_temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        title="Aggregator temperature",
+        description="Sampling temperature of the aggregator.",
+        json_schema_extra={"langgraph_nodes": ["aggregator"]},
+    )
+    aggregator_max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        title="Aggregator max tokens",
+        description="The longest final answer, in tokens.",
+        json_schema_extra={"langgraph_nodes": ["aggregator"]},
+    )
+    aggregation_prompt: str | None = Field(
+        default=None,
+        min_length=1,
+        title="Aggregation prompt",
+        description=(
+            "What a model is told to do with the proposals of the layer before; they follow it "
+            "as a numbered list. Empty: the graph's own, which by default is the paper's "
+            f"Aggregate-and-Synthesize prompt (“{AGGREGATE_AND_SYNTHESIZE[:40]}…”)."
+        ),
+        json_schema_extra={"langgraph_nodes": ["aggregator"], "langgraph_type": "prompt"},
+    )
+    layers: int | None = Field(
+        default=None,
+        ge=2,
+        title="Layers",
+        description=(
+            "How many of the built layers to run, the aggregator's included: 2 runs the first "
+            "layer of proposers and the aggregator. None runs all."
+        ),
+    )

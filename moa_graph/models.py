@@ -1,0 +1,332 @@
+"""From what a user gives as a model to what a node can call."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    BaseMessage,
+    BaseMessageChunk,
+    get_buffer_string,
+)
+from langchain_core.messages.utils import message_chunk_to_message
+from langchain_core.prompts import BasePromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
+from langgraph.pregel import Pregel
+from pydantic import BaseModel, SecretStr
+
+from moa_graph.errors import MoAError, explain
+
+ModelLike: TypeAlias = str | Runnable[Any, Any]
+"""A model: `"provider:model"`, a chat model, or any Runnable from messages to a message."""
+
+_MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
+
+
+class Model:
+    """One model of a graph, as it was given; a string becomes a chat model on first use.
+
+    A graph can so be built, drawn and served without a key, and a key that is set later is
+    found. What can be wrong without one (the provider's name, a package that is not
+    installed) is refused at once.
+
+    Args:
+        given: The model.
+        role: What it is used for, such as `"proposers[2]"`; errors begin with it.
+        params: What `init_chat_model` is given besides the name; only with a string.
+
+    Raises:
+        TypeError: If `given` is no model.
+        ValueError: If a string names no provider, an unknown one, or one whose package is
+            not installed.
+    """
+
+    def __init__(self, given: ModelLike, role: str, **params: Any) -> None:
+        self.role = role
+        self._given = given
+        self._params = params
+        self._lock = threading.Lock()
+        self._runnable: Runnable[Any, Any] | None = None
+        if isinstance(given, str):
+            self.name = _split(given, role)[1]
+            if not given.startswith("local:"):
+                self._try_to_build(given)
+        elif isinstance(given, Runnable):
+            _check_prompt(given, role)
+            self.name = name_of(given)
+            self._runnable = given
+        else:
+            raise TypeError(f"{role} is {_what(given)}, which is not a model. {_MODEL_HINT}")
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r})"
+
+    def get(self) -> Runnable[Any, Any]:
+        """The model to call.
+
+        Raises:
+            MoAError: If it cannot be built, typically for want of an API key; says what to do.
+        """
+        with self._lock:
+            if self._runnable is None:
+                assert isinstance(self._given, str)
+                try:
+                    self._runnable = _build(self._given, self._params)
+                except MoAError as error:
+                    raise MoAError(f"{self.role}: {error}") from None
+                except Exception as error:
+                    raise MoAError(
+                        f"{self.role}: {self._given!r} cannot be used: {explain(error)}"
+                    ) from None  # the original may quote what it was given
+        return self._runnable
+
+    async def aget(self) -> Runnable[Any, Any]:
+        """Like `get`; what takes long, such as loading weights, happens in a thread."""
+        return self._runnable or await asyncio.to_thread(self.get)
+
+    def _try_to_build(self, spec: str) -> None:
+        try:
+            self._runnable = _build(spec, self._params)
+        except ImportError as error:
+            raise ValueError(
+                f"{self.role}: the package for {spec.split(':')[0]!r} is not installed. {error}"
+            ) from error
+        except ValueError as error:
+            if "Unsupported" in str(error) and "provider" in str(error):
+                provider = spec.split(":")[0]
+                known = str(error).rpartition("are: ")[2]
+                raise ValueError(
+                    f"{self.role}: unknown provider {provider!r} in {spec!r}. Write "
+                    f"'provider:model' with one of: {known}; or install the provider's LangChain "
+                    "package and give its chat model object instead."
+                ) from error
+        except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so when a run needs it
+            pass
+
+
+_MODEL_HINT = (
+    "Give 'provider:model' (such as 'together:Qwen/Qwen2.5-72B-Instruct-Turbo'), a chat model "
+    "object, or any Runnable from messages to a message."
+)
+
+
+def _what(given: object) -> str:
+    if given is None:
+        return "None"
+    if isinstance(given, type):
+        return f"the class {given.__name__} (an object is needed: {given.__name__}(...))"
+    if callable(given):
+        return "a function (wrap it in RunnableLambda)"
+    return f"of type {type(given).__name__}"
+
+
+def _split(spec: str, role: str) -> tuple[str, str]:
+    provider, colon, model = spec.partition(":")
+    if not (colon and provider.strip() and model.strip()):
+        raise ValueError(
+            f"{role}: {spec!r} names no provider. Write 'provider:model', for example "
+            "'together:Qwen/Qwen2.5-72B-Instruct-Turbo' or 'openai:gpt-5.2'."
+        )
+    return provider, model
+
+
+def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
+    provider, name = spec.split(":", 1)
+    provider = provider.strip().lower()
+    if provider == "local":
+        # Optional dependency: weights and their server are only needed for local models.
+        from moa_graph.local import local_chat_model
+
+        return local_chat_model(name, **params)
+    if provider != "together":
+        return init_chat_model(name, model_provider=provider, **params)
+    # Together counts the tokens of a streamed answer only when asked to.
+    model = init_chat_model(
+        name, model_provider=provider, **{"stream_usage": True, **params}
+    )
+    if getattr(model, "together_api_key", None) is None:
+        # Without its own key the client would send OPENAI_API_KEY to Together.
+        raise MoAError(
+            f"{spec!r} needs an API key: set TOGETHER_API_KEY (from "
+            "https://api.together.ai/settings/api-keys)."
+        )
+    return model
+
+
+def name_of(model: Runnable[Any, Any]) -> str:
+    """The model's own name, for people: as its provider spells it where it is a chat model."""
+    for chat_model in chat_models_in(model):
+        for field in ("model_name", "model", "model_id", "deployment_name"):
+            value = getattr(chat_model, field, None)
+            if isinstance(value, str) and value:
+                return value.rpartition("models/")[2] if value.startswith("models/") else value
+        return type(chat_model).__name__
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) and name else type(model).__name__
+
+
+def map_chat_models(
+    model: Runnable[Any, Any], change: Callable[[BaseChatModel], Runnable[Any, Any]]
+) -> Runnable[Any, Any]:
+    """Replace each chat model inside `.bind()`, `.with_config()`, `.with_retry()`,
+    `.with_fallbacks()` and chains; what has none inside stays the same object."""
+    if isinstance(model, BaseChatModel):
+        return change(model)
+    if isinstance(model, RunnableBindingBase):
+        bound = map_chat_models(model.bound, change)
+        return model if bound is model.bound else model.model_copy(update={"bound": bound})
+    if isinstance(model, RunnableWithFallbacks):
+        first = map_chat_models(model.runnable, change)
+        others = [map_chat_models(fallback, change) for fallback in model.fallbacks]
+        return model.model_copy(update={"runnable": first, "fallbacks": others})
+    if isinstance(model, RunnableSequence):
+        steps = [map_chat_models(step, change) for step in model.steps]
+        return RunnableSequence(*steps, name=model.name)
+    return model
+
+
+def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
+    """The chat models that `map_chat_models` reaches, the first choice first."""
+    found: list[BaseChatModel] = []
+
+    def note(chat_model: BaseChatModel) -> BaseChatModel:
+        found.append(chat_model)
+        return chat_model
+
+    map_chat_models(model, note)
+    return iter(found)
+
+
+def with_settings(
+    model: Runnable[Any, Any], *, temperature: float | None, max_tokens: int | None
+) -> Runnable[Any, Any]:
+    """Give every chat model inside another temperature or limit of tokens."""
+    if temperature is None and max_tokens is None:
+        return model
+
+    def change(chat_model: BaseChatModel) -> Runnable[Any, Any]:
+        fields = type(chat_model).model_fields
+        update: dict[str, Any] = {}
+        kwargs: dict[str, Any] = {}
+        if temperature is not None:
+            (update if "temperature" in fields else kwargs)["temperature"] = temperature
+        if max_tokens is not None:
+            # Each provider has its own name for it.
+            field = next((name for name in _MAX_TOKENS_FIELDS if name in fields), None)
+            if field:
+                update[field] = max_tokens
+            else:
+                kwargs["max_tokens"] = max_tokens
+        changed = chat_model.model_copy(update=update) if update else chat_model
+        return changed.bind(**kwargs) if kwargs else changed
+
+    return map_chat_models(model, change)
+
+
+def with_call_options(model: Runnable[Any, Any], options: Mapping[str, Any]) -> Runnable[Any, Any]:
+    """Give every chat model inside the options of one call: `tools`, `stop`, `temperature` …"""
+    if not options:
+        return model
+
+    def change(chat_model: BaseChatModel) -> Runnable[Any, Any]:
+        if "tools" in options:
+            return chat_model.bind_tools(**options)
+        return chat_model.bind(**options)
+
+    return map_chat_models(model, change)
+
+
+def secrets_of(model: Runnable[Any, Any]) -> set[str]:
+    """The keys that the chat models inside hold, to be kept out of texts."""
+    return {
+        value.get_secret_value()
+        for chat_model in chat_models_in(model)
+        for value in _field_values(chat_model)
+        if isinstance(value, SecretStr) and len(value.get_secret_value()) >= 4
+    }
+
+
+def _field_values(model: BaseModel) -> Iterator[Any]:
+    return (getattr(model, field, None) for field in type(model).model_fields)
+
+
+def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
+    """The messages in the form that the model takes.
+
+    A graph takes a state. A prompt takes its variables: a placeholder gets the messages, any
+    other variable their text. Everything else takes the messages.
+    """
+    first = _first_step(model)
+    if isinstance(first, Pregel):
+        return {"messages": list(messages)}
+    if isinstance(first, BasePromptTemplate):
+        placeholders, variables = _prompt_variables(first)
+        filled: dict[str, Any] = dict.fromkeys(placeholders, list(messages))
+        text = messages[0].text if len(messages) == 1 else get_buffer_string(messages)
+        return filled | dict.fromkeys(variables, text)
+    return list(messages)
+
+
+def nested_graph(model: Runnable[Any, Any]) -> Pregel[Any, Any, Any, Any] | None:
+    """The compiled graph that the model is, such as an agent; None if it is none."""
+    first = _first_step(model)
+    return first if isinstance(first, Pregel) else None
+
+
+def _first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    if isinstance(model, RunnableBindingBase):
+        return _first_step(model.bound)
+    if isinstance(model, RunnableWithFallbacks):
+        return _first_step(model.runnable)
+    if isinstance(model, RunnableSequence):
+        return _first_step(model.first)
+    return model
+
+
+def _prompt_variables(prompt: BasePromptTemplate[Any]) -> tuple[list[str], list[str]]:
+    placeholders = [
+        message.variable_name
+        for message in getattr(prompt, "messages", ())
+        if isinstance(message, MessagesPlaceholder)
+    ]
+    return placeholders, [name for name in prompt.input_variables if name not in placeholders]
+
+
+def _check_prompt(model: Runnable[Any, Any], role: str) -> None:
+    first = _first_step(model)
+    if isinstance(first, BasePromptTemplate) and len(_prompt_variables(first)[1]) > 1:
+        names = ", ".join(_prompt_variables(first)[1])
+        raise ValueError(
+            f"{role}: its prompt needs {names}, but a model is given the conversation only. "
+            "Keep one variable or a MessagesPlaceholder, and fill the others with `.partial()`."
+        )
+
+
+def as_message(output: Any) -> AIMessage:
+    """The answer in what a model returned: a message, a text, or a state with `messages`.
+
+    Raises:
+        TypeError: If there is no message in it.
+    """
+    if isinstance(output, Mapping) and output.get("messages"):
+        output = output["messages"][-1]
+    if isinstance(output, BaseMessageChunk):
+        output = message_chunk_to_message(output)
+    if isinstance(output, AIMessage):
+        return output
+    if isinstance(output, BaseMessage):
+        return AIMessage(output.content, id=output.id, name=output.name)
+    if isinstance(output, str):
+        return AIMessage(output)
+    raise TypeError(
+        f"the model returned {type(output).__name__}, which is neither a message, a text, nor "
+        "a state with `messages`"
+    )

@@ -1,0 +1,446 @@
+"""What a proposer and the aggregator do when their turn comes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, NoReturn
+
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import Runtime, get_runtime
+from langgraph.types import RetryPolicy
+
+from moa_graph.context import MoAContext
+from moa_graph.errors import (
+    AggregationFailed,
+    MoAError,
+    NotEnoughProposals,
+    explain,
+    refused_credentials,
+)
+from moa_graph.events import AggregatorStarted, LayerEnded, ProposerEnded, ProposerStarted
+from moa_graph.models import (
+    Model,
+    as_message,
+    input_for,
+    nested_graph,
+    secrets_of,
+    with_call_options,
+    with_settings,
+)
+from moa_graph.prompts import check_conversation, extend_system_message, inject_references
+from moa_graph.state import (
+    MoAState,
+    Proposal,
+    ProposalStatus,
+    proposals_of_layer,
+    turn_of,
+    usable,
+)
+from moa_graph.streaming import ProposerTokens, without_message_stream
+
+logger = logging.getLogger("moa_graph")
+
+CALL_OPTIONS_KEY = "__moa_call_options"
+"""Where `config["configurable"]` carries what one call gives the aggregator: tools, stop …"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all nodes of a graph share."""
+
+    layers: int
+    """Layers built, the aggregator's included."""
+    models: Sequence[Model]
+    """Every model of the graph."""
+    aggregation_prompt: str
+    min_proposals: int
+    stream_proposals: bool
+    retries: Sequence[RetryPolicy] = ()
+
+    def last_chance(self, error: Exception, attempt: int) -> bool:
+        """Whether LangGraph will not run the node again after this error."""
+        policy = next((p for p in self.retries if retries_on(p, error)), None)
+        return policy is None or attempt >= policy.max_attempts
+
+
+def retries_on(policy: RetryPolicy, error: Exception) -> bool:
+    """Whether the policy wants another attempt after this error; never after our own."""
+    if isinstance(error, MoAError):
+        return False
+    wanted = policy.retry_on
+    if isinstance(wanted, type):
+        return isinstance(error, wanted)
+    if isinstance(wanted, Sequence):
+        return isinstance(error, tuple(wanted))
+    return wanted(error)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One node's view of the run: where it stands, and what it may see."""
+
+    plan: Plan
+    layer: int
+    messages: list[AnyMessage]
+    proposals: list[Proposal]
+    context: MoAContext
+    config: RunnableConfig
+    runtime: Runtime[Any]
+
+    @classmethod
+    def of(
+        cls, plan: Plan, layer: int, state: MoAState, config: RunnableConfig | None
+    ) -> _Step | None:
+        """The step, or None if the run's context leaves this layer out.
+
+        Raises:
+            ValueError: If the conversation or the context is not usable.
+        """
+        runtime = get_runtime(MoAContext)
+        # A parent graph's own context reaches its subgraphs: it is not meant for us.
+        context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
+        if context.layers is not None and context.layers > plan.layers:
+            raise ValueError(
+                f"The context asks for {context.layers} layers, but this graph was built with "
+                f"{plan.layers}: give create_moa(layers={context.layers}) or ask for fewer."
+            )
+        if layer < plan.layers and layer >= (context.layers or plan.layers):
+            return None
+        if layer == 1:
+            check_conversation(state["messages"])
+        proposals = state.get("proposals", [])
+        return cls(plan, layer, state["messages"], proposals, context, config or {}, runtime)
+
+    def conversation(self, role: str | None = None) -> list[AnyMessage]:
+        """The messages for a model of this layer: the references of the layer before included.
+
+        Raises:
+            NotEnoughProposals: If that layer gave too few.
+        """
+        messages = extend_system_message(self.messages, role) if role else list(self.messages)
+        if self.layer == 1:
+            return messages
+        references = [p["content"] for p in self._references()]
+        prompt = self.context.aggregation_prompt or self.plan.aggregation_prompt
+        return inject_references(messages, references, prompt)
+
+    def _references(self) -> list[Proposal]:
+        before = proposals_of_layer(self.proposals, self.layer_before)
+        references = usable(before)
+        if len(references) < self.plan.min_proposals:
+            reasons = "; ".join(
+                f"{p['proposer']}: {p['error'] or p['status']}"
+                for p in before
+                if p["status"] != "ok"
+            )
+            raise NotEnoughProposals(
+                f"Layer {self.layer_before} gave {len(references)} usable proposals of {len(before)}, and "
+                f"{self.plan.min_proposals} are needed. {reasons}",
+                self.proposals,
+            )
+        return references
+
+    def tell_layer_ended(self) -> None:
+        """Tell the custom stream that the layer before is done."""
+        if self.layer == 1:
+            return
+        before = proposals_of_layer(self.proposals, self.layer_before)
+        ok = len(usable(before))
+        self.runtime.stream_writer(
+            LayerEnded(
+                type="layer_ended", layer=self.layer_before, ok=ok, failed=len(before) - ok
+            )
+        )
+
+    @property
+    def layer_before(self) -> int:
+        """The layer whose proposals are this step's references; 0 for the first."""
+        return min(self.layer, self.context.layers or self.plan.layers) - 1
+
+    @property
+    def attempt(self) -> int:
+        info = self.runtime.execution_info
+        return info.node_attempt if info else 1
+
+    def seconds_since(self, started: float) -> float:
+        """Seconds since the node's first attempt; `started` is this attempt's `perf_counter`."""
+        info = self.runtime.execution_info
+        if info and info.node_attempt > 1 and info.node_first_attempt_time:
+            return time.time() - info.node_first_attempt_time
+        return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a model: what it is given, and what it has cost when it ends."""
+
+    model: Runnable[Any, Any]
+    messages: list[AnyMessage]
+    config: RunnableConfig
+    usage: UsageMetadataCallbackHandler
+    started: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of(
+        cls,
+        model: Runnable[Any, Any],
+        messages: list[AnyMessage],
+        config: RunnableConfig,
+        callbacks: Sequence[Any] = (),
+    ) -> _Call:
+        usage = UsageMetadataCallbackHandler()
+        config = merge_configs(_without_call_options(config), {"callbacks": [usage, *callbacks]})
+        return cls(model, messages, config, usage)
+
+    def invoke(self) -> Any:
+        return self.model.invoke(self._input(), self.config, **self._arguments())
+
+    async def ainvoke(self) -> Any:
+        return await self.model.ainvoke(self._input(), self.config, **self._arguments())
+
+    def _input(self) -> Any:
+        return input_for(self.model, self.messages)
+
+    def _arguments(self) -> dict[str, Any]:
+        graph = nested_graph(self.model)
+        if graph is not None and graph.context_schema is MoAContext:
+            # LangGraph would hand this run's context on; it is not meant for another mixture.
+            return {"context": MoAContext()}
+        return {}
+
+    def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
+        """Tokens of all model calls behind this one; an agent makes several."""
+        counted = list(self.usage.usage_metadata.values())
+        if counted:
+            return reduce(add_usage, counted)
+        return message.usage_metadata if message else None
+
+    def explain(self, error: BaseException) -> str:
+        return explain(error, secrets_of(self.model))
+
+
+def _without_call_options(config: RunnableConfig) -> RunnableConfig:
+    configurable = {k: v for k, v in config.get("configurable", {}).items() if k != CALL_OPTIONS_KEY}
+    return {**config, "configurable": configurable}
+
+
+def _call_options(config: RunnableConfig | None) -> Mapping[str, Any]:
+    options: Mapping[str, Any] = (config or {}).get("configurable", {}).get(CALL_OPTIONS_KEY) or {}
+    return options
+
+
+class ProposerNode(Runnable[MoAState, dict[str, Any]]):
+    """Asks one model, and returns one `Proposal`, whatever happens.
+
+    A model's failure is the proposal's status, never an exception: its siblings go on, and no
+    other model sees it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        layer: int,
+        position: int,
+        proposer: str,
+        model: Model,
+        prompt: str | None,
+    ) -> None:
+        self.plan = plan
+        self.layer = layer
+        self.position = position
+        self.proposer = proposer
+        self.model = model
+        self.prompt = prompt
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := _Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        for model in self.plan.models:
+            model.get()
+        call = self._start(step)
+        try:
+            return self._end(step, call, call.invoke())
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            return self._fail(step, call, error)
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := _Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        for model in self.plan.models:
+            await model.aget()
+        call = self._start(step)
+        try:
+            return self._end(step, call, await call.ainvoke())
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            return self._fail(step, call, error)
+
+    def _start(self, step: _Step) -> _Call:
+        messages = step.conversation(self.prompt)
+        if self.position == 0:
+            step.tell_layer_ended()
+        write = step.runtime.stream_writer
+        write(
+            ProposerStarted(
+                type="proposer_started",
+                layer=self.layer,
+                proposer=self.proposer,
+                model=self.model.name,
+            )
+        )
+        model = with_settings(
+            self.model.get(),
+            temperature=step.context.proposer_temperature,
+            max_tokens=step.context.proposer_max_tokens,
+        )
+        streams = self.plan.stream_proposals
+        config = step.config if streams else without_message_stream(step.config)
+        progress = ProposerTokens(self.layer, self.proposer, write)
+        return _Call.of(model, messages, config, [progress] if streams else [])
+
+    def _end(self, step: _Step, call: _Call, output: Any) -> dict[str, Any]:
+        message = as_message(output)
+        if message.text.strip():
+            return self._record(step, call, "ok", message)
+        return self._record(step, call, "failed", message, error=_why_empty(message))
+
+    def _fail(self, step: _Step, call: _Call, error: Exception) -> dict[str, Any]:
+        if not self.plan.last_chance(error, step.attempt):
+            raise error
+        return self._record(step, call, "failed", error=call.explain(error))
+
+    def _record(
+        self,
+        step: _Step,
+        call: _Call,
+        status: ProposalStatus,
+        message: AIMessage | None = None,
+        error: str | None = None,
+    ) -> dict[str, Any]:
+        usage = call.tokens(message)
+        proposal = Proposal(
+            layer=self.layer,
+            proposer=self.proposer,
+            model=self.model.name,
+            content=message.text if message and status == "ok" else "",
+            status=status,
+            error=error,
+            usage=usage,
+            latency=step.seconds_since(call.started),
+            attempts=step.attempt,
+            position=self.position,
+            turn=turn_of(step.proposals) + (1 if self.layer == 1 else 0),
+        )
+        if error:
+            logger.warning("Proposer %s of layer %d: %s", self.proposer, self.layer, error)
+        step.runtime.stream_writer(
+            ProposerEnded(
+                type="proposer_ended",
+                layer=self.layer,
+                proposer=self.proposer,
+                status=status,
+                latency=proposal["latency"],
+                tokens=usage["output_tokens"] if usage else None,
+                error=error,
+            )
+        )
+        return {"proposals": [proposal]}
+
+
+class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
+    """Synthesizes the answer from the last layer's proposals."""
+
+    def __init__(self, plan: Plan, model: Model) -> None:
+        self.plan = plan
+        self.model = model
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        step, call = self._start(input, config)
+        try:
+            return self._end(step, call, call.invoke())
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            self._fail(step, call, error)
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        await self.model.aget()
+        step, call = self._start(input, config)
+        try:
+            return self._end(step, call, await call.ainvoke())
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            self._fail(step, call, error)
+
+    def _start(self, state: MoAState, config: RunnableConfig | None) -> tuple[_Step, _Call]:
+        step = _Step.of(self.plan, self.plan.layers, state, config)
+        assert step is not None  # the aggregator's layer is never left out
+        messages = step.conversation()
+        step.tell_layer_ended()
+        step.runtime.stream_writer(
+            AggregatorStarted(
+                type="aggregator_started", layer=self.plan.layers, model=self.model.name
+            )
+        )
+        model = with_settings(
+            self.model.get(),
+            temperature=step.context.aggregator_temperature,
+            max_tokens=step.context.aggregator_max_tokens,
+        )
+        model = with_call_options(model, _call_options(config))
+        return step, _Call.of(model, messages, step.config)
+
+    def _end(self, step: _Step, call: _Call, output: Any) -> dict[str, Any]:
+        message = as_message(output)
+        if not (message.text.strip() or message.tool_calls or message.invalid_tool_calls):
+            raise AggregationFailed(
+                f"The aggregator {self.model.name}: {_why_empty(message)}", step.proposals
+            )
+        known = {m.id for m in step.messages}
+        update: dict[str, Any] = {"usage_metadata": call.tokens(message)}
+        if message.id in known:
+            update["id"] = None  # the reducer would take it for a correction of that message
+        return {"messages": [message.model_copy(update=update)]}
+
+    def _fail(self, step: _Step, call: _Call, error: Exception) -> NoReturn:
+        if isinstance(error, AggregationFailed) or not self.plan.last_chance(error, step.attempt):
+            raise error
+        # A provider's refusal of a key may quote it, and a traceback would print its cause.
+        cause = None if refused_credentials(error) else error
+        raise AggregationFailed(
+            f"The aggregator {self.model.name} failed: {call.explain(error)}. The proposals are "
+            "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
+            "None to call only the aggregator again.",
+            step.proposals,
+        ) from cause
+
+
+def _why_empty(message: AIMessage) -> str:
+    if message.additional_kwargs.get("refusal"):
+        return "the model refused to answer"
+    if message.tool_calls:
+        return "the model only called tools; give an agent that runs them instead"
+    reason = message.response_metadata.get("finish_reason")
+    return f"the answer was empty (finish_reason: {reason})" if reason else "the answer was empty"

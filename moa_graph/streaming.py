@@ -1,0 +1,112 @@
+"""Who sees which tokens: an aggregator's are streamed, a proposer's only on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig
+
+from moa_graph.events import ProposerProgress
+
+_PROGRESS_INTERVAL = 0.1  # seconds
+
+
+def is_message_stream(handler: BaseCallbackHandler) -> bool:
+    """Whether the handler is what LangGraph attaches for `stream_mode="messages"`.
+
+    Told by its module: the class has no public name, and a change of that name should at
+    worst show a token too many, not break an import.
+    """
+    return type(handler).__module__ == "langgraph.pregel._messages"
+
+
+def without_message_stream(config: RunnableConfig) -> RunnableConfig:
+    """The same configuration, whose model calls no `stream_mode="messages"` sees.
+
+    The tag `nostream` would hide a chat model's tokens, but not the messages that the nodes of
+    an agent return when the stream asks for subgraphs.
+    """
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        manager = callbacks.copy()
+        manager.handlers = _others(manager.handlers)
+        manager.inheritable_handlers = _others(manager.inheritable_handlers)
+        return {**config, "callbacks": manager}
+    return {**config, "callbacks": _others(callbacks or [])}
+
+
+def _others(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
+    return [handler for handler in handlers if not is_message_stream(handler)]
+
+
+class ProposerTokens(BaseCallbackHandler):
+    """Tells the custom stream how much a proposer has written so far."""
+
+    run_inline = True
+
+    def __init__(self, layer: int, proposer: str, write: Callable[[ProposerProgress], None]):
+        self._layer = layer
+        self._proposer = proposer
+        self._write = write
+        self._tokens = 0
+        self._told_at = 0.0
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        self._tokens += 1
+        now = time.monotonic()
+        if now - self._told_at >= _PROGRESS_INTERVAL:
+            self._told_at = now
+            self._write(
+                ProposerProgress(
+                    type="proposer_progress",
+                    layer=self._layer,
+                    proposer=self._proposer,
+                    tokens=self._tokens,
+                )
+            )
+
+
+class ProposalTokens(BaseCallbackHandler):
+    """Shows a stream of messages around `ChatMoA` the proposers' tokens, and only those.
+
+    Only a graph built with `stream_proposals` lets a proposer's tokens come this far. They
+    appear where `ChatMoA` itself is: in the node that calls it.
+
+    Args:
+        stream: What LangGraph attached for `stream_mode="messages"`.
+        metadata: That of `ChatMoA`'s own run.
+    """
+
+    run_inline = True
+
+    def __init__(self, stream: BaseCallbackHandler, metadata: dict[str, Any]) -> None:
+        self._stream = stream
+        self._place = {k: v for k, v in metadata.items() if k.startswith("langgraph_")}
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # A node's place is needed where there is one; outside a graph nothing streams.
+        if metadata and "moa_proposer" in metadata and self._place:
+            self._stream.on_chat_model_start(
+                serialized, messages, metadata={**metadata, **self._place}, **kwargs
+            )
+
+    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+        self._stream.on_llm_new_token(token, **kwargs)
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        self._stream.on_llm_end(response, **kwargs)
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        self._stream.on_llm_error(error, **kwargs)
