@@ -36,7 +36,7 @@ from moa_graph.nodes import CALL_OPTIONS_KEY, AggregatorNode
 from moa_graph.state import MoAState, Proposal
 from moa_graph.streaming import ProposalTokens, is_message_stream
 
-_STREAM_MODES = ("messages", "values")
+_STREAM_MODES = ["messages", "values"]
 
 
 class ChatMoA(BaseChatModel):
@@ -131,11 +131,9 @@ class ChatMoA(BaseChatModel):
 
     def _resolve_model_profile(self) -> Any:
         """What the model can do is what the aggregator can."""
-        try:
-            model = next(chat_models_in(self._aggregator.get()), None)
-        except Exception:  # noqa: BLE001 - without a key nothing is known yet
-            return None
-        return getattr(model, "profile", None)
+        built = self._aggregator.built
+        model = next(chat_models_in(built), None) if built else None
+        return model.profile if model else None
 
     # --- tools and structured output ------------------------------------------------
 
@@ -270,18 +268,21 @@ class ChatMoA(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
         kwargs: dict[str, Any],
     ) -> _Run:
-        defaults = {
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "stop": stop or self.stop,
-        }
-        options = {k: v for k, v in defaults.items() if v is not None and v != []} | kwargs
+        options = {"stop": stop, **kwargs} if (stop := stop or self.stop) else kwargs
         config = RunnableConfig(configurable={**_own_configurable(), CALL_OPTIONS_KEY: options})
         if run_manager:
             config["callbacks"] = _child_callbacks(run_manager)
         # Copies: the graph gives messages ids, and takes equal ids for one message.
         copies = [message.model_copy(update={"id": None}) for message in messages]
-        return _Run({"messages": copies}, config, self.context or MoAContext())
+        return _Run({"messages": copies}, config, self._context())
+
+    def _context(self) -> MoAContext:
+        own = {
+            "aggregator_temperature": self.temperature,
+            "aggregator_max_tokens": self.max_tokens,
+        }
+        own = {setting: value for setting, value in own.items() if value is not None}
+        return (self.context or MoAContext()).model_copy(update=own)
 
     def _answer(self, state: MoAState) -> AIMessage:
         message = cast(AIMessage, state["messages"][-1])

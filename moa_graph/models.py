@@ -69,6 +69,11 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.name!r})"
 
+    @property
+    def built(self) -> Runnable[Any, Any] | None:
+        """The model to call, if it is built already."""
+        return self._runnable
+
     def get(self) -> Runnable[Any, Any]:
         """The model to call.
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from langchain_openai import ChatOpenAI
+
+from tests.fake_server import FakeServer
+
+ChatModelFactory = Callable[..., ChatOpenAI]
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_and_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither find a key nor send a trace."""
+    for name in list(os.environ):
+        if name.endswith("_API_KEY") or name.startswith(("LANGSMITH_", "LANGCHAIN_", "MOA_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: FakeServer) -> FakeServer:
+    _server.reset()
+    return _server
+
+
+@pytest.fixture
+def chat(server: FakeServer) -> ChatModelFactory:
+    """`chat("alpha?latency=0.2")`: that model of the fake server, as a LangChain chat model."""
+
+    def make(model: str, **kwargs: object) -> ChatOpenAI:
+        defaults = {"api_key": "sk-test-0123456789", "max_retries": 0, "stream_usage": True}
+        return ChatOpenAI(model=model, base_url=server.url, **(defaults | kwargs))  # type: ignore[arg-type]
+
+    return make

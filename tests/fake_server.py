@@ -1,0 +1,293 @@
+"""An OpenAI-compatible server whose models do what their names say.
+
+A model's name is a label, then `?` and `&`-joined behaviours:
+
+    alpha                        answers "alpha: <the question>"
+    alpha?latency=0.2            first token after 0.2 s
+    alpha?tps=50                 then 50 tokens a second
+    alpha?status=429             refuses with that status (and `retry_after=SECONDS`)
+    alpha?fail_first=2           refuses the first two calls with 500
+    alpha?hang                   never answers
+    alpha?empty                  answers with no text
+    alpha?refusal                refuses as a model does, in `refusal`
+    alpha?cut=3                  ends the connection after three tokens
+    alpha?echo_key               refuses with 401 and quotes the key it was given
+
+`answers[label]` replaces the text; tools, response formats and `stop` are obeyed as a capable
+model would. `calls` logs what every call saw and how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+
+@dataclass
+class Call:
+    """What one call saw, and how it ended."""
+
+    model: str
+    body: dict[str, Any]
+    key: str
+    started: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    ended: float | None = None
+    disconnected: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.model.partition("?")[0]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return self.body["messages"]
+
+    @property
+    def system(self) -> str:
+        return "\n".join(_text(m) for m in self.messages if m["role"] == "system")
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.body.get("stream"))
+
+
+class FakeServer:
+    """Runs in a thread of its own; `with FakeServer() as server: server.url`."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.answers: dict[str, str] = {}
+        self._seen: Counter[str] = Counter()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.url = ""
+
+    def __enter__(self) -> FakeServer:
+        self._thread.start()
+        self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def reset(self) -> None:
+        self.calls.clear()
+        self.answers.clear()
+        self._seen.clear()
+
+    def labels(self) -> list[str]:
+        """The labels of the models called, in the order of the calls."""
+        return [call.label for call in self.calls]
+
+    def of(self, label: str) -> list[Call]:
+        return [call for call in self.calls if call.label == label]
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        # Handlers are cancelled when the client goes away: that is how it is noticed.
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        call = Call(body["model"], body, key)
+        self.calls.append(call)
+        try:
+            return await self._answer(request, call)
+        except (asyncio.CancelledError, ConnectionResetError):
+            call.disconnected = True
+            raise
+        finally:
+            call.ended = time.monotonic()
+
+    async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
+        does = dict(parse_qsl(call.model.partition("?")[2], keep_blank_values=True))
+        self._seen[call.model] += 1
+        await asyncio.sleep(float(does.get("latency", 0)))
+        if "hang" in does:
+            await asyncio.sleep(3600)
+        if "echo_key" in does:
+            return _error(401, f"Incorrect API key provided: {call.key}")
+        if "status" in does:
+            headers = {"Retry-After": does["retry_after"]} if "retry_after" in does else {}
+            return _error(int(does["status"]), f"the server said {does['status']}", headers)
+        if self._seen[call.model] <= int(does.get("fail_first", 0)):
+            return _error(500, "not yet")
+        message = self._message(call, does)
+        call.first_token = time.monotonic()
+        delay = 1 / float(does["tps"]) if "tps" in does else 0.0
+        if call.streamed:
+            return await _stream(request, call, message, delay, int(does.get("cut", -1)))
+        await asyncio.sleep(delay * len(_tokens(message.get("content") or "")))
+        return web.json_response(_completion(call, message))
+
+    def _message(self, call: Call, does: dict[str, str]) -> dict[str, Any]:
+        if "refusal" in does:
+            return {"role": "assistant", "content": None, "refusal": "I can't help with that."}
+        if tool_calls := _tool_calls(call.body):
+            return {"role": "assistant", "content": None, "tool_calls": tool_calls}
+        text = "" if "empty" in does else self.answers.get(call.label) or _default_answer(call)
+        for stop in _as_list(call.body.get("stop")):
+            text = text.partition(stop)[0]
+        return {"role": "assistant", "content": text}
+
+
+def _default_answer(call: Call) -> str:
+    form = call.body.get("response_format") or {}
+    if form.get("type") == "json_schema":
+        return json.dumps(_example(form["json_schema"]["schema"], call.body))
+    if form.get("type") == "json_object":
+        return json.dumps({"setup": "Why did the cat sit on the computer?", "punchline": "Mouse."})
+    return f"{call.label}: {_question(call.body)}"
+
+
+def _tool_calls(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Call the tool that is asked for, once; then answer in words."""
+    tools = [tool["function"] for tool in body.get("tools") or ()]
+    choice = body.get("tool_choice", "auto")
+    if not tools or choice == "none":
+        return []
+    if choice == "auto" and body["messages"][-1]["role"] == "tool":
+        return []
+    wanted = choice["function"]["name"] if isinstance(choice, dict) else tools[0]["name"]
+    function = next(tool for tool in tools if tool["name"] == wanted)
+    arguments = json.dumps(_example(function.get("parameters") or {}, body), ensure_ascii=False)
+    call_id = f"call_{len(body['messages'])}"
+    called = {"name": wanted, "arguments": arguments}
+    return [{"id": call_id, "type": "function", "function": called}]
+
+
+def _example(schema: dict[str, Any], body: dict[str, Any]) -> Any:
+    """A value of the schema; numbers come from the question."""
+    numbers = [int(n) for n in re.findall(r"\d+", _question(body))] or [1]
+
+    def value(part: dict[str, Any]) -> Any:
+        if "$ref" in part:
+            return value(schema["$defs"][part["$ref"].rpartition("/")[2]])
+        if "anyOf" in part:
+            return value(part["anyOf"][0])
+        if "enum" in part:
+            return part["enum"][0]
+        kind = part.get("type")
+        if kind == "object":
+            return {name: value(inner) for name, inner in part.get("properties", {}).items()}
+        if kind == "array":
+            return [value(part.get("items", {"type": "string"}))]
+        if kind in ("integer", "number"):
+            return numbers.pop(0) if len(numbers) > 1 else numbers[0]
+        if kind == "boolean":
+            return True
+        quoted = re.search(r"'([^']+)'", _question(body))
+        return quoted[1] if quoted else "text"
+
+    return value({"type": "object", **schema})
+
+
+def _question(body: dict[str, Any]) -> str:
+    asked = [m for m in body["messages"] if m["role"] == "user"]
+    return _text(asked[-1]) if asked else ""
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(block.get("text", "") for block in content)
+
+
+def _tokens(text: str) -> list[str]:
+    return re.findall(r"\S+\s*|\s+", text)
+
+
+def _as_list(stop: Any) -> list[str]:
+    return [stop] if isinstance(stop, str) else list(stop or ())
+
+
+def _usage(call: Call, message: dict[str, Any]) -> dict[str, int]:
+    prompt = sum(len(_tokens(_text(m))) for m in call.messages)
+    completion = len(_tokens(message.get("content") or "tool call"))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+def _completion(call: Call, message: dict[str, Any]) -> dict[str, Any]:
+    finish = "tool_calls" if message.get("tool_calls") else "stop"
+    return {
+        "id": f"chatcmpl-{id(call)}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": call.model,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": _usage(call, message),
+    }
+
+
+async def _stream(
+    request: web.Request, call: Call, message: dict[str, Any], delay: float, cut: int
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+
+    async def send(choices: list[dict[str, Any]], **more: Any) -> None:
+        chunk = {"id": f"chatcmpl-{id(call)}", "object": "chat.completion.chunk", "created": 0}
+        data = json.dumps({**chunk, "model": call.model, "choices": choices, **more})
+        await response.write(f"data: {data}\n\n".encode())
+
+    async def delta(**fields: Any) -> None:
+        await send([{"index": 0, "delta": fields, "finish_reason": None}])
+
+    await delta(role="assistant", content="")
+    for i, token in enumerate(_tokens(message.get("content") or "")):
+        if i == cut:
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        await asyncio.sleep(delay)
+        await delta(content=token)
+    for i, tool_call in enumerate(message.get("tool_calls") or ()):
+        await delta(tool_calls=[{"index": i, **tool_call}])
+    if message.get("refusal"):
+        await delta(refusal=message["refusal"])
+    finish = "tool_calls" if message.get("tool_calls") else "stop"
+    await send([{"index": 0, "delta": {}, "finish_reason": finish}])
+    if (call.body.get("stream_options") or {}).get("include_usage"):
+        await send([], usage=_usage(call, message))
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    error = {"message": message, "type": "error", "code": status}
+    return web.json_response({"error": error}, status=status, headers=headers)
