@@ -15,7 +15,7 @@ from langgraph.store.base import BaseStore
 from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 
 from moa_graph.context import MoAContext
-from moa_graph.models import Model, ModelLike
+from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AggregatorNode, Plan, ProposerNode, retries_on
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_graph.state import MoAState
@@ -163,7 +163,7 @@ def create_moa(
         layers=len(built) + 1,
         models=[
             *(seat.model for layer in built for seat in layer),
-            last := Model(aggregator, "aggregator"),
+            last := as_model(aggregator, "aggregator"),
         ],
         aggregation_prompt=_checked_text("aggregation_prompt", aggregation_prompt),
         min_proposals=_checked_minimum(min_proposals, built),
@@ -276,7 +276,7 @@ def _seats(layer: Sequence[ProposerLike], where: str) -> Iterator[_Seat]:
     if not layer:
         raise ValueError(f"{where} is empty: every layer needs at least one proposer.")
     entries = [entry if isinstance(entry, Proposer) else Proposer(entry) for entry in layer]
-    models = [Model(entry.model, f"{where}[{i}]") for i, entry in enumerate(entries)]
+    models = [as_model(entry.model, f"{where}[{i}]") for i, entry in enumerate(entries)]
     taken = Counter(name for entry in entries if entry.name for name in _sample_names(entry.name, entry.samples))
     for name, times in taken.items():
         if times > 1:

@@ -25,9 +25,6 @@ from pydantic import BaseModel, SecretStr
 
 from moa_graph.errors import MoAError, explain
 
-ModelLike: TypeAlias = str | Runnable[Any, Any]
-"""A model: `"provider:model"`, a chat model, or any Runnable from messages to a message."""
-
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 
 
@@ -49,7 +46,7 @@ class Model:
             not installed.
     """
 
-    def __init__(self, given: ModelLike, role: str, **params: Any) -> None:
+    def __init__(self, given: str | Runnable[Any, Any], role: str, **params: Any) -> None:
         self.role = role
         self._given = given
         self._params = params
@@ -115,6 +112,15 @@ class Model:
                 ) from error
         except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so when a run needs it
             pass
+
+
+ModelLike: TypeAlias = str | Runnable[Any, Any] | Model
+"""A model: `"provider:model"`, a chat model, or any Runnable from messages to a message."""
+
+
+def as_model(given: ModelLike, role: str) -> Model:
+    """The model in the form that nodes take, `role` saying what it is used for."""
+    return given if isinstance(given, Model) else Model(given, role)
 
 
 _MODEL_HINT = (

