@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import reduce
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from langchain_core.caches import BaseCache
@@ -18,7 +18,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSequence
 from langchain_core.runnables.base import RunnableParallel
@@ -33,7 +33,7 @@ from moa_graph.context import MoAContext
 from moa_graph.graph import AGGREGATOR, MoAGraph
 from moa_graph.models import Model, chat_models_in, with_call_options
 from moa_graph.nodes import CALL_OPTIONS_KEY, AggregatorNode
-from moa_graph.state import MoAState, Proposal
+from moa_graph.state import MoAState, Proposal, total_usage
 from moa_graph.streaming import ProposalTokens, is_message_stream
 
 _STREAM_MODES = ["messages", "values"]
@@ -87,9 +87,6 @@ class ChatMoA(BaseChatModel):
             )
         # Each call brings its whole conversation: a thread would add it to the last call's.
         return cast(MoAGraph, graph.copy({"checkpointer": None}))
-
-    def __init__(self, graph: MoAGraph | None = None, **kwargs: Any) -> None:
-        super().__init__(**({"graph": graph} if graph is not None else {}), **kwargs)
 
     # --- what it is -----------------------------------------------------------------
 
@@ -288,11 +285,12 @@ class ChatMoA(BaseChatModel):
         message = cast(AIMessage, state["messages"][-1])
         update = {
             "usage_metadata": None,
-            "response_metadata": {**message.response_metadata, "moa": self._record(message, state)},
+            "response_metadata": {**message.response_metadata, "moa": self.record(message, state)},
         }
         return message.model_copy(update=update)
 
-    def _record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
+    def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
+        """What `response_metadata["moa"]` holds of a finished run."""
         return {
             "proposals": state["proposals"],
             "aggregator": {"model": self._aggregator.name, "usage": message.usage_metadata},
@@ -358,7 +356,7 @@ class _StreamedAnswer:
     def last(self, model: ChatMoA) -> ChatGenerationChunk:
         assert self._state is not None  # a graph that ends without raising has a state
         answer = cast(AIMessage, self._state["messages"][-1])
-        record = {"moa": model._record(answer, self._state)}
+        record = {"moa": model.record(answer, self._state)}
         return ChatGenerationChunk(
             message=AIMessageChunk(content="", response_metadata=record, chunk_position="last")
         )
@@ -384,10 +382,7 @@ def _total_usage(message: AIMessage) -> UsageMetadata | None:
     if not record:
         return message.usage_metadata
     proposals: list[Proposal] = record["proposals"]
-    known = [p["usage"] for p in proposals if p["usage"]]
-    if own := record["aggregator"]["usage"]:
-        known.append(own)
-    return reduce(add_usage, known) if known else None
+    return total_usage([*(p["usage"] for p in proposals), record["aggregator"]["usage"]])
 
 
 def _aggregator_node(graph: Any) -> Any:
@@ -414,7 +409,9 @@ def _put_in_place_of(
     if isinstance(chain, RunnableBinding):
         bound = _put_in_place_of(model, other, chain.bound)
         return RunnableBinding(
-            bound=bound, kwargs=dict(chain.kwargs), config=chain.config,
+            bound=bound,
+            kwargs=dict(chain.kwargs),
+            config=chain.config,
             config_factories=chain.config_factories,
         )
     if isinstance(chain, RunnableSequence):
@@ -426,18 +423,18 @@ def _put_in_place_of(
     return chain
 
 
-class _no_parent:
+@contextmanager
+def _no_parent() -> Iterator[None]:
     """Keeps a graph that runs inside a node from becoming that node's subgraph.
 
     A chat model's run hands its callbacks on explicitly. What LangGraph would inherit besides
     is the node's own: its place in the parent's checkpoints, and its stream.
     """
-
-    def __enter__(self) -> None:
-        self._token = var_child_runnable_config.set(None)
-
-    def __exit__(self, *exc: object) -> None:
-        var_child_runnable_config.reset(self._token)
+    token = var_child_runnable_config.set(None)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def _own_configurable() -> dict[str, Any]:

@@ -9,17 +9,18 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import reduce
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
 
-from langchain_core.messages.ai import add_usage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import local
 from moa_graph.errors import MoAError, explain
 from moa_graph.graph import MoAGraph
 from moa_graph.presets import PRESETS, Configuration, load_preset
-from moa_graph.state import MoAState, Proposal
+from moa_graph.state import MoAState, Proposal, total_usage
 
 try:
     import typer
@@ -54,7 +55,9 @@ LayersOption = Annotated[
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="The question; `-` reads it from standard input.")],
+    question: Annotated[
+        str, typer.Argument(help="The question; `-` reads it from standard input.")
+    ],
     preset: PresetOption = None,
     config: ConfigOption = None,
     layers: LayersOption = None,
@@ -117,44 +120,57 @@ def chat(
     preset: PresetOption = None, config: ConfigOption = None, layers: LayersOption = None
 ) -> None:
     """Talk over several turns; every model sees the earlier answers."""
-    from langgraph.checkpoint.memory import InMemorySaver
-
-    configuration = _choose(preset, config)
-    memory = InMemorySaver()
-    graph = _build(configuration, layers=layers, checkpointer=memory)
-    thread = {"configurable": {"thread_id": str(uuid.uuid4())}}
+    conversation = _Conversation(_choose(preset, config), layers)
     _say(_CHAT_HELP)
     with asyncio.Runner() as runner:
-        while (line := _read_line()) is not None:
-            command, _, argument = line.partition(" ")
-            if command in ("/exit", "/quit"):
-                break
-            if command == "/proposals":
-                print_proposals(graph.get_state(thread).values.get("proposals", []))  # type: ignore[arg-type]
-            elif command == "/new":
-                thread = {"configurable": {"thread_id": str(uuid.uuid4())}}
-                _say("A new conversation.")
-            elif command == "/model" and not argument:
-                _say("\n".join([f"{configuration.name}:", *configuration.models()]))
-            elif command == "/model":
-                try:
-                    chosen = load_preset(argument.strip())
-                    graph = _create(chosen, layers=layers, checkpointer=memory)
-                    configuration = chosen
-                    _say(f"Now {configuration.name}.")
-                except (ValueError, TypeError, OSError) as error:
-                    _say(str(error))
-            elif command.startswith("/"):
-                _say(_CHAT_HELP)
+        while (line := _read_line()) not in {"/exit", "/quit"}:
+            if line.startswith("/"):
+                conversation.command(line)
             elif line:
-                try:
-                    with _running():
-                        _fetch_weights(configuration)
-                        runner.run(RunView().show(graph, line, thread))
-                except KeyboardInterrupt:
-                    _say("\nStopped.")
-                except _Failed as failure:
-                    _say(str(failure))
+                conversation.ask(runner, line)
+
+
+class _Conversation:
+    """One thread with one mixture; both can be changed on the way."""
+
+    def __init__(self, configuration: Configuration, layers: int | None) -> None:
+        self._memory = InMemorySaver()
+        self._layers = layers
+        self._use(configuration)
+        self._begin()
+
+    def _use(self, configuration: Configuration) -> None:
+        graph = _build(configuration, layers=self._layers, checkpointer=self._memory)
+        self._configuration, self._graph = configuration, graph
+
+    def _begin(self) -> None:
+        self._thread: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4())}}
+
+    def ask(self, runner: asyncio.Runner, question: str) -> None:
+        try:
+            with _running():
+                _fetch_weights(self._configuration)
+                runner.run(RunView().show(self._graph, question, self._thread))
+        except KeyboardInterrupt:
+            _say("\nStopped.")
+        except _Failed as failure:
+            _say(str(failure))
+
+    def command(self, line: str) -> None:
+        name, _, argument = line.partition(" ")
+        if name == "/proposals":
+            print_proposals(self._graph.get_state(self._thread).values.get("proposals", []))
+        elif name == "/new":
+            self._begin()
+            _say("A new conversation.")
+        elif name == "/model":
+            if argument:
+                # A wrong name is no reason to leave.
+                with suppress(typer.Exit):
+                    self._use(_choose(argument.strip(), None))
+            _say("\n".join([f"{self._configuration.name}:", *self._configuration.models()]))
+        else:
+            _say(_CHAT_HELP)
 
 
 @app.command()
@@ -168,6 +184,8 @@ def draw(
 ) -> None:
     """Draw a mixture's graph, as Mermaid or with characters; offline."""
     drawing = _build(_choose(preset, config), layers=layers).get_graph()
+    # The names say it already; as it is, each box would repeat its run's metadata.
+    drawing.nodes = {name: node._replace(metadata=None) for name, node in drawing.nodes.items()}
     typer.echo(drawing.draw_ascii() if ascii_art else drawing.draw_mermaid())
 
 
@@ -182,7 +200,9 @@ def presets() -> None:
     table = Table("preset", "layers", "models (the last one aggregates)", "", box=None)
     for name, preset in PRESETS.items():
         models = [model.partition(":")[2].rpartition("/")[2] for model in preset.models()]
-        aggregator = preset.aggregator if isinstance(preset.aggregator, str) else preset.aggregator.model
+        aggregator = (
+            preset.aggregator if isinstance(preset.aggregator, str) else preset.aggregator.model
+        )
         models.append("→ " + aggregator.partition(":")[2].rpartition("/")[2])
         table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
     console.print(table)
@@ -235,16 +255,12 @@ def _default_preset() -> str:
 
 
 def _build(configuration: Configuration, **options: Any) -> MoAGraph:
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        return _create(configuration, **options)
+        # The proposers' tokens are not printed, but counted while they come.
+        return configuration.create(stream_proposals=True, **given)
     except (ValueError, TypeError) as error:
         _wrong(str(error))
-
-
-def _create(configuration: Configuration, **options: Any) -> MoAGraph:
-    given = {name: value for name, value in options.items() if value is not None}
-    # The proposers' tokens are not printed, but counted while they come.
-    return configuration.create(stream_proposals=True, **given)
 
 
 def _fetch_weights(configuration: Configuration) -> None:
@@ -254,21 +270,21 @@ def _fetch_weights(configuration: Configuration) -> None:
             local.fetch(model.removeprefix("local:"))
 
 
-def _total_usage(state: MoAState) -> dict[str, Any] | None:
+def _total_usage(state: MoAState) -> UsageMetadata | None:
     usages = [p["usage"] for p in state["proposals"]]
     usages.append(getattr(state["messages"][-1], "usage_metadata", None))
-    known = [usage for usage in usages if usage]
-    return dict(reduce(add_usage, known)) if known else None
+    return total_usage(usages)
 
 
-def _read_line() -> str | None:
-    while True:
-        try:
-            return input("\n> " if sys.stdin.isatty() else "").strip()
-        except KeyboardInterrupt:
-            _say("\nCtrl-D or /exit leaves.")
-        except EOFError:
-            return None
+def _read_line() -> str:
+    """The next line; `/exit` where there is none."""
+    try:
+        return input("\n> " if sys.stdin.isatty() else "").strip()
+    except KeyboardInterrupt:
+        _say("\nCtrl-D or /exit leaves.")
+        return ""
+    except EOFError:
+        return "/exit"
 
 
 def _print_json(record: dict[str, Any]) -> None:
@@ -279,6 +295,6 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _wrong(text: str) -> Any:
+def _wrong(text: str) -> NoReturn:
     _say(text)
     raise typer.Exit(WRONG_CALL)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from moa_graph.state import Proposal
 
 _MAX_ERROR_LENGTH = 300
+_SHORTEST_SECRET = 8
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"\b(?:sk|pk|rk|tgp|gsk|hf|xai|key|lsv2|AIza)[-_][\w*.-]{6,}|Bearer\s+\S+|\bAIza\w{10,}"
@@ -82,5 +83,7 @@ def _environment_secrets() -> Iterable[str]:
     return (
         value
         for name, value in os.environ.items()
-        if len(value) >= 8 and _SECRET_NAME.search(name) and not value.startswith(("/", "http"))
+        if len(value) >= _SHORTEST_SECRET
+        and _SECRET_NAME.search(name)
+        and not value.startswith(("/", "http"))
     )

@@ -23,9 +23,10 @@ from moa_graph.state import MoAState
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
 
+_FEWEST_LAYERS = 2  # one of proposers, and the aggregator
 _RESERVED = (":", "|")  # LangGraph's separators in checkpoint namespaces
 
-MoAGraph: TypeAlias = CompiledStateGraph[MoAState, MoAContext, MessagesState, MoAState]
+MoAGraph: TypeAlias = CompiledStateGraph[MoAState, MoAContext, Any, MoAState]
 """A compiled Mixture-of-Agents: a Runnable like every LangGraph graph."""
 
 
@@ -240,7 +241,7 @@ def _layers_of(
             f"layers={layers!r} must be a whole number: 2 is one layer of proposers and the "
             "aggregator, 3 is the paper's MoA."
         )
-    if layers is not None and layers < 2:
+    if layers is not None and layers < _FEWEST_LAYERS:
         raise ValueError(
             f"layers={layers} must be at least 2: it counts the aggregator's layer, so 2 is one "
             "layer of proposers and the aggregator."
@@ -255,7 +256,7 @@ def _layers_of(
         )
     if not any(nested):
         layer = list(_seats(proposers, "proposers"))  # type: ignore[arg-type]
-        return [layer] * ((layers or 2) - 1)
+        return [layer] * ((layers or _FEWEST_LAYERS) - 1)
     if layers is not None and layers != len(proposers) + 1:
         raise ValueError(
             f"layers={layers} contradicts proposers, which has {len(proposers)} lists: with the "
@@ -277,7 +278,9 @@ def _seats(layer: Sequence[ProposerLike], where: str) -> Iterator[_Seat]:
         raise ValueError(f"{where} is empty: every layer needs at least one proposer.")
     entries = [entry if isinstance(entry, Proposer) else Proposer(entry) for entry in layer]
     models = [as_model(entry.model, f"{where}[{i}]") for i, entry in enumerate(entries)]
-    taken = Counter(name for entry in entries if entry.name for name in _sample_names(entry.name, entry.samples))
+    taken = Counter(
+        name for entry in entries if entry.name for name in _sample_names(entry.name, entry.samples)
+    )
     for name, times in taken.items():
         if times > 1:
             raise ValueError(

@@ -6,6 +6,7 @@ loopback. Weights are data, pinned by sha256 and fetched once. Needs `moa-graph[
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -96,7 +97,7 @@ def local_chat_model(name: str, **params: Any) -> BaseChatModel:
     # The server speaks OpenAI's protocol; langchain-together brings this client along.
     from langchain_openai import ChatOpenAI
 
-    defaults = {"stream_usage": True, "max_retries": 0, "api_key": "local"}
+    defaults: dict[str, Any] = {"stream_usage": True, "max_retries": 0, "api_key": "local"}
     return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
 
 
@@ -124,9 +125,9 @@ def fetch(name: str) -> Path:
             "path of a .gguf file."
         )
     weights = LOCAL_MODELS[name]
-    if given := os.environ.get("MOA_LOCAL_GGUF"):
-        if path := _among_the_given(Path(given).expanduser(), weights):
-            return path
+    given = os.environ.get("MOA_LOCAL_GGUF")
+    if given and (path := _among_the_given(Path(given).expanduser(), weights)):
+        return path
     cache = _cache_folder()
     path = cache / f"{weights.sha256}.gguf"
     with _only_one(cache / f"{weights.sha256}.lock"):
@@ -170,10 +171,15 @@ def _among_the_given(given: Path, weights: Weights) -> Path | None:
 
 
 def _matches(path: Path, weights: Weights) -> bool:
-    if path.stat().st_size != weights.size:
-        return False
+    status = path.stat()
+    return status.st_size == weights.size and _sha256(path, status.st_mtime_ns) == weights.sha256
+
+
+@functools.lru_cache
+def _sha256(path: Path, _changed: int) -> str:
+    """Once a process and file: half a gigabyte takes over a second."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == weights.sha256
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(weights: Weights, path: Path) -> None:
@@ -185,11 +191,7 @@ def _download(weights: Weights, path: Path) -> None:
         partial.mkdir(parents=True)
         try:
             got = download(weights, partial)
-            if not _matches(got, weights):
-                raise ValueError(
-                    f"what it sent is not {weights.name}: its sha256 does not match and it was "
-                    "removed"
-                )
+            _refuse_other_bytes(got, weights)
             got.replace(path)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next source is tried
             reasons.append(f"{source}: {explain(error)}")
@@ -201,6 +203,13 @@ def _download(weights: Weights, path: Path) -> None:
         f"The weights of {weights.name} could not be fetched. {'; '.join(reasons)}. With the "
         "file at hand, set MOA_LOCAL_GGUF to its path."
     )
+
+
+def _refuse_other_bytes(path: Path, weights: Weights) -> None:
+    if not _matches(path, weights):
+        raise ValueError(
+            f"what it sent is not {weights.name}: its sha256 does not match, and it was removed"
+        )
 
 
 def _from_hub(weights: Weights, folder: Path) -> Path:

@@ -24,7 +24,9 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretStr
 
 from moa_graph.errors import MoAError, explain
+from moa_graph.local import local_chat_model
 
+_SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 
 
@@ -78,17 +80,19 @@ class Model:
             MoAError: If it cannot be built, typically for want of an API key; says what to do.
         """
         with self._lock:
-            if self._runnable is None:
-                assert isinstance(self._given, str)
-                try:
-                    self._runnable = _build(self._given, self._params)
-                except MoAError as error:
-                    raise MoAError(f"{self.role}: {error}") from None
-                except Exception as error:
-                    raise MoAError(
-                        f"{self.role}: {self._given!r} cannot be used: {explain(error)}"
-                    ) from None  # the original may quote what it was given
-        return self._runnable
+            if self._runnable is not None:
+                return self._runnable
+            assert isinstance(self._given, str)
+            try:
+                self._runnable = _build(self._given, self._params)
+            except MoAError as error:
+                raise MoAError(f"{self.role}: {error}") from None
+            except Exception as error:
+                # The original may quote what it was given, a key among it.
+                raise MoAError(
+                    f"{self.role}: {self._given!r} cannot be used: {explain(error)}"
+                ) from None
+            return self._runnable
 
     async def aget(self) -> Runnable[Any, Any]:
         """Like `get`; what takes long, such as loading weights, happens in a thread."""
@@ -99,18 +103,18 @@ class Model:
             self._runnable = _build(spec, self._params)
         except ImportError as error:
             raise ValueError(
-                f"{self.role}: the package for {spec.split(':')[0]!r} is not installed. {error}"
+                f"{self.role}: the package for {spec.split(':', maxsplit=1)[0]!r} is not installed. {error}"
             ) from error
         except ValueError as error:
             if "Unsupported" in str(error) and "provider" in str(error):
-                provider = spec.split(":")[0]
+                provider = spec.split(":", maxsplit=1)[0]
                 known = str(error).rpartition("are: ")[2]
                 raise ValueError(
                     f"{self.role}: unknown provider {provider!r} in {spec!r}. Write "
-                    f"'provider:model' with one of: {known}; or install the provider's LangChain "
-                    "package and give its chat model object instead."
+                    f"'provider:model' with one of: local, {known}; or install the provider's "
+                    "LangChain package and give its chat model object instead."
                 ) from error
-        except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so when a run needs it
+        except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so
             pass
 
 
@@ -153,14 +157,12 @@ def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
     provider, name = spec.split(":", 1)
     provider = provider.strip().lower()
     if provider == "local":
-        # Optional dependency: weights and their server are only needed for local models.
-        from moa_graph.local import local_chat_model
-
         return local_chat_model(name, **params)
     if provider != "together":
-        return init_chat_model(name, model_provider=provider, **params)
+        other: BaseChatModel = init_chat_model(name, model_provider=provider, **params)
+        return other
     # Together counts the tokens of a streamed answer only when asked to.
-    model = init_chat_model(
+    model: BaseChatModel = init_chat_model(
         name, model_provider=provider, **{"stream_usage": True, **params}
     )
     if getattr(model, "together_api_key", None) is None:
@@ -188,7 +190,8 @@ def map_chat_models(
     model: Runnable[Any, Any], change: Callable[[BaseChatModel], Runnable[Any, Any]]
 ) -> Runnable[Any, Any]:
     """Replace each chat model inside `.bind()`, `.with_config()`, `.with_retry()`,
-    `.with_fallbacks()` and chains; what has none inside stays the same object."""
+    `.with_fallbacks()` and chains; what has none inside stays the same object.
+    """
     if isinstance(model, BaseChatModel):
         return change(model)
     if isinstance(model, RunnableBindingBase):
@@ -261,7 +264,7 @@ def secrets_of(model: Runnable[Any, Any]) -> set[str]:
         value.get_secret_value()
         for chat_model in chat_models_in(model)
         for value in _field_values(chat_model)
-        if isinstance(value, SecretStr) and len(value.get_secret_value()) >= 4
+        if isinstance(value, SecretStr) and len(value.get_secret_value()) >= _SHORTEST_SECRET
     }
 
 
@@ -280,9 +283,8 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
         return {"messages": list(messages)}
     if isinstance(first, BasePromptTemplate):
         placeholders, variables = _prompt_variables(first)
-        filled: dict[str, Any] = dict.fromkeys(placeholders, list(messages))
         text = messages[0].text if len(messages) == 1 else get_buffer_string(messages)
-        return filled | dict.fromkeys(variables, text)
+        return {name: list(messages) for name in placeholders} | dict.fromkeys(variables, text)
     return list(messages)
 
 

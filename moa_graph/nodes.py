@@ -6,12 +6,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any, NoReturn
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AnyMessage
-from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 from langgraph.errors import GraphBubbleUp
@@ -42,6 +41,7 @@ from moa_graph.state import (
     Proposal,
     ProposalStatus,
     proposals_of_layer,
+    total_usage,
     turn_of,
     usable,
 )
@@ -156,9 +156,7 @@ class _Step:
         before = proposals_of_layer(self.proposals, self.layer_before)
         ok = len(usable(before))
         self.runtime.stream_writer(
-            LayerEnded(
-                type="layer_ended", layer=self.layer_before, ok=ok, failed=len(before) - ok
-            )
+            LayerEnded(type="layer_ended", layer=self.layer_before, ok=ok, failed=len(before) - ok)
         )
 
     @property
@@ -219,17 +217,17 @@ class _Call:
 
     def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
         """Tokens of all model calls behind this one; an agent makes several."""
-        counted = list(self.usage.usage_metadata.values())
-        if counted:
-            return reduce(add_usage, counted)
-        return message.usage_metadata if message else None
+        counted = total_usage(self.usage.usage_metadata.values())
+        return counted or (message.usage_metadata if message else None)
 
     def explain(self, error: BaseException) -> str:
         return explain(error, secrets_of(self.model))
 
 
 def _without_call_options(config: RunnableConfig) -> RunnableConfig:
-    configurable = {k: v for k, v in config.get("configurable", {}).items() if k != CALL_OPTIONS_KEY}
+    configurable = {
+        k: v for k, v in config.get("configurable", {}).items() if k != CALL_OPTIONS_KEY
+    }
     return {**config, "configurable": configurable}
 
 

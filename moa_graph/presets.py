@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ class Configuration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    proposers: list[str | ProposerEntry] | list[list[str | ProposerEntry]] = Field(min_length=1)
+    proposers: Sequence[str | ProposerEntry] | Sequence[Sequence[str | ProposerEntry]] = Field(
+        min_length=1
+    )
     """One list for every layer, or a list a layer."""
     aggregator: str | ModelEntry
     layers: int | None = Field(default=None, ge=2)
@@ -84,9 +86,9 @@ class Configuration(BaseModel):
         """
         return create_moa(
             [
-                [self._proposer(e) for e in entry]
-                if isinstance(entry, list)
-                else self._proposer(entry)
+                self._proposer(entry)
+                if isinstance(entry, str | ProposerEntry)
+                else [self._proposer(e) for e in entry]
                 for entry in self.proposers
             ],  # type: ignore[arg-type]
             self._model(self.aggregator),
@@ -103,7 +105,7 @@ class Configuration(BaseModel):
         """Every model, as `"provider:model"`, in the order of the graph, each once."""
         entries: list[str | ModelEntry] = []
         for entry in self.proposers:
-            entries.extend(entry if isinstance(entry, list) else [entry])
+            entries.extend([entry] if isinstance(entry, str | ProposerEntry) else entry)
         specs = (e if isinstance(e, str) else e.model for e in [*entries, self.aggregator])
         return iter(dict.fromkeys(specs))
 
@@ -172,7 +174,9 @@ def _say(error: ValidationError) -> str:
         if detail["type"] == "extra_forbidden":
             field = str(steps[-1])
             fields = _fields_at(steps)
-            message = f"unknown field {field!r}.{_nearest(field, fields)} Fields are: {', '.join(fields)}"
+            message = (
+                f"unknown field {field!r}.{_nearest(field, fields)} Fields are: {', '.join(fields)}"
+            )
             problems[place] = message
         elif not (place in problems or detail["type"] in ("string_type", "list_type")):
             problems[place] = f"{place}: {detail['msg']}"
@@ -205,8 +209,9 @@ _PAPER_PROPOSERS: list[str | ProposerEntry] = [
     "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
     "together:databricks/dbrx-instruct",
 ]
-_PAPER = {"temperature": 0.7, "max_tokens": 2048}
-_NOT_SERVED = " Together no longer serves all of these models: for reference, or your own endpoints."
+_NOT_SERVED = (
+    " Together no longer serves all of these models: for reference, or your own endpoints."
+)
 
 PRESETS: dict[str, Configuration] = {
     "moa": Configuration(
@@ -215,7 +220,8 @@ PRESETS: dict[str, Configuration] = {
         proposers=_PAPER_PROPOSERS,
         aggregator="together:Qwen/Qwen1.5-110B-Chat",
         layers=3,
-        **_PAPER,
+        temperature=0.7,
+        max_tokens=2048,
     ),
     "moa-gpt4o": Configuration(
         name="moa-gpt4o",
@@ -223,7 +229,8 @@ PRESETS: dict[str, Configuration] = {
         proposers=_PAPER_PROPOSERS,
         aggregator="openai:gpt-4o",
         layers=3,
-        **_PAPER,
+        temperature=0.7,
+        max_tokens=2048,
     ),
     "moa-lite": Configuration(
         name="moa-lite",
@@ -231,7 +238,8 @@ PRESETS: dict[str, Configuration] = {
         proposers=_PAPER_PROPOSERS,
         aggregator="together:Qwen/Qwen1.5-72B-Chat",
         layers=2,
-        **_PAPER,
+        temperature=0.7,
+        max_tokens=2048,
     ),
     "moa-50-lines": Configuration(
         name="moa-50-lines",
@@ -263,7 +271,7 @@ PRESETS: dict[str, Configuration] = {
     ),
     "self-moa": Configuration(
         name="self-moa",
-        description="Self-MoA (arXiv 2502.00674): six samples of one model. Needs TOGETHER_API_KEY.",
+        description="Self-MoA: six samples of one model. Needs TOGETHER_API_KEY.",
         proposers=[ProposerEntry(model="together:deepseek-ai/DeepSeek-V4-Pro", samples=6)],
         aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
         layers=2,

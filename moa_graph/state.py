@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import reduce
 from typing import Annotated, Literal, NotRequired
 
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langgraph.graph import MessagesState
 from typing_extensions import TypedDict
 
@@ -74,6 +75,12 @@ class MoAState(MessagesState):
 
     proposals: Annotated[list[Proposal], merge_proposals]
     """The proposals of the current turn; those of earlier turns are in their checkpoints."""
+
+
+def total_usage(usages: Iterable[UsageMetadata | None]) -> UsageMetadata | None:
+    """The sum of what is known; None if nothing is."""
+    known = [usage for usage in usages if usage]
+    return reduce(add_usage, known) if known else None
 
 
 def turn_of(proposals: Iterable[Proposal]) -> int:

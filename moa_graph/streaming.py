@@ -49,14 +49,16 @@ class ProposerTokens(BaseCallbackHandler):
 
     run_inline = True
 
-    def __init__(self, layer: int, proposer: str, write: Callable[[ProposerProgress], None]):
+    def __init__(
+        self, layer: int, proposer: str, write: Callable[[ProposerProgress], None]
+    ) -> None:
         self._layer = layer
         self._proposer = proposer
         self._write = write
         self._tokens = 0
         self._told_at = 0.0
 
-    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         self._tokens += 1
         now = time.monotonic()
         if now - self._told_at >= _PROGRESS_INTERVAL:
@@ -102,7 +104,7 @@ class ProposalTokens(BaseCallbackHandler):
                 serialized, messages, metadata={**metadata, **self._place}, **kwargs
             )
 
-    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         self._stream.on_llm_new_token(token, **kwargs)
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:

@@ -66,12 +66,14 @@ class RunView:
         state: MoAState | None = None
         # mypy: LangGraph types the events of several modes as Any.
         events: AsyncIterator[Any] = graph.astream(
-            {"messages": [{"role": "user", "content": question}]},  # type: ignore[arg-type]
+            {"messages": [{"role": "user", "content": question}]},
             config,
             stream_mode=["messages", "custom", "values"],
         )
         live = Live(
-            get_renderable=self._table, console=self._console, refresh_per_second=8,
+            get_renderable=self._table,
+            console=self._console,
+            refresh_per_second=8,
             transient=False,
         )
         animated = self._console.is_terminal and not self._quiet

@@ -13,7 +13,6 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from moa_graph import ChatMoA, create_moa
 from tests.conftest import ChatModelFactory
 
-
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
