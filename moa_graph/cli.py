@@ -246,12 +246,12 @@ def _choose(preset: str | None, config: str | None) -> Configuration:
 def _default_preset() -> str:
     if os.environ.get("TOGETHER_API_KEY"):
         return "together"
-    if local.is_installed():
-        return "local"
-    _wrong(
-        "For models on Together, set TOGETHER_API_KEY (https://api.together.ai/settings/api-keys).\n"
-        f"For small models on this machine, without a key: {local.INSTALL}"
-    )
+    if not local.is_installed():
+        _wrong(
+            "For models on Together, set TOGETHER_API_KEY (https://api.together.ai/settings/api-keys).\n"
+            f"For small models on this machine, without a key: {local.INSTALL}"
+        )
+    return "local"
 
 
 def _build(configuration: Configuration, **options: Any) -> MoAGraph:

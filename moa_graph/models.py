@@ -87,7 +87,7 @@ class Model:
                 self._runnable = _build(self._given, self._params)
             except MoAError as error:
                 raise MoAError(f"{self.role}: {error}") from None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - every provider has its own
                 # The original may quote what it was given, a key among it.
                 raise MoAError(
                     f"{self.role}: {self._given!r} cannot be used: {explain(error)}"
@@ -96,18 +96,18 @@ class Model:
 
     async def aget(self) -> Runnable[Any, Any]:
         """Like `get`; what takes long, such as loading weights, happens in a thread."""
-        return self._runnable or await asyncio.to_thread(self.get)
+        return self.get() if self._runnable is not None else await asyncio.to_thread(self.get)
 
     def _try_to_build(self, spec: str) -> None:
+        provider = spec.partition(":")[0]
         try:
             self._runnable = _build(spec, self._params)
         except ImportError as error:
             raise ValueError(
-                f"{self.role}: the package for {spec.split(':', maxsplit=1)[0]!r} is not installed. {error}"
+                f"{self.role}: the package for {provider!r} is not installed. {error}"
             ) from error
         except ValueError as error:
             if "Unsupported" in str(error) and "provider" in str(error):
-                provider = spec.split(":", maxsplit=1)[0]
                 known = str(error).rpartition("are: ")[2]
                 raise ValueError(
                     f"{self.role}: unknown provider {provider!r} in {spec!r}. Write "

@@ -143,8 +143,8 @@ class _Step:
                 if p["status"] != "ok"
             )
             raise NotEnoughProposals(
-                f"Layer {self.layer_before} gave {len(references)} usable proposals of {len(before)}, and "
-                f"{self.plan.min_proposals} are needed. {reasons}",
+                f"Layer {self.layer_before} gave {len(references)} usable proposals of "
+                f"{len(before)}, and {self.plan.min_proposals} are needed. {reasons}",
                 self.proposals,
             )
         return references
