@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 
@@ -31,12 +33,18 @@ def server(_server: FakeServer) -> FakeServer:
     return _server
 
 
+@pytest.fixture(scope="session")
+def _clients() -> Iterator[dict[str, Any]]:
+    with httpx.Client() as client:
+        yield {"http_client": client, "http_async_client": httpx.AsyncClient()}
+
+
 @pytest.fixture
-def chat(server: FakeServer) -> ChatModelFactory:
+def chat(server: FakeServer, _clients: dict[str, Any]) -> ChatModelFactory:
     """`chat("alpha?latency=0.2")`: that model of the fake server, as a LangChain chat model."""
 
     def make(model: str, **kwargs: object) -> ChatOpenAI:
         defaults = {"api_key": "sk-test-0123456789", "max_retries": 0, "stream_usage": True}
-        return ChatOpenAI(model=model, base_url=server.url, **(defaults | kwargs))  # type: ignore[arg-type]
+        return ChatOpenAI(model=model, base_url=server.url, **(defaults | _clients | kwargs))
 
     return make
