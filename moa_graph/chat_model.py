@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
+from uuid import UUID
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -22,9 +25,15 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSequence
 from langchain_core.runnables.base import RunnableParallel
-from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.runnables.config import (
+    ensure_config,
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+    var_child_runnable_config,
+)
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.uuid import uuid7
 from langgraph.constants import TAG_NOSTREAM
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
@@ -34,7 +43,7 @@ from moa_graph.graph import AGGREGATOR, MoAGraph
 from moa_graph.models import Model, chat_models_in, with_call_options
 from moa_graph.nodes import CALL_OPTIONS_KEY, AggregatorNode
 from moa_graph.state import MoAState, Proposal, total_usage
-from moa_graph.streaming import ProposalTokens, is_message_stream
+from moa_graph.streaming import ProposalTokens, inherited, is_message_stream
 
 _STREAM_MODES = ["messages", "values"]
 
@@ -198,7 +207,7 @@ class ChatMoA(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         run = self._run(messages, stop, run_manager, kwargs)
-        with _no_parent():
+        with inherited(None):
             state = self.graph.invoke(run.input, run.config, context=run.context)
         return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
 
@@ -211,7 +220,7 @@ class ChatMoA(BaseChatModel):
     ) -> ChatResult:
         await self._aggregator.aget()
         run = self._run(messages, stop, run_manager, kwargs)
-        with _no_parent():
+        with inherited(None):
             state = await self.graph.ainvoke(run.input, run.config, context=run.context)
         return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
 
@@ -228,7 +237,7 @@ class ChatMoA(BaseChatModel):
             run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
         )
         while True:
-            with _no_parent():
+            with inherited(None):
                 event = next(events, None)
             if event is None:
                 break
@@ -249,13 +258,16 @@ class ChatMoA(BaseChatModel):
         events = self.graph.astream(
             run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
         )
-        while True:
-            with _no_parent():
-                event = await anext(events, None)
-            if event is None:
-                break
-            if chunk := answer.take(*event):
-                yield chunk
+        try:
+            while True:
+                with inherited(None):
+                    event = await anext(events, None)
+                if event is None:
+                    break
+                if chunk := answer.take(*event):
+                    yield chunk
+        finally:
+            await events.aclose()
         yield answer.last(self)
 
     def _run(
@@ -267,8 +279,8 @@ class ChatMoA(BaseChatModel):
     ) -> _Run:
         options = {"stop": stop, **kwargs} if (stop := stop or self.stop) else kwargs
         config = RunnableConfig(configurable={**_own_configurable(), CALL_OPTIONS_KEY: options})
-        if run_manager:
-            config["callbacks"] = _child_callbacks(run_manager)
+        if parent := _Parent.started(run_manager) or _parent.get():
+            config["callbacks"] = parent.child_callbacks()
         # Copies: the graph gives messages ids, and takes equal ids for one message.
         copies = [message.model_copy(update={"id": None}) for message in messages]
         return _Run({"messages": copies}, config, self._context())
@@ -310,15 +322,130 @@ class ChatMoA(BaseChatModel):
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
-        for chunk in super().stream(input, config, **kwargs):
+        config = ensure_config(config)
+        parent = _Parent.of(get_callback_manager_for_config(config), config)
+        chunks = super().stream(input, config, **kwargs)
+        while True:
+            with _inside(parent):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
             yield _chunk_with_usage(chunk)
 
     @override
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
-        async for chunk in super().astream(input, config, **kwargs):
-            yield _chunk_with_usage(chunk)
+        config = ensure_config(config)
+        parent = _Parent.of(get_async_callback_manager_for_config(config), config)
+        chunks = super().astream(input, config, **kwargs)
+        try:
+            while True:
+                with _inside(parent):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield _chunk_with_usage(chunk)
+        finally:
+            await cast(AsyncGenerator[AIMessageChunk, None], chunks).aclose()
+
+    # --- whose children the runs inside are -------------------------------------------
+    # LangChain gives `_generate` its run manager, but calls `_stream` without.
+
+    @override
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with _inside(_Parent.started(run_manager)):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    @override
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with _inside(_Parent.started(run_manager)):
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """The run of `ChatMoA` that the graph inside is a child of."""
+
+    run_id: UUID
+    is_async: bool
+    tags: Sequence[str]
+    inheritable_handlers: Sequence[BaseCallbackHandler]
+    inheritable_tags: Sequence[str]
+    inheritable_metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, manager: BaseCallbackManager, config: RunnableConfig) -> _Parent:
+        """The run that the configuration will start; its id and handlers are settled now."""
+        config["callbacks"] = manager
+        run_id = config["run_id"] = config.get("run_id") or uuid7()
+        return cls(
+            run_id,
+            manager.is_async,
+            manager.tags,
+            manager.inheritable_handlers,
+            manager.inheritable_tags,
+            manager.inheritable_metadata,
+        )
+
+    @classmethod
+    def started(
+        cls, manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+    ) -> _Parent | None:
+        if manager is None:
+            return None
+        return cls(
+            manager.run_id,
+            isinstance(manager, AsyncCallbackManagerForLLMRun),
+            manager.tags,
+            manager.inheritable_handlers,
+            manager.inheritable_tags,
+            manager.inheritable_metadata,
+        )
+
+    def child_callbacks(self) -> BaseCallbackManager:
+        """Callbacks for the graph inside.
+
+        The tokens of `ChatMoA` are the answer's, so a stream of messages around it must not see
+        the aggregator's as well; a graph built with `stream_proposals` shows it the proposers'.
+        """
+        manager_class = AsyncCallbackManager if self.is_async else CallbackManager
+        manager: BaseCallbackManager = manager_class(handlers=[], parent_run_id=self.run_id)
+        handlers: list[BaseCallbackHandler] = []
+        for handler in self.inheritable_handlers:
+            if not is_message_stream(handler):
+                handlers.append(handler)
+            elif TAG_NOSTREAM not in self.tags:
+                handlers.append(ProposalTokens(handler, self.inheritable_metadata))
+        manager.set_handlers(handlers)
+        manager.add_tags([tag for tag in self.inheritable_tags if tag != TAG_NOSTREAM])
+        own = {k: v for k, v in self.inheritable_metadata.items() if not k.startswith("ls_")}
+        manager.add_metadata(own)
+        return manager
+
+
+_parent: ContextVar[_Parent | None] = ContextVar("moa_parent_run", default=None)
+
+
+@contextmanager
+def _inside(parent: _Parent | None) -> Iterator[None]:
+    token = _parent.set(parent)
+    try:
+        yield
+    finally:
+        _parent.reset(token)
 
 
 class _Run(NamedTuple):
@@ -423,20 +550,6 @@ def _put_in_place_of(
     return chain
 
 
-@contextmanager
-def _no_parent() -> Iterator[None]:
-    """Keeps a graph that runs inside a node from becoming that node's subgraph.
-
-    A chat model's run hands its callbacks on explicitly. What LangGraph would inherit besides
-    is the node's own: its place in the parent's checkpoints, and its stream.
-    """
-    token = var_child_runnable_config.set(None)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
-
-
 def _own_configurable() -> dict[str, Any]:
     """What the user made configurable around this call, without what LangGraph put there."""
     configurable = (var_child_runnable_config.get() or {}).get("configurable", {})
@@ -445,31 +558,3 @@ def _own_configurable() -> dict[str, Any]:
         for key, value in configurable.items()
         if not key.startswith("__") and not key.startswith("checkpoint") and key != "thread_id"
     }
-
-
-def _child_callbacks(
-    run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun,
-) -> BaseCallbackManager:
-    """Callbacks for the graph inside, as children of this model's run.
-
-    A chat model's run has no `get_child`. Its own tokens are the answer's, so a stream of
-    messages around it must not see the aggregator's as well; a graph built with
-    `stream_proposals` shows it the proposers'.
-    """
-    is_async = isinstance(run_manager, AsyncCallbackManagerForLLMRun)
-    manager: BaseCallbackManager = (AsyncCallbackManager if is_async else CallbackManager)(
-        handlers=[], parent_run_id=run_manager.run_id
-    )
-    hidden = TAG_NOSTREAM in run_manager.tags
-    handlers: list[BaseCallbackHandler] = []
-    for handler in run_manager.inheritable_handlers:
-        if not is_message_stream(handler):
-            handlers.append(handler)
-        elif not hidden:
-            handlers.append(ProposalTokens(handler, run_manager.metadata))
-    manager.set_handlers(handlers)
-    manager.add_tags([tag for tag in run_manager.inheritable_tags if tag != TAG_NOSTREAM])
-    manager.add_metadata(
-        {k: v for k, v in run_manager.inheritable_metadata.items() if not k.startswith("ls_")}
-    )
-    return manager

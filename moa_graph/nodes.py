@@ -45,7 +45,7 @@ from moa_graph.state import (
     turn_of,
     usable,
 )
-from moa_graph.streaming import ProposerTokens, without_message_stream
+from moa_graph.streaming import ProposerTokens, inherited, without_message_stream
 
 logger = logging.getLogger("moa_graph")
 
@@ -200,10 +200,12 @@ class _Call:
         return cls(model, messages, config, usage)
 
     def invoke(self) -> Any:
-        return self.model.invoke(self._input(), self.config, **self._arguments())
+        with inherited(self.config):
+            return self.model.invoke(self._input(), self.config, **self._arguments())
 
     async def ainvoke(self) -> Any:
-        return await self.model.ainvoke(self._input(), self.config, **self._arguments())
+        with inherited(self.config):
+            return await self.model.ainvoke(self._input(), self.config, **self._arguments())
 
     def _input(self) -> Any:
         return input_for(self.model, self.messages)
@@ -225,10 +227,7 @@ class _Call:
 
 
 def _without_call_options(config: RunnableConfig) -> RunnableConfig:
-    configurable = {
-        k: v for k, v in config.get("configurable", {}).items() if k != CALL_OPTIONS_KEY
-    }
-    return {**config, "configurable": configurable}
+    return {**config, "configurable": {**config.get("configurable", {}), CALL_OPTIONS_KEY: {}}}
 
 
 def _call_options(config: RunnableConfig | None) -> Mapping[str, Any]:

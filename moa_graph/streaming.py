@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 
 from moa_graph.events import ProposerProgress
 
@@ -17,12 +19,13 @@ _PROGRESS_INTERVAL = 0.1  # seconds
 
 
 def is_message_stream(handler: BaseCallbackHandler) -> bool:
-    """Whether the handler is what LangGraph attaches for `stream_mode="messages"`.
+    """Whether the handler is what LangGraph attaches for `stream_mode="messages"`, or our proxy.
 
     Told by its module: the class has no public name, and a change of that name should at
     worst show a token too many, not break an import.
     """
-    return type(handler).__module__ == "langgraph.pregel._messages"
+    module = type(handler).__module__
+    return isinstance(handler, ProposalTokens) or module == "langgraph.pregel._messages"
 
 
 def without_message_stream(config: RunnableConfig) -> RunnableConfig:
@@ -38,6 +41,20 @@ def without_message_stream(config: RunnableConfig) -> RunnableConfig:
         manager.inheritable_handlers = _others(manager.inheritable_handlers)
         return {**config, "callbacks": manager}
     return {**config, "callbacks": _others(callbacks or [])}
+
+
+@contextmanager
+def inherited(config: RunnableConfig | None) -> Iterator[None]:
+    """Make this the configuration that runs inside inherit, instead of the node's own.
+
+    LangGraph merges what it inherits into what a graph is given explicitly: callbacks, and the
+    place in the parent's checkpoints. None makes a graph that runs inside a run of its own.
+    """
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def _others(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
@@ -86,7 +103,7 @@ class ProposalTokens(BaseCallbackHandler):
 
     run_inline = True
 
-    def __init__(self, stream: BaseCallbackHandler, metadata: dict[str, Any]) -> None:
+    def __init__(self, stream: BaseCallbackHandler, metadata: Mapping[str, Any]) -> None:
         self._stream = stream
         self._place = {k: v for k, v in metadata.items() if k.startswith("langgraph_")}
 

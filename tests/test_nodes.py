@@ -104,7 +104,10 @@ async def test_a_role_is_added_to_its_own_calls_and_a_system_message_is_extended
     graph = create_moa([chat("plain"), critic], chat("agg"), layers=3)
     await graph.ainvoke({"messages": [SystemMessage("Be brief."), HumanMessage("hi")]})
     plain, other = server.of("plain"), server.of("critic")
-    assert [c.system for c in (plain[0], other[0])] == ["Be brief.", "Be brief.\n\nLook for errors."]
+    assert [c.system for c in (plain[0], other[0])] == [
+        "Be brief.",
+        "Be brief.\n\nLook for errors.",
+    ]
     references = format_references(["plain: hi", "critic: hi"])
     assert plain[1].system == f"Be brief.\n\n{references}"
     assert other[1].system == f"Be brief.\n\nLook for errors.\n\n{references}"
@@ -186,7 +189,7 @@ async def test_a_missing_key_is_told_before_any_call_and_found_when_set_later(
     monkeypatch.setenv("TOGETHER_API_BASE", server.url)
     graph = create_moa([chat("a")], "together:agg")
     for mode in ("invoke", "ainvoke"):
-        with pytest.raises(MoAError, match="aggregator.*TOGETHER_API_KEY"):
+        with pytest.raises(MoAError, match=r"aggregator.*TOGETHER_API_KEY"):
             await run(graph, mode, QUESTION)
     assert server.calls == []
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp-0123456789")
@@ -220,7 +223,7 @@ async def test_context_tunes_a_run(chat, server):
 )
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_wrong_context_is_refused_before_any_call(chat, server, context, mode):
-    with pytest.raises(ValueError, match="layers|temperature|base_url"):
+    with pytest.raises(ValueError, match=r"layers|temperature|base_url"):
         await run(create_moa([chat("a")], chat("agg"), layers=3), mode, QUESTION, context=context)
     assert server.calls == []
 
@@ -446,7 +449,9 @@ async def test_usage_is_counted_once_for_every_call(chat, server, mode):
     with get_usage_metadata_callback() as counted:
         state = await run(graph, mode, QUESTION)
     assert len(server.of("agent")) == 4  # twice each layer: the tool call, then the answer
-    told = total_usage([*(p["usage"] for p in state["proposals"]), state["messages"][-1].usage_metadata])
+    told = total_usage(
+        [*(p["usage"] for p in state["proposals"]), state["messages"][-1].usage_metadata]
+    )
     expected = total_usage(counted.usage_metadata.values())
     assert {k: told[k] for k in ("input_tokens", "output_tokens", "total_tokens")} == {
         k: expected[k] for k in ("input_tokens", "output_tokens", "total_tokens")
@@ -462,7 +467,9 @@ async def test_no_key_is_ever_told(chat, server, caplog, behaviour, place):
     bad = chat(f"bad?{behaviour}", api_key=KEY)
     quoting = RunnableLambda(lambda _: (_ for _ in ()).throw(RuntimeError(f"401 for {KEY}")))
     proposers = [chat("a"), Proposer(quoting, name="quoting")]
-    proposers, aggregator = ([*proposers, bad], chat("agg")) if place == "proposer" else (proposers, bad)
+    proposers, aggregator = (
+        ([*proposers, bad], chat("agg")) if place == "proposer" else (proposers, bad)
+    )
     graph = create_moa(proposers, aggregator)
     texts = [repr(Proposer(bad)), repr(graph), str(graph.get_graph().to_json())]
     with caplog.at_level(logging.DEBUG, "moa_graph"):

@@ -66,9 +66,7 @@ def _proposal(proposer: str, **fields) -> Proposal:
 def test_merge_sorts_by_position_and_not_by_name():
     ten = [_proposal(f"p_{i}", position=i) for i in range(11)]
     for order in ([*reversed(ten)], ten[5:] + ten[:5]):
-        assert [p["proposer"] for p in merge_proposals([], order)] == [
-            f"p_{i}" for i in range(11)
-        ]
+        assert [p["proposer"] for p in merge_proposals([], order)] == [f"p_{i}" for i in range(11)]
 
 
 def test_merge_prefers_the_usable_answer_of_a_retried_proposer():
