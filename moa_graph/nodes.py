@@ -196,8 +196,8 @@ class _Call:
         callbacks: Sequence[Any] = (),
     ) -> _Call:
         usage = UsageMetadataCallbackHandler()
-        config = merge_configs(_without_call_options(config), {"callbacks": [usage, *callbacks]})
-        return cls(model, messages, config, usage)
+        config = merge_configs(config, {"callbacks": [usage, *callbacks]})
+        return cls(model, messages, _without_call_options(config), usage)
 
     def invoke(self) -> Any:
         with inherited(self.config):
