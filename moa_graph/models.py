@@ -17,7 +17,6 @@ from langchain_core.messages import (
     get_buffer_string,
 )
 from langchain_core.messages.utils import message_chunk_to_message
-from langchain_core.prompts import BasePromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 from langgraph.pregel import Pregel
@@ -281,8 +280,8 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
     first = _first_step(model)
     if isinstance(first, Pregel):
         return {"messages": list(messages)}
-    if isinstance(first, BasePromptTemplate):
-        placeholders, variables = _prompt_variables(first)
+    if (needs := _prompt_variables(first)) is not None:
+        placeholders, variables = needs
         text = messages[0].text if len(messages) == 1 else get_buffer_string(messages)
         return {name: list(messages) for name in placeholders} | dict.fromkeys(variables, text)
     return list(messages)
@@ -304,19 +303,23 @@ def _first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
     return model
 
 
-def _prompt_variables(prompt: BasePromptTemplate[Any]) -> tuple[list[str], list[str]]:
-    placeholders = [
-        message.variable_name
-        for message in getattr(prompt, "messages", ())
-        if isinstance(message, MessagesPlaceholder)
-    ]
-    return placeholders, [name for name in prompt.input_variables if name not in placeholders]
+def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]] | None:
+    """The placeholders and the other variables of a prompt; None if it is no prompt.
+
+    Told by its attributes: importing LangChain's prompts takes longer than the rest of us.
+    """
+    variables = getattr(prompt, "input_variables", None)
+    if variables is None or not hasattr(prompt, "format_prompt"):
+        return None
+    messages = getattr(prompt, "messages", ())
+    placeholders = [m.variable_name for m in messages if hasattr(m, "variable_name")]
+    return placeholders, [name for name in variables if name not in placeholders]
 
 
 def _check_prompt(model: Runnable[Any, Any], role: str) -> None:
-    first = _first_step(model)
-    if isinstance(first, BasePromptTemplate) and len(_prompt_variables(first)[1]) > 1:
-        names = ", ".join(_prompt_variables(first)[1])
+    needs = _prompt_variables(_first_step(model))
+    if needs is not None and len(needs[1]) > 1:
+        names = ", ".join(needs[1])
         raise ValueError(
             f"{role}: its prompt needs {names}, but a model is given the conversation only. "
             "Keep one variable or a MessagesPlaceholder, and fill the others with `.partial()`."
