@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,7 @@ class Configuration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    proposers: Sequence[str | ProposerEntry] | Sequence[Sequence[str | ProposerEntry]] = Field(
-        min_length=1
-    )
+    proposers: list[str | ProposerEntry] | list[list[str | ProposerEntry]] = Field(min_length=1)
     """One list for every layer, or a list a layer."""
     aggregator: str | ModelEntry
     layers: int | None = Field(default=None, ge=2)
@@ -167,23 +165,18 @@ def load_preset(name_or_path: str | Path) -> Configuration:
 def _say(error: ValidationError) -> str:
     """What is wrong with which field, without the values: a key may be among them."""
     problems: dict[str, str] = {}
+    unknown: list[str] = []
     for detail in error.errors(include_input=False, include_url=False):
-        # Of the alternatives of a union, pydantic reports each; the field is what matters.
+        # Of a field with alternatives pydantic reports each; the field is what matters.
         steps = [s for s in detail["loc"] if not (isinstance(s, str) and _is_alternative(s))]
         place = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
         if detail["type"] == "extra_forbidden":
-            field = str(steps[-1])
             fields = _fields_at(steps)
-            message = (
-                f"unknown field {field!r}.{_nearest(field, fields)} Fields are: {', '.join(fields)}"
-            )
-            problems[place] = message
-        elif not (place in problems or detail["type"] in ("string_type", "list_type")):
-            problems[place] = f"{place}: {detail['msg']}"
-        elif place not in problems:
+            near = _nearest(str(steps[-1]), fields)
+            unknown.append(f"unknown field {place!r}.{near} Fields are: {', '.join(fields)}")
+        else:
             problems.setdefault(place, f"{place}: {detail['msg']}")
-    unknown = [text for text in problems.values() if text.startswith("unknown field")]
-    return "; ".join(unknown or problems.values()) + "."
+    return "; ".join(dict.fromkeys(unknown) or problems.values()) + "."
 
 
 def _is_alternative(step: str) -> bool:
@@ -201,14 +194,18 @@ def _nearest(word: str, words: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-_PAPER_PROPOSERS: list[str | ProposerEntry] = [
+def _layer(*proposers: str | ProposerEntry) -> list[str | ProposerEntry]:
+    return list(proposers)
+
+
+_PAPER_PROPOSERS = _layer(
     "together:microsoft/WizardLM-2-8x22B",
     "together:Qwen/Qwen1.5-110B-Chat",
     "together:Qwen/Qwen1.5-72B-Chat",
     "together:meta-llama/Llama-3-70b-chat-hf",
     "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
     "together:databricks/dbrx-instruct",
-]
+)
 _NOT_SERVED = (
     " Together no longer serves all of these models: for reference, or your own endpoints."
 )
@@ -244,12 +241,12 @@ PRESETS: dict[str, Configuration] = {
     "moa-50-lines": Configuration(
         name="moa-50-lines",
         description="The 50-line script of the paper's repository (moa.py)." + _NOT_SERVED,
-        proposers=[
+        proposers=_layer(
             "together:Qwen/Qwen2-72B-Instruct",
             "together:Qwen/Qwen1.5-72B-Chat",
             "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
             "together:databricks/dbrx-instruct",
-        ],
+        ),
         aggregator="together:mistralai/Mixtral-8x22B-Instruct-v0.1",
         layers=2,
         temperature=0.7,
@@ -258,12 +255,12 @@ PRESETS: dict[str, Configuration] = {
     "together": Configuration(
         name="together",
         description="Four of today's open models on Together, two layers. Needs TOGETHER_API_KEY.",
-        proposers=[
+        proposers=_layer(
             "together:deepseek-ai/DeepSeek-V4-Pro",
             "together:zai-org/GLM-5.2",
             "together:MiniMaxAI/MiniMax-M3",
             "together:openai/gpt-oss-120b",
-        ],
+        ),
         aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
         layers=2,
         temperature=0.7,
@@ -272,7 +269,7 @@ PRESETS: dict[str, Configuration] = {
     "self-moa": Configuration(
         name="self-moa",
         description="Self-MoA: six samples of one model. Needs TOGETHER_API_KEY.",
-        proposers=[ProposerEntry(model="together:deepseek-ai/DeepSeek-V4-Pro", samples=6)],
+        proposers=_layer(ProposerEntry(model="together:deepseek-ai/DeepSeek-V4-Pro", samples=6)),
         aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
         layers=2,
         temperature=0.7,
@@ -281,10 +278,10 @@ PRESETS: dict[str, Configuration] = {
     "local": Configuration(
         name="local",
         description="Small models on this machine, no key: to try the pipeline, not for quality.",
-        proposers=[
+        proposers=_layer(
             ProposerEntry(model="local:qwen2.5-coder-0.5b", samples=2),
             ProposerEntry(model="local:smollm2-135m", prompt="You are a helpful assistant."),
-        ],
+        ),
         aggregator="local:qwen2.5-coder-0.5b",
         layers=2,
         temperature=0.7,
@@ -293,11 +290,11 @@ PRESETS: dict[str, Configuration] = {
     "local-tiny": Configuration(
         name="local-tiny",
         description="The smallest local model three times, no key: a 93 MB download.",
-        proposers=[
+        proposers=_layer(
             ProposerEntry(
                 model="local:smollm2-135m", samples=3, prompt="You are a helpful assistant."
             )
-        ],
+        ),
         aggregator="local:smollm2-135m",
         layers=2,
         temperature=0.7,

@@ -1,0 +1,71 @@
+"""What importing and installing the package does, and does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import moa_graph
+
+ROOT = Path(__file__).parent.parent
+
+IMPORT = """
+import os, sys
+for name in list(os.environ):
+    if name.endswith("_API_KEY"):
+        del os.environ[name]
+import langgraph.graph, langchain_core.language_models  # urllib3 tries a socket at import
+opened = []
+sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
+import moa_graph
+sdks = {"openai", "langchain_openai", "langchain_together", "together", "anthropic", "xllamacpp",
+        "pooch", "typer", "rich"}
+print(sorted(sdks & set(sys.modules)), opened)
+"""
+
+
+def test_import_loads_no_provider_opens_no_socket_and_needs_no_key():
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "[] []\n", result.stderr
+
+
+def test_public_names_are_the_designs():
+    assert set(moa_graph.__all__) == {
+        "AggregationFailed",
+        "ChatMoA",
+        "MoAContext",
+        "MoAError",
+        "MoAState",
+        "NotEnoughProposals",
+        "Proposal",
+        "Proposer",
+        "create_moa",
+        "merge_proposals",
+    }
+    assert all(getattr(moa_graph, name).__doc__ for name in moa_graph.__all__)
+
+
+def test_modules_import_in_one_direction():
+    order = [
+        ["errors", "prompts"],
+        ["local", "state"],
+        ["context", "events", "models"],
+        ["streaming"],
+        ["nodes"],
+        ["graph"],
+        ["chat_model", "presets", "terminal"],
+        ["cli", "server"],
+    ]
+    rank = {module: i for i, level in enumerate(order) for module in level}
+    for path in (ROOT / "moa_graph").rglob("*.py"):
+        module = path.relative_to(ROOT / "moa_graph").parts[0].removesuffix(".py")
+        if module == "__init__":
+            continue
+        for line in path.read_text().splitlines():
+            # Types only: errors carry proposals, and proposals carry no errors.
+            if line.startswith("from moa_graph."):
+                other = line.split()[1].split(".")[1]
+                assert other == module or rank[other] < rank[module], f"{module} imports {other}"
