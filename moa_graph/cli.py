@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -210,6 +211,7 @@ def presets() -> None:
 
 def main() -> None:
     """Run the command; what `moa` on the command line calls."""
+    logging.getLogger("moa_graph").addHandler(logging.NullHandler())  # the display tells it
     try:
         app()
     except KeyboardInterrupt:

@@ -1,0 +1,33 @@
+"""The README's Python runs as it stands, one block after the other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from moa_graph.presets import load_preset
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_every_python_block_runs(server, monkeypatch, capsys):
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp-0123456789")
+    monkeypatch.setenv("TOGETHER_API_BASE", server.url)
+    namespace: dict = {}
+    for block in _blocks("python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "DeepSeek-V4-Pro: What are 3 fun things to do in SF?" in printed
+    assert "layer_2_searcher --> aggregator" in printed
+    assert len(_blocks("python")) >= 7
+
+
+def test_the_configuration_file_is_one(tmp_path, monkeypatch):
+    (block,) = _blocks("toml")
+    (tmp_path / "mine.toml").write_text(block)
+    graph = load_preset(tmp_path / "mine.toml").create()
+    assert "layer_2_mine" in graph.nodes
