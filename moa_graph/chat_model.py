@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
-from uuid import UUID
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
-    AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
-    BaseCallbackHandler,
-    BaseCallbackManager,
-    CallbackManager,
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -23,27 +15,25 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSequence
-from langchain_core.runnables.base import RunnableParallel
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
-    var_child_runnable_config,
 )
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_core.utils.uuid import uuid7
-from langgraph.constants import TAG_NOSTREAM
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
+from moa_graph.calls import with_options
 from moa_graph.context import MoAContext
 from moa_graph.graph import AGGREGATOR, MoAGraph
-from moa_graph.models import Model, chat_models_in, with_call_options
-from moa_graph.nodes import CALL_OPTIONS_KEY, AggregatorNode
+from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
+from moa_graph.nodes import AggregatorNode
+from moa_graph.runs import ParentRun, current_parent, inside, users_configurable
 from moa_graph.state import MoAState, Proposal, total_usage
-from moa_graph.streaming import ProposalTokens, inherited, is_message_stream
+from moa_graph.streaming import inherited
 
 _STREAM_MODES = ["messages", "values"]
 
@@ -186,7 +176,7 @@ class ChatMoA(BaseChatModel):
         """
         model = self._bindable("a schema")
         structured = model.with_structured_output(schema, include_raw=include_raw, **kwargs)
-        return _put_in_place_of(model, self, structured)
+        return map_chat_models(structured, lambda inner: self if inner is model else inner)
 
     def _bindable(self, what: str) -> BaseChatModel:
         model = next(chat_models_in(self._aggregator.get()), None)
@@ -278,8 +268,8 @@ class ChatMoA(BaseChatModel):
         kwargs: dict[str, Any],
     ) -> _Run:
         options = {"stop": stop, **kwargs} if (stop := stop or self.stop) else kwargs
-        config = RunnableConfig(configurable={**_own_configurable(), CALL_OPTIONS_KEY: options})
-        if parent := _Parent.started(run_manager) or _parent.get():
+        config = with_options({"configurable": users_configurable()}, options)
+        if parent := ParentRun.started(run_manager) or current_parent():
             config["callbacks"] = parent.child_callbacks()
         # Copies: the graph gives messages ids, and takes equal ids for one message.
         copies = [message.model_copy(update={"id": None}) for message in messages]
@@ -323,10 +313,10 @@ class ChatMoA(BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         config = ensure_config(config)
-        parent = _Parent.of(get_callback_manager_for_config(config), config)
+        parent = ParentRun.of(get_callback_manager_for_config(config), config)
         chunks = super().stream(input, config, **kwargs)
         while True:
-            with _inside(parent):
+            with inside(parent):
                 chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -337,11 +327,11 @@ class ChatMoA(BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         config = ensure_config(config)
-        parent = _Parent.of(get_async_callback_manager_for_config(config), config)
+        parent = ParentRun.of(get_async_callback_manager_for_config(config), config)
         chunks = super().astream(input, config, **kwargs)
         try:
             while True:
-                with _inside(parent):
+                with inside(parent):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return
@@ -360,7 +350,7 @@ class ChatMoA(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _inside(_Parent.started(run_manager)):
+        with inside(ParentRun.started(run_manager)):
             return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
 
     @override
@@ -371,81 +361,8 @@ class ChatMoA(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _inside(_Parent.started(run_manager)):
+        with inside(ParentRun.started(run_manager)):
             return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
-
-
-@dataclass(frozen=True)
-class _Parent:
-    """The run of `ChatMoA` that the graph inside is a child of."""
-
-    run_id: UUID
-    is_async: bool
-    tags: Sequence[str]
-    inheritable_handlers: Sequence[BaseCallbackHandler]
-    inheritable_tags: Sequence[str]
-    inheritable_metadata: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, manager: BaseCallbackManager, config: RunnableConfig) -> _Parent:
-        """The run that the configuration will start; its id and handlers are settled now."""
-        config["callbacks"] = manager
-        run_id = config["run_id"] = config.get("run_id") or uuid7()
-        return cls(
-            run_id,
-            manager.is_async,
-            manager.tags,
-            manager.inheritable_handlers,
-            manager.inheritable_tags,
-            manager.inheritable_metadata,
-        )
-
-    @classmethod
-    def started(
-        cls, manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
-    ) -> _Parent | None:
-        if manager is None:
-            return None
-        return cls(
-            manager.run_id,
-            isinstance(manager, AsyncCallbackManagerForLLMRun),
-            manager.tags,
-            manager.inheritable_handlers,
-            manager.inheritable_tags,
-            manager.inheritable_metadata,
-        )
-
-    def child_callbacks(self) -> BaseCallbackManager:
-        """Callbacks for the graph inside.
-
-        The tokens of `ChatMoA` are the answer's, so a stream of messages around it must not see
-        the aggregator's as well; a graph built with `stream_proposals` shows it the proposers'.
-        """
-        manager_class = AsyncCallbackManager if self.is_async else CallbackManager
-        manager: BaseCallbackManager = manager_class(handlers=[], parent_run_id=self.run_id)
-        handlers: list[BaseCallbackHandler] = []
-        for handler in self.inheritable_handlers:
-            if not is_message_stream(handler):
-                handlers.append(handler)
-            elif TAG_NOSTREAM not in self.tags:
-                handlers.append(ProposalTokens(handler, self.inheritable_metadata))
-        manager.set_handlers(handlers)
-        manager.add_tags([tag for tag in self.inheritable_tags if tag != TAG_NOSTREAM])
-        own = {k: v for k, v in self.inheritable_metadata.items() if not k.startswith("ls_")}
-        manager.add_metadata(own)
-        return manager
-
-
-_parent: ContextVar[_Parent | None] = ContextVar("moa_parent_run", default=None)
-
-
-@contextmanager
-def _inside(parent: _Parent | None) -> Iterator[None]:
-    token = _parent.set(parent)
-    try:
-        yield
-    finally:
-        _parent.reset(token)
 
 
 class _Run(NamedTuple):
@@ -525,36 +442,3 @@ def _neutral(tool: Any) -> Any:
     if isinstance(tool, dict) or getattr(tool, "extras", None):
         return tool
     return convert_to_openai_tool(tool)
-
-
-def _put_in_place_of(
-    model: BaseChatModel, other: BaseChatModel, chain: Runnable[Any, Any]
-) -> Runnable[Any, Any]:
-    """The same chain, with another chat model where it calls this one."""
-    if chain is model:
-        return other
-    if isinstance(chain, RunnableBinding):
-        bound = _put_in_place_of(model, other, chain.bound)
-        return RunnableBinding(
-            bound=bound,
-            kwargs=dict(chain.kwargs),
-            config=chain.config,
-            config_factories=chain.config_factories,
-        )
-    if isinstance(chain, RunnableSequence):
-        return RunnableSequence(*(_put_in_place_of(model, other, step) for step in chain.steps))
-    if isinstance(chain, RunnableParallel):
-        return RunnableParallel(
-            {key: _put_in_place_of(model, other, step) for key, step in chain.steps__.items()}
-        )
-    return chain
-
-
-def _own_configurable() -> dict[str, Any]:
-    """What the user made configurable around this call, without what LangGraph put there."""
-    configurable = (var_child_runnable_config.get() or {}).get("configurable", {})
-    return {
-        key: value
-        for key, value in configurable.items()
-        if not key.startswith("__") and not key.startswith("checkpoint") and key != "thread_id"
-    }

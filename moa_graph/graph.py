@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 from langgraph.cache.base import BaseCache
@@ -16,8 +15,9 @@ from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AggregatorNode, Plan, ProposerNode, retries_on
+from moa_graph.nodes import AggregatorNode, Plan, ProposerNode
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+from moa_graph.retries import for_nodes
 from moa_graph.state import MoAState
 
 AGGREGATOR = "aggregator"
@@ -171,7 +171,7 @@ def create_moa(
         stream_proposals=stream_proposals,
         retries=_as_policies(retry_policy),
     )
-    retries = [p._replace(retry_on=partial(retries_on, p)) for p in plan.retries] or None
+    retries = for_nodes(plan.retries)
 
     builder = StateGraph(MoAState, MoAContext, input_schema=MessagesState)
     before = [START]

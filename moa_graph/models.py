@@ -17,7 +17,12 @@ from langchain_core.messages import (
     get_buffer_string,
 )
 from langchain_core.messages.utils import message_chunk_to_message
-from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables import (
+    Runnable,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretStr
@@ -203,6 +208,9 @@ def map_chat_models(
     if isinstance(model, RunnableSequence):
         steps = [map_chat_models(step, change) for step in model.steps]
         return RunnableSequence(*steps, name=model.name)
+    if isinstance(model, RunnableParallel):
+        branches = {key: map_chat_models(step, change) for key, step in model.steps__.items()}
+        return RunnableParallel(branches)
     return model
 
 

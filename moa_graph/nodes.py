@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AnyMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import RetryPolicy
 
+from moa_graph.calls import Call, options_in
 from moa_graph.context import MoAContext
-from moa_graph.errors import (
-    AggregationFailed,
-    MoAError,
-    NotEnoughProposals,
-    explain,
-    refused_credentials,
-)
+from moa_graph.errors import AggregationFailed, NotEnoughProposals, refused_credentials
 from moa_graph.events import AggregatorStarted, LayerEnded, ProposerEnded, ProposerStarted
-from moa_graph.models import (
-    Model,
-    as_message,
-    input_for,
-    nested_graph,
-    secrets_of,
-    with_call_options,
-    with_settings,
-)
+from moa_graph.models import Model, as_message, with_call_options, with_settings
 from moa_graph.prompts import check_conversation, extend_system_message, inject_references
+from moa_graph.retries import is_last_attempt
 from moa_graph.state import (
     MoAState,
     Proposal,
     ProposalStatus,
     proposals_of_layer,
-    total_usage,
     turn_of,
     usable,
 )
-from moa_graph.streaming import ProposerTokens, inherited, without_message_stream
+from moa_graph.streaming import ProposerTokens, without_message_stream
 
 logger = logging.getLogger("moa_graph")
-
-CALL_OPTIONS_KEY = "__moa_call_options"
-"""Where `config["configurable"]` carries what one call gives the aggregator: tools, stop …"""
 
 
 @dataclass(frozen=True)
@@ -65,23 +46,6 @@ class Plan:
     min_proposals: int
     stream_proposals: bool
     retries: Sequence[RetryPolicy] = ()
-
-    def last_chance(self, error: Exception, attempt: int) -> bool:
-        """Whether LangGraph will not run the node again after this error."""
-        policy = next((p for p in self.retries if retries_on(p, error)), None)
-        return policy is None or attempt >= policy.max_attempts
-
-
-def retries_on(policy: RetryPolicy, error: Exception) -> bool:
-    """Whether the policy wants another attempt after this error; never after our own."""
-    if isinstance(error, MoAError):
-        return False
-    wanted = policy.retry_on
-    if isinstance(wanted, type):
-        return isinstance(error, wanted)
-    if isinstance(wanted, Sequence):
-        return isinstance(error, tuple(wanted))
-    return wanted(error)
 
 
 @dataclass(frozen=True)
@@ -177,64 +141,6 @@ class _Step:
         return time.perf_counter() - started
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call of a model: what it is given, and what it has cost when it ends."""
-
-    model: Runnable[Any, Any]
-    messages: list[AnyMessage]
-    config: RunnableConfig
-    usage: UsageMetadataCallbackHandler
-    started: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def of(
-        cls,
-        model: Runnable[Any, Any],
-        messages: list[AnyMessage],
-        config: RunnableConfig,
-        callbacks: Sequence[Any] = (),
-    ) -> _Call:
-        usage = UsageMetadataCallbackHandler()
-        config = merge_configs(config, {"callbacks": [usage, *callbacks]})
-        return cls(model, messages, _without_call_options(config), usage)
-
-    def invoke(self) -> Any:
-        with inherited(self.config):
-            return self.model.invoke(self._input(), self.config, **self._arguments())
-
-    async def ainvoke(self) -> Any:
-        with inherited(self.config):
-            return await self.model.ainvoke(self._input(), self.config, **self._arguments())
-
-    def _input(self) -> Any:
-        return input_for(self.model, self.messages)
-
-    def _arguments(self) -> dict[str, Any]:
-        graph = nested_graph(self.model)
-        if graph is not None and graph.context_schema is MoAContext:
-            # LangGraph would hand this run's context on; it is not meant for another mixture.
-            return {"context": MoAContext()}
-        return {}
-
-    def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
-        """Tokens of all model calls behind this one; an agent makes several."""
-        counted = total_usage(self.usage.usage_metadata.values())
-        return counted or (message.usage_metadata if message else None)
-
-    def explain(self, error: BaseException) -> str:
-        return explain(error, secrets_of(self.model))
-
-
-def _without_call_options(config: RunnableConfig) -> RunnableConfig:
-    return {**config, "configurable": {**config.get("configurable", {}), CALL_OPTIONS_KEY: {}}}
-
-
-def _call_options(config: RunnableConfig | None) -> Mapping[str, Any]:
-    options: Mapping[str, Any] = (config or {}).get("configurable", {}).get(CALL_OPTIONS_KEY) or {}
-    return options
-
-
 class ProposerNode(Runnable[MoAState, dict[str, Any]]):
     """Asks one model, and returns one `Proposal`, whatever happens.
 
@@ -289,7 +195,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         except Exception as error:
             return self._fail(step, call, error)
 
-    def _start(self, step: _Step) -> _Call:
+    def _start(self, step: _Step) -> Call:
         messages = step.conversation(self.prompt)
         if self.position == 0:
             step.tell_layer_ended()
@@ -310,23 +216,23 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         streams = self.plan.stream_proposals
         config = step.config if streams else without_message_stream(step.config)
         progress = ProposerTokens(self.layer, self.proposer, write)
-        return _Call.of(model, messages, config, [progress] if streams else [])
+        return Call.of(model, messages, config, [progress] if streams else [])
 
-    def _end(self, step: _Step, call: _Call, output: Any) -> dict[str, Any]:
+    def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
         if message.text.strip():
             return self._record(step, call, "ok", message)
         return self._record(step, call, "failed", message, error=_why_empty(message))
 
-    def _fail(self, step: _Step, call: _Call, error: Exception) -> dict[str, Any]:
-        if not self.plan.last_chance(error, step.attempt):
+    def _fail(self, step: _Step, call: Call, error: Exception) -> dict[str, Any]:
+        if not is_last_attempt(self.plan.retries, error, step.attempt):
             raise error
         return self._record(step, call, "failed", error=call.explain(error))
 
     def _record(
         self,
         step: _Step,
-        call: _Call,
+        call: Call,
         status: ProposalStatus,
         message: AIMessage | None = None,
         error: str | None = None,
@@ -391,7 +297,7 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
         except Exception as error:
             self._fail(step, call, error)
 
-    def _start(self, state: MoAState, config: RunnableConfig | None) -> tuple[_Step, _Call]:
+    def _start(self, state: MoAState, config: RunnableConfig | None) -> tuple[_Step, Call]:
         step = _Step.of(self.plan, self.plan.layers, state, config)
         assert step is not None  # the aggregator's layer is never left out
         messages = step.conversation()
@@ -406,10 +312,10 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             temperature=step.context.aggregator_temperature,
             max_tokens=step.context.aggregator_max_tokens,
         )
-        model = with_call_options(model, _call_options(config))
-        return step, _Call.of(model, messages, step.config)
+        model = with_call_options(model, options_in(step.config))
+        return step, Call.of(model, messages, step.config)
 
-    def _end(self, step: _Step, call: _Call, output: Any) -> dict[str, Any]:
+    def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
         if not (message.text.strip() or message.tool_calls or message.invalid_tool_calls):
             raise AggregationFailed(
@@ -421,8 +327,10 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             update["id"] = None  # the reducer would take it for a correction of that message
         return {"messages": [message.model_copy(update=update)]}
 
-    def _fail(self, step: _Step, call: _Call, error: Exception) -> NoReturn:
-        if isinstance(error, AggregationFailed) or not self.plan.last_chance(error, step.attempt):
+    def _fail(self, step: _Step, call: Call, error: Exception) -> NoReturn:
+        if isinstance(error, AggregationFailed) or not is_last_attempt(
+            self.plan.retries, error, step.attempt
+        ):
             raise error
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
         cause = None if refused_credentials(error) else error

@@ -51,9 +51,10 @@ def test_public_names_are_the_designs():
 def test_modules_import_in_one_direction():
     order = [
         ["errors", "prompts"],
-        ["local", "state"],
+        ["local", "retries", "state"],
         ["context", "events", "models"],
         ["streaming"],
+        ["calls", "runs"],
         ["nodes"],
         ["graph"],
         ["chat_model", "presets", "terminal"],
