@@ -19,17 +19,20 @@ from langchain_core.messages import (
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.runnables import (
     Runnable,
+    RunnableLambda,
     RunnableParallel,
     RunnableSequence,
     RunnableWithFallbacks,
 )
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretStr
 
 from moa_graph.errors import MoAError, explain
 from moa_graph.local import local_chat_model
 
+_UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called
 _SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 
@@ -65,7 +68,7 @@ class Model:
         elif isinstance(given, Runnable):
             _check_prompt(given, role)
             self.name = name_of(given)
-            self._runnable = given
+            self._runnable = _same_input(given)
         else:
             raise TypeError(f"{role} is {_what(given)}, which is not a model. {_MODEL_HINT}")
 
@@ -186,8 +189,9 @@ def name_of(model: Runnable[Any, Any]) -> str:
             if isinstance(value, str) and value:
                 return value.rpartition("models/")[2] if value.startswith("models/") else value
         return type(chat_model).__name__
-    name = getattr(model, "name", None)
-    return name if isinstance(name, str) and name else type(model).__name__
+    first = _first_step(model)
+    name = getattr(first, "name", None) or type(first).__name__
+    return "agent" if name == _UNNAMED_GRAPH else str(name)
 
 
 def map_chat_models(
@@ -308,7 +312,29 @@ def _first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         return _first_step(model.runnable)
     if isinstance(model, RunnableSequence):
         return _first_step(model.first)
+    if isinstance(model, DynamicRunnable):
+        return _first_step(model.default)
     return model
+
+
+def _same_input(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model, its fallbacks all taking messages where they would not take the same input."""
+    if not isinstance(model, RunnableWithFallbacks):
+        return model
+    alternatives = list(model.runnables)
+    if not any(_takes_messages(a) for a in alternatives) or all(map(_takes_messages, alternatives)):
+        return model
+    first, *others = (a if _takes_messages(a) else _from_messages(a) for a in alternatives)
+    return model.model_copy(update={"runnable": first, "fallbacks": others})
+
+
+def _takes_messages(model: Runnable[Any, Any]) -> bool:
+    first = _first_step(model)
+    return not isinstance(first, Pregel) and _prompt_variables(first) is None
+
+
+def _from_messages(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    return RunnableLambda(lambda messages: input_for(model, messages)) | model
 
 
 def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]] | None:

@@ -25,6 +25,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -59,6 +60,15 @@ class Call:
     @property
     def streamed(self) -> bool:
         return bool(self.body.get("stream"))
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until it holds; fail if it does not in that time."""
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen in time")
 
 
 class FakeServer:

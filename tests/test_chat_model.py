@@ -23,6 +23,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, ValidationError
 
 from moa_graph import ChatMoA, MoAContext, create_moa
+from tests.fake_server import eventually
 
 ANSWER = "The cat sat on the mat and was content with it."
 
@@ -195,11 +196,7 @@ async def test_stopping_early_closes_the_aggregators_request(chat, server):
         if chunk.text:
             break
     await stream.aclose()
-    for _ in range(100):
-        if server.of("agg")[0].disconnected:
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("the aggregator's request is still open")
+    await eventually(lambda: server.of("agg")[0].disconnected)
 
 
 # --- the message -------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.exceptions import OutputParserException
-from langchain_core.language_models import FakeMessagesListChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.language_models import FakeListLLM, FakeMessagesListChatModel
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.tracers.base import BaseTracer
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import RetryPolicy
+from langgraph.types import Command, Overwrite, RetryPolicy, interrupt
 
 from moa_graph import (
     AggregationFailed,
@@ -29,6 +30,7 @@ from moa_graph import (
 )
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE, format_references
 from moa_graph.state import total_usage
+from tests.fake_server import eventually
 
 QUESTION = {"messages": "What is a cat?"}
 
@@ -132,6 +134,16 @@ def _as_kinds(chat, label):
         "prompt of a text": PromptTemplate.from_template("Q: {question}") | chat(label),
         "parsed to text": chat(label) | RunnableLambda(lambda message: message.text),
         "agent": create_agent(chat(label), tools=[double]),
+        "agent or model": create_agent(chat("down?status=500"), tools=[]).with_fallbacks(
+            [chat(label)]
+        ),
+        "model or agent": chat("down?status=500").with_fallbacks(
+            [create_agent(chat(label), tools=[])]
+        ),
+        "text model": FakeListLLM(responses=[f"{label}: What is a cat?"] * 9),
+        "alternatives": chat(label).configurable_alternatives(
+            ConfigurableField(id="which"), other=chat("never")
+        ),
         "function": RunnableLambda(lambda messages: f"{label}: {messages[-1].text}"),
         "mixture": create_moa([chat("inner")], chat(label)),
     }
@@ -152,6 +164,10 @@ def _as_kinds(chat, label):
         "prompt of a text",
         "parsed to text",
         "agent",
+        "agent or model",
+        "model or agent",
+        "text model",
+        "alternatives",
         "function",
         "mixture",
     ],
@@ -461,6 +477,24 @@ async def test_usage_is_counted_once_for_every_call(chat, server, mode):
 KEY = "sk-live-abcdef0123456789"
 
 
+class Traced(BaseTracer):
+    """What a tracer is told of the runs that are ours; a model's own error is its provider's."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def _persist_run(self, run):
+        self._keep(run)
+
+    def _keep(self, run):
+        error = run.error if run.run_type == "chain" else None
+        if run.name != "RunnableLambda":
+            self.texts.append(repr([run.inputs, run.outputs, run.extra, run.serialized, error]))
+        for child in run.child_runs:
+            self._keep(child)
+
+
 @pytest.mark.parametrize("behaviour", ["echo_key", "status=400"])
 @pytest.mark.parametrize("place", ["proposer", "aggregator"])
 async def test_no_key_is_ever_told(chat, server, caplog, behaviour, place):
@@ -472,12 +506,14 @@ async def test_no_key_is_ever_told(chat, server, caplog, behaviour, place):
     )
     graph = create_moa(proposers, aggregator)
     texts = [repr(Proposer(bad)), repr(graph), str(graph.get_graph().to_json())]
+    traced = Traced()
     with caplog.at_level(logging.DEBUG, "moa_graph"):
         try:
-            texts.append(repr(await graph.ainvoke(QUESTION)))
+            texts.append(repr(await graph.ainvoke(QUESTION, {"callbacks": [traced]})))
         except AggregationFailed as error:
             texts += [repr(error), str(error.proposals), *traceback.format_exception(error)]
-    texts.append(caplog.text)
+    texts += [caplog.text, *traced.texts]
+    assert len(traced.texts) > 5
     assert "Proposer quoting of layer 1" in caplog.text
     assert not any(KEY in text or KEY[3:] in text for text in texts)
 
@@ -502,3 +538,79 @@ async def test_progress_events_tell_what_happens(chat, server):
     assert len(tokens) >= 2
     ended = next(e for e in events if e["type"] == "proposer_ended" and e["proposer"] == "a?tps=40")
     assert (ended["status"], ended["tokens"]) == ("ok", 10)
+
+
+# --- threads, forks, interrupts ------------------------------------------------------------------
+
+
+async def test_a_question_of_an_agent_that_proposes_reaches_the_user_and_back(chat, server):
+    asking = StateGraph(MessagesState)
+    asking.add_node("ask", lambda _: {"messages": AIMessage(f"They say {interrupt('Well?')}.")})
+    asking.add_edge(START, "ask")
+    graph = create_moa(
+        [chat("a"), Proposer(asking.compile(), name="asks")],
+        chat("agg"),
+        checkpointer=InMemorySaver(),
+    )
+    thread = {"configurable": {"thread_id": "1"}}
+    state = await graph.ainvoke(QUESTION, thread)
+    assert [i.value for i in state["__interrupt__"]] == ["Well?"]
+    state = await graph.ainvoke(Command(resume="yes"), thread)
+    assert [p["content"] for p in state["proposals"]] == ["a: What is a cat?", "They say yes."]
+    assert server.labels() == ["a", "agg"]
+
+
+async def test_cancelling_a_run_closes_its_requests(chat, server):
+    task = asyncio.create_task(create_moa([chat("a?hang")], chat("agg")).ainvoke(QUESTION))
+    await eventually(lambda: server.calls)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: server.calls[0].disconnected)
+
+
+async def test_a_killed_layer_is_finished_without_calling_again_who_had_answered(chat, server):
+    killed = [True]
+
+    def die(_):
+        if killed:
+            raise KeyboardInterrupt
+        return "late"
+
+    late = Proposer(RunnableLambda(die), name="late")
+    graph = create_moa([[chat("a")], [chat("b"), late]], chat("agg"), checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(KeyboardInterrupt):
+        graph.invoke(QUESTION, thread)
+    assert server.labels() == ["a", "b"]
+    killed.clear()
+    state = await graph.ainvoke(None, thread)
+    assert server.labels() == ["a", "b", "agg"]
+    assert [p["proposer"] for p in state["proposals"]] == ["a", "b", "late"]
+
+
+async def test_a_fork_runs_the_aggregator_again_also_on_edited_proposals(chat, server):
+    graph = create_moa([chat("a")], chat("agg"), checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke(QUESTION, thread)
+    history = [snapshot async for snapshot in graph.aget_state_history(thread)]
+    before = next(snapshot for snapshot in history if snapshot.next == ("aggregator",))
+    server.reset()
+    await graph.ainvoke(None, before.config)
+    edited = Overwrite([{**before.values["proposals"][0], "content": "edited"}])
+    fork = await graph.aupdate_state(before.config, {"proposals": edited})
+    await graph.ainvoke(None, fork)
+    assert server.labels() == ["agg", "agg"]
+    assert server.calls[1].system == format_references(["edited"])
+
+
+async def test_a_trimmed_history_is_no_earlier_turn(chat, server):
+    graph = create_moa([chat("a")], chat("agg"), checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    for question in ("one", "two"):
+        state = await graph.ainvoke({"messages": question}, thread)
+    trimmed = [RemoveMessage(id=message.id) for message in state["messages"]]
+    await graph.aupdate_state(thread, {"messages": trimmed}, as_node="aggregator")
+    state = await graph.ainvoke({"messages": "three"}, thread)
+    assert [m.text for m in state["messages"]] == ["three", "agg: three"]
+    assert [p["content"] for p in state["proposals"]] == ["a: three"]
