@@ -488,9 +488,11 @@ class Traced(BaseTracer):
         self._keep(run)
 
     def _keep(self, run):
-        error = run.error if run.run_type == "chain" else None
+        told = [run.inputs, run.extra, run.serialized]
+        if run.run_type == "chain":
+            told += [run.outputs, run.error]
         if run.name != "RunnableLambda":
-            self.texts.append(repr([run.inputs, run.outputs, run.extra, run.serialized, error]))
+            self.texts.append(repr(told))
         for child in run.child_runs:
             self._keep(child)
 
