@@ -169,6 +169,8 @@ def create_moa(
         aggregation_prompt=_checked_text("aggregation_prompt", aggregation_prompt),
         min_proposals=_checked_minimum(min_proposals, built),
         stream_proposals=stream_proposals,
+        # Sync runs use a thread for each proposer and one for the stream, however few the cores.
+        concurrency=max(len(layer) for layer in built) + 1,
         retries=_as_policies(retry_policy),
     )
     retries = for_nodes(plan.retries)
@@ -211,9 +213,7 @@ def create_moa(
             tags = [f"moa:layer:{number}", f"moa:proposer:{seat.name}"]
             graph.nodes[seat.node_name(number)].tags = tags
     graph.nodes[AGGREGATOR].tags = [f"moa:layer:{plan.layers}", "moa:aggregator"]
-    # Sync runs use a thread for each proposer and one for the stream, however few the cores.
-    widest = max(len(layer) for layer in built)
-    return graph.with_config(max_concurrency=widest + 1)
+    return graph.with_config(max_concurrency=plan.concurrency)
 
 
 @dataclass(frozen=True)

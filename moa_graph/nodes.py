@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
@@ -16,7 +17,12 @@ from langgraph.types import RetryPolicy
 
 from moa_graph.calls import Call, options_in
 from moa_graph.context import MoAContext
-from moa_graph.errors import AggregationFailed, NotEnoughProposals, refused_credentials
+from moa_graph.errors import (
+    AggregationFailed,
+    MoAError,
+    NotEnoughProposals,
+    refused_credentials,
+)
 from moa_graph.events import AggregatorStarted, LayerEnded, ProposerEnded, ProposerStarted
 from moa_graph.models import Model, as_message, with_call_options, with_settings
 from moa_graph.prompts import check_conversation, extend_system_message, inject_references
@@ -45,6 +51,8 @@ class Plan:
     aggregation_prompt: str
     min_proposals: int
     stream_proposals: bool
+    concurrency: int
+    """Proposers that run at once; what LangGraph is given as `max_concurrency`."""
     retries: Sequence[RetryPolicy] = ()
 
 
@@ -83,6 +91,20 @@ class _Step:
             check_conversation(state["messages"])
         proposals = state.get("proposals", [])
         return cls(plan, layer, state["messages"], proposals, context, config or {}, runtime)
+
+    def call(
+        self,
+        model: Runnable[Any, Any],
+        messages: Sequence[AnyMessage],
+        config: RunnableConfig,
+        callbacks: Sequence[BaseCallbackHandler] = (),
+    ) -> Call:
+        """A call of a model within this step."""
+        own = config.get("max_concurrency") == self.plan.concurrency
+        call = Call.of(model, messages, config, callbacks)
+        if own:  # the graph's own, and no limit for an agent's tools
+            call.config.pop("max_concurrency", None)
+        return call
 
     def conversation(self, role: str | None = None) -> list[AnyMessage]:
         """The messages for a model of this layer: the references of the layer before included.
@@ -139,6 +161,10 @@ class _Step:
         if info and info.node_attempt > 1 and info.node_first_attempt_time:
             return time.time() - info.node_first_attempt_time
         return time.perf_counter() - started
+
+
+class _NoAnswer(MoAError):
+    """A model answered, and its answer is none."""
 
 
 class ProposerNode(Runnable[MoAState, dict[str, Any]]):
@@ -216,7 +242,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         streams = self.plan.stream_proposals
         config = step.config if streams else without_message_stream(step.config)
         progress = ProposerTokens(self.layer, self.proposer, write)
-        return Call.of(model, messages, config, [progress] if streams else [])
+        return step.call(model, messages, config, [progress] if streams else [])
 
     def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
@@ -313,14 +339,12 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             max_tokens=step.context.aggregator_max_tokens,
         )
         model = with_call_options(model, options_in(step.config))
-        return step, Call.of(model, messages, step.config)
+        return step, step.call(model, messages, step.config)
 
     def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
         if not (message.text.strip() or message.tool_calls or message.invalid_tool_calls):
-            raise AggregationFailed(
-                f"The aggregator {self.model.name}: {_why_empty(message)}", step.proposals
-            )
+            raise _NoAnswer(_why_empty(message))
         known = {m.id for m in step.messages}
         update: dict[str, Any] = {"usage_metadata": call.tokens(message)}
         if message.id in known:
@@ -328,14 +352,13 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
         return {"messages": [message.model_copy(update=update)]}
 
     def _fail(self, step: _Step, call: Call, error: Exception) -> NoReturn:
-        if isinstance(error, AggregationFailed) or not is_last_attempt(
-            self.plan.retries, error, step.attempt
-        ):
+        if not is_last_attempt(self.plan.retries, error, step.attempt):
             raise error
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
         cause = None if refused_credentials(error) else error
+        reason = str(error) if isinstance(error, _NoAnswer) else call.explain(error)
         raise AggregationFailed(
-            f"The aggregator {self.model.name} failed: {call.explain(error)}. The proposals are "
+            f"The aggregator {self.model.name} failed: {reason}. The proposals are "
             "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
             "None to call only the aggregator again.",
             step.proposals,

@@ -616,3 +616,23 @@ async def test_a_trimmed_history_is_no_earlier_turn(chat, server):
     state = await graph.ainvoke({"messages": "three"}, thread)
     assert [m.text for m in state["messages"]] == ["three", "agg: three"]
     assert [p["content"] for p in state["proposals"]] == ["a: three"]
+
+
+async def test_a_failed_mixture_as_aggregator_keeps_the_outer_proposals(chat):
+    inner = create_moa([chat("in")], chat("bad?status=500"))
+    with pytest.raises(AggregationFailed) as caught:
+        await create_moa([chat("a")], inner).ainvoke(QUESTION)
+    assert [p["proposer"] for p in caught.value.proposals] == ["a"]
+
+
+async def test_the_graphs_own_concurrency_is_no_limit_for_an_agents_tools(chat):
+    limits = []
+
+    def model(_, config):
+        limits.append(config.get("max_concurrency"))
+        return "x"
+
+    graph = create_moa([RunnableLambda(model)], chat("agg"))
+    await graph.ainvoke(QUESTION)
+    graph.invoke(QUESTION, {"max_concurrency": 7})
+    assert limits == [None, 7]
