@@ -142,9 +142,9 @@ def fetch(name: str) -> Path:
 
 
 def _cache_folder() -> Path:
-    import pooch  # optional: with [local] only
+    import platformdirs  # optional: with [local] only
 
-    folder = Path(pooch.os_cache("moa-graph"))
+    folder = platformdirs.user_cache_path("moa-graph", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
