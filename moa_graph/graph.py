@@ -13,6 +13,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 
+from moa_graph.caching import UsableOnly, for_proposer
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AggregatorNode, Plan, ProposerNode
@@ -134,8 +135,10 @@ def create_moa(
         name: The graph's name, which is also its root run's in LangSmith.
         retry_policy: LangGraph's retry policy, for proposers and the aggregator. By default a
             failed call is not repeated here: the providers' own clients retry what can pass.
-        cache_policy: LangGraph's cache policy, for proposers. Give it a `key_func`: message ids
-            differ from run to run, so the default key never hits.
+        cache_policy: LangGraph's cache policy, for proposers. Its default key is replaced by one
+            of the model, its parameters, the conversation's text and the references, so that
+            the same question hits. Failed proposals are not kept; what a `MoAContext` changes
+            is not told apart.
 
     Returns:
         A graph from `{"messages": …}` to `{"messages": …, "proposals": …}`: the answer is the
@@ -192,7 +195,7 @@ def create_moa(
                 node,
                 metadata={"moa_layer": number, "moa_proposer": seat.name},
                 retry_policy=retries,
-                cache_policy=cache_policy,
+                cache_policy=for_proposer(cache_policy, seat.model, seat.prompt, number),
             )
             for start in before:
                 builder.add_edge(start, seat.node_name(number))
@@ -207,7 +210,12 @@ def create_moa(
         builder.add_edge(start, AGGREGATOR)
     builder.add_edge(AGGREGATOR, END)
 
-    graph = builder.compile(checkpointer=checkpointer, store=store, cache=cache, name=name)
+    graph = builder.compile(
+        checkpointer=checkpointer,
+        store=store,
+        cache=UsableOnly(cache) if cache else None,
+        name=name,
+    )
     for number, layer in enumerate(built, start=1):
         for seat in layer:
             tags = [f"moa:layer:{number}", f"moa:proposer:{seat.name}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -169,9 +170,10 @@ def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
         other: BaseChatModel = init_chat_model(name, model_provider=provider, **params)
         return other
     # Together counts the tokens of a streamed answer only when asked to.
-    model: BaseChatModel = init_chat_model(
-        name, model_provider=provider, **{"stream_usage": True, **params}
-    )
+    defaults: dict[str, Any] = {"stream_usage": True}
+    if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
+        defaults["base_url"] = url  # as Together's own client names it
+    model: BaseChatModel = init_chat_model(name, model_provider=provider, **(defaults | params))
     if getattr(model, "together_api_key", None) is None:
         # Without its own key the client would send OPENAI_API_KEY to Together.
         raise MoAError(

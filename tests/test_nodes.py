@@ -198,6 +198,14 @@ async def test_model_strings_are_built_by_their_provider(server, monkeypatch):
     assert {c.model: c.key for c in server.calls}["Qwen/Qwen2.5-7B"] == "tgp-0123456789"
 
 
+@pytest.mark.parametrize("variable", ["TOGETHER_API_BASE", "TOGETHER_BASE_URL"])
+async def test_another_server_can_take_togethers_place(server, monkeypatch, variable):
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp-0123456789")
+    monkeypatch.setenv(variable, server.url)
+    await create_moa(["together:a"], "together:agg").ainvoke(QUESTION)
+    assert server.labels() == ["a", "agg"]
+
+
 async def test_a_missing_key_is_told_before_any_call_and_found_when_set_later(
     chat, server, monkeypatch
 ):

@@ -54,7 +54,7 @@ def test_modules_import_in_one_direction():
         ["local", "retries", "state"],
         ["context", "events", "models"],
         ["streaming"],
-        ["calls", "runs"],
+        ["caching", "calls", "runs"],
         ["nodes"],
         ["graph"],
         ["chat_model", "presets", "terminal"],
