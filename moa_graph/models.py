@@ -173,7 +173,7 @@ def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
     defaults: dict[str, Any] = {"stream_usage": True}
     if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
         defaults["base_url"] = url  # as Together's own client names it
-    model: BaseChatModel = init_chat_model(name, model_provider=provider, **(defaults | params))
+    model: BaseChatModel = init_chat_model(name, model_provider=provider, **{**defaults, **params})
     if getattr(model, "together_api_key", None) is None:
         # Without its own key the client would send OPENAI_API_KEY to Together.
         raise MoAError(

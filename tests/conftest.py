@@ -10,6 +10,7 @@ from langchain_openai import ChatOpenAI
 
 from tests.fake_server import FakeServer
 
+PREFIXES = ("HF_", "LANGSMITH_", "LANGCHAIN_", "MOA_", "OPENAI_", "TOGETHER_")
 ChatModelFactory = Callable[..., ChatOpenAI]
 
 
@@ -17,7 +18,7 @@ ChatModelFactory = Callable[..., ChatOpenAI]
 def _no_keys_and_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither find a key nor send a trace."""
     for name in list(os.environ):
-        if name.endswith("_API_KEY") or name.startswith(("LANGSMITH_", "LANGCHAIN_", "MOA_")):
+        if name.endswith("_API_KEY") or name.startswith(PREFIXES):
             monkeypatch.delenv(name)
 
 
