@@ -313,7 +313,7 @@ class ChatMoA(BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         config = ensure_config(config)
-        parent = ParentRun.of(get_callback_manager_for_config(config), config)
+        parent = ParentRun.settled(get_callback_manager_for_config(config), config)
         chunks = super().stream(input, config, **kwargs)
         while True:
             with inside(parent):
@@ -327,7 +327,7 @@ class ChatMoA(BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         config = ensure_config(config)
-        parent = ParentRun.of(get_async_callback_manager_for_config(config), config)
+        parent = ParentRun.settled(get_async_callback_manager_for_config(config), config)
         chunks = super().astream(input, config, **kwargs)
         try:
             while True:

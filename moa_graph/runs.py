@@ -41,18 +41,11 @@ class ParentRun:
     inheritable_metadata: Mapping[str, Any]
 
     @classmethod
-    def of(cls, manager: BaseCallbackManager, config: RunnableConfig) -> ParentRun:
+    def settled(cls, manager: BaseCallbackManager, config: RunnableConfig) -> ParentRun:
         """The run that the configuration will start; its id and handlers are settled now."""
         config["callbacks"] = manager
         run_id = config["run_id"] = config.get("run_id") or uuid7()
-        return cls(
-            run_id,
-            manager.is_async,
-            manager.tags,
-            manager.inheritable_handlers,
-            manager.inheritable_tags,
-            manager.inheritable_metadata,
-        )
+        return cls._of(manager, run_id, is_async=manager.is_async)
 
     @classmethod
     def started(
@@ -61,9 +54,20 @@ class ParentRun:
         """The run that LangChain has started, if it says so."""
         if manager is None:
             return None
+        is_async = isinstance(manager, AsyncCallbackManagerForLLMRun)
+        return cls._of(manager, manager.run_id, is_async=is_async)
+
+    @classmethod
+    def _of(
+        cls,
+        manager: BaseCallbackManager | CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun,
+        run_id: UUID,
+        *,
+        is_async: bool,
+    ) -> ParentRun:
         return cls(
-            manager.run_id,
-            isinstance(manager, AsyncCallbackManagerForLLMRun),
+            run_id,
+            is_async,
             manager.tags,
             manager.inheritable_handlers,
             manager.inheritable_tags,
