@@ -375,9 +375,8 @@ class _StreamedAnswer:
     """The aggregator's chunks as they come, and the record that ends them."""
 
     def __init__(self) -> None:
-        self._usage: UsageMetadata | None = None
         self._state: MoAState | None = None
-        self._any = False
+        self._id: str | None = None
 
     def take(self, mode: str, event: Any) -> ChatGenerationChunk | None:
         if mode == "values":
@@ -386,24 +385,26 @@ class _StreamedAnswer:
         message, metadata = event
         if metadata.get("langgraph_node") != AGGREGATOR or not isinstance(message, AIMessage):
             return None
-        return self._chunk(message)
-
-    def _chunk(self, message: AIMessage) -> ChatGenerationChunk:
-        self._any = True
-        fields = {"usage_metadata": None}
+        self._id = self._id or message.id
+        # What a mixture inside tells of itself is part of this one's record.
+        said = {k: v for k, v in message.response_metadata.items() if k != "moa"}
+        fields = {"id": self._id, "usage_metadata": None, "response_metadata": said}
         if isinstance(message, AIMessageChunk):
-            chunk = message.model_copy(update=fields | {"chunk_position": None})
+            chunk = message.model_copy(update={**fields, "chunk_position": None})
         else:
-            chunk = AIMessageChunk(**(message.model_dump(exclude={"type"}) | fields))
+            chunk = AIMessageChunk(**{**message.model_dump(exclude={"type"}), **fields})
         return ChatGenerationChunk(message=chunk)
 
     def last(self, model: ChatMoA) -> ChatGenerationChunk:
         assert self._state is not None  # a graph that ends without raising has a state
         answer = cast(AIMessage, self._state["messages"][-1])
-        record = {"moa": model.record(answer, self._state)}
-        return ChatGenerationChunk(
-            message=AIMessageChunk(content="", response_metadata=record, chunk_position="last")
+        chunk = AIMessageChunk(
+            content="",
+            id=self._id,
+            response_metadata={"moa": model.record(answer, self._state)},
+            chunk_position="last",
         )
+        return ChatGenerationChunk(message=chunk)
 
 
 def _with_usage(result: LLMResult) -> LLMResult:

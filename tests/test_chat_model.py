@@ -22,7 +22,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, ValidationError
 
-from moa_graph import ChatMoA, MoAContext, create_moa
+from moa_graph import ChatMoA, MoAContext, NotEnoughProposals, create_moa
 from tests.fake_server import eventually
 
 ANSWER = "The cat sat on the mat and was content with it."
@@ -456,3 +456,80 @@ async def test_an_agent_that_proposes_stays_out_of_the_stream(chat, server, mode
     agent = create_agent(chat("agent"), tools=[double])
     parts = await _stream(create_moa([agent], chat("agg")), mode, subgraphs=True)
     assert "".join(message.text for message, _ in parts) == ANSWER
+
+
+async def test_all_chunks_of_an_answer_have_its_id(moa):
+    chunks = [chunk async for chunk in ChatMoA(graph=moa).astream("hi")]
+    assert len({chunk.id for chunk in chunks}) == 1
+    agent = create_agent(ChatMoA(graph=moa), tools=[])
+    ids, state = set(), None
+    modes = ["messages", "values"]
+    async for mode, event in agent.astream({"messages": "hi"}, stream_mode=modes):
+        if mode == "values":
+            state = event
+        else:
+            ids.add(event[0].id)
+    assert ids == {state["messages"][-1].id}
+
+
+@pytest.mark.parametrize("place", ["proposer", "aggregator"])
+async def test_a_mixture_inside_a_mixture_is_counted_and_told_once(chat, server, place):
+    inner = ChatMoA(graph=create_moa([chat("in")], chat("inner")))
+    proposer, aggregator = (inner, chat("b")) if place == "proposer" else (chat("b"), inner)
+    model = ChatMoA(graph=create_moa([proposer], aggregator))
+    for mode in ("ainvoke", "astream"):
+        server.reset()
+        with get_usage_metadata_callback() as counted:
+            if mode == "ainvoke":
+                message = await model.ainvoke("hi")
+            else:
+                message = _sum([chunk async for chunk in model.astream("hi")])
+        total = sum(usage["total_tokens"] for usage in counted.usage_metadata.values())
+        assert message.usage_metadata["total_tokens"] == total
+        assert len(message.response_metadata["moa"]["proposals"]) == 1
+        assert sorted(server.labels()) == ["b", "in", "inner"]
+
+
+async def test_calls_at_once_with_tools_and_options_of_their_own_never_mix(chat, server):
+    model = ChatMoA(graph=create_moa([chat("a?latency=0.02")], chat("agg?latency=0.01")))
+
+    async def one(number: int) -> None:
+        called = await model.bind_tools(
+            [{"name": f"tool_{number}", "description": "x", "parameters": {"type": "object"}}]
+        ).ainvoke("hi")
+        assert [call["name"] for call in called.tool_calls] == [f"tool_{number}"]
+        chunks = [chunk async for chunk in model.astream(f"question {number}", stop=["never"])]
+        assert _sum(chunks).text == f"agg: question {number}"
+
+    await asyncio.gather(*(one(number) for number in range(25)))
+    assert len(server.calls) == 25 * 4
+
+
+async def test_several_calls_in_one_node_are_several_messages(chat):
+    one = ChatMoA(graph=create_moa([chat("a")], chat("agg")))
+    two = ChatMoA(graph=create_moa([chat("b")], chat("other")))
+
+    async def node(state):
+        both = await asyncio.gather(one.ainvoke("one"), two.ainvoke("two"))
+        return {"messages": [*both, await one.ainvoke("three")]}
+
+    outer = StateGraph(MessagesState)
+    outer.add_node("node", node)
+    outer.add_edge(START, "node")
+    graph = outer.compile(checkpointer=InMemorySaver())
+    said: dict[str, str] = {}
+    thread = {"configurable": {"thread_id": "1"}}
+    async for message, _ in graph.astream({"messages": "hi"}, thread, stream_mode="messages"):
+        said[message.id] = said.get(message.id, "") + message.text
+    assert sorted(said.values()) == ["agg: one", "agg: three", "other: two"]
+
+
+async def test_fallbacks_and_retries_around_it(chat):
+    down = ChatMoA(graph=create_moa([chat("a?status=500")], chat("agg")))
+    up = ChatMoA(graph=create_moa([chat("b")], chat("other")))
+    flaky = ChatMoA(graph=create_moa([chat("c?fail_first=1")], chat("third")))
+    assert (await down.with_fallbacks([up]).ainvoke("hi")).text == "other: hi"
+    assert (await flaky.with_retry(wait_exponential_jitter=False).ainvoke("hi")).text == "third: hi"
+    for fails in (lambda: down.invoke("hi"), lambda: list(down.stream("hi"))):
+        with pytest.raises(NotEnoughProposals):
+            await asyncio.to_thread(fails)
