@@ -28,7 +28,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from moa_graph.terminal import RunView, print_proposals
+    from moa_graph.terminal import RunView, print_proposals, print_section
 except ImportError as error:  # the base package works without a terminal
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
 
@@ -103,7 +103,7 @@ def ask(
         )
     elif show_proposals:
         print_proposals(state["proposals"])
-        typer.echo(answer)
+        print_section("Answer", answer)
 
 
 _CHAT_HELP = """\
@@ -286,6 +286,7 @@ def _read_line() -> str:
         _say("\nCtrl-D or /exit leaves.")
         return ""
     except EOFError:
+        _say("")
         return "/exit"
 
 

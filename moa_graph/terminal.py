@@ -141,9 +141,13 @@ class RunView:
 
 def print_proposals(proposals: list[Proposal]) -> None:
     """Print every proposal in full, failed ones with their error."""
-    console = Console(highlight=False)
     for p in proposals:
         title = f"Layer {p['layer']} · {p['proposer']} · {p['status']} · {p['latency']:.1f} s"
-        console.rule(Text(title), align="left", characters="─" if console.is_terminal else "-")
-        console.print(p["content"] or p["error"] or "", markup=False, soft_wrap=True)
-    console.rule(Text("Answer"), align="left", characters="─" if console.is_terminal else "-")
+        print_section(title, p["content"] or p["error"] or "")
+
+
+def print_section(title: str, text: str) -> None:
+    """Print a text under a ruled title, to standard output."""
+    console = Console(highlight=False)
+    console.rule(Text(title), align="left", characters="─" if console.is_terminal else "-")
+    console.print(text, markup=False, soft_wrap=True)
