@@ -28,7 +28,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from moa_graph.terminal import RunView, print_proposals, print_section
+    from moa_graph.terminal import RunView, print_proposals
 except ImportError as error:  # the base package works without a terminal
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
 
@@ -78,7 +78,7 @@ def ask(
     configuration = _choose(preset, config)
     graph = _build(configuration, layers=layers)
     started = time.monotonic()
-    view = RunView(quiet=as_json or show_proposals)
+    view = RunView(quiet=as_json, show_proposals=show_proposals)
     try:
         with _running():
             _fetch_weights(configuration)
@@ -87,23 +87,21 @@ def ask(
         if as_json:
             record = {"question": question, "preset": configuration.name, "error": str(failure)}
             _print_json({**record, "proposals": failure.proposals})
+        elif show_proposals:
+            print_proposals(failure.proposals)
         _say(str(failure))
         raise typer.Exit(FAILED) from None
-    answer = state["messages"][-1].text
     if as_json:
         _print_json(
             {
                 "question": question,
                 "preset": configuration.name,
-                "answer": answer,
+                "answer": state["messages"][-1].text,
                 "proposals": state["proposals"],
                 "usage": _total_usage(state),
                 "seconds": round(time.monotonic() - started, 3),
             }
         )
-    elif show_proposals:
-        print_proposals(state["proposals"])
-        print_section("Answer", answer)
 
 
 _CHAT_HELP = """\

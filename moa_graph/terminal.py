@@ -46,10 +46,12 @@ class RunView:
 
     Args:
         quiet: Whether to show nothing at all, and only return the state.
+        show_proposals: Whether to print every proposal in full before the answer.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, show_proposals: bool = False) -> None:
         self._quiet = quiet
+        self._show_proposals = show_proposals and not quiet
         self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._rows: dict[tuple[int, str], _Row] = {}
         self._wrote = False
@@ -85,6 +87,10 @@ class RunView:
                     state = event
                 elif mode == "custom":
                     self._note(event, animated=animated)
+                    if event["type"] == "aggregator_started" and self._show_proposals and state:
+                        live.stop()
+                        print_proposals(state["proposals"])
+                        print_title("Answer")
                 elif event[1].get("langgraph_node") == AGGREGATOR:
                     live.stop()  # the table stays; the answer is written below it
                     self._write(event[0])
@@ -142,12 +148,12 @@ class RunView:
 def print_proposals(proposals: list[Proposal]) -> None:
     """Print every proposal in full, failed ones with their error."""
     for p in proposals:
-        title = f"Layer {p['layer']} · {p['proposer']} · {p['status']} · {p['latency']:.1f} s"
-        print_section(title, p["content"] or p["error"] or "")
+        print_title(f"Layer {p['layer']} · {p['proposer']} · {p['status']} · {p['latency']:.1f} s")
+        print(p["content"] or p["error"] or "")  # noqa: T201
 
 
-def print_section(title: str, text: str) -> None:
-    """Print a text under a ruled title, to standard output."""
+def print_title(title: str) -> None:
+    """Print a ruled title, to standard output."""
     console = Console(highlight=False)
     console.rule(Text(title), align="left", characters="─" if console.is_terminal else "-")
-    console.print(text, markup=False, soft_wrap=True)
+    sys.stdout.flush()

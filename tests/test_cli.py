@@ -89,6 +89,7 @@ def test_a_failed_run_exits_with_1_and_keeps_what_was_paid_for(moa, tmp_path):
     record = json.loads(moa("ask", "hi", "-c", "down.toml", "--json").stdout)
     assert "failed" in record["error"]
     assert record["proposals"][0]["content"] == "a: hi"
+    assert "a: hi" in moa("ask", "hi", "-c", "down.toml", "--show-proposals").stdout
 
 
 @pytest.mark.parametrize(
