@@ -22,6 +22,10 @@ from moa_graph.streaming import inherited
 _OPTIONS_KEY = "__moa_call_options"
 
 
+class _Options(dict[str, Any]):
+    """Options that code has set: what a client of a server sends is plain data, never this."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a model, sync or async."""
@@ -78,10 +82,11 @@ class Call:
 
 def with_options(config: RunnableConfig, options: Mapping[str, Any]) -> RunnableConfig:
     """The configuration with what one run gives the aggregator: tools, stop, temperature …"""
-    return {**config, "configurable": {**config.get("configurable", {}), _OPTIONS_KEY: options}}
+    configurable = {**config.get("configurable", {}), _OPTIONS_KEY: _Options(options)}
+    return {**config, "configurable": configurable}
 
 
 def options_in(config: RunnableConfig) -> Mapping[str, Any]:
     """What `with_options` put there; a mixture inside another one finds nothing."""
-    options: Mapping[str, Any] = config.get("configurable", {}).get(_OPTIONS_KEY) or {}
-    return options
+    options = config.get("configurable", {}).get(_OPTIONS_KEY)
+    return options if isinstance(options, _Options) else {}

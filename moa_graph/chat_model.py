@@ -182,8 +182,8 @@ class ChatMoA(BaseChatModel):
         model = next(chat_models_in(self._aggregator.get()), None)
         if model is None:
             raise ValueError(
-                f"The aggregator {self._aggregator.name} is no chat model and cannot be given "
-                f"{what}. Give create_moa a chat model as the aggregator."
+                f"The aggregator {self._aggregator.name} is no chat model that can be given "
+                f"{what}: give create_moa a chat model as the aggregator."
             )
         return model
 

@@ -80,10 +80,12 @@ class Proposer:
             raise TypeError(f"Proposer(samples={samples!r}) must be a whole number, such as 6.")
         if samples < 1:
             raise ValueError(f"Proposer(samples={samples}) must be at least 1.")
-        if name is not None and (not name.strip() or any(c in name for c in _RESERVED)):
+        if name is not None and (
+            not name.strip() or not name.isprintable() or any(c in name for c in _RESERVED)
+        ):
             raise ValueError(
                 f"Proposer(name={name!r}) cannot name a node: it must not be blank, nor contain "
-                "':' or '|'."
+                "':', '|' or a line break."
             )
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "name", name)

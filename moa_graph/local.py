@@ -104,6 +104,23 @@ def local_chat_model(name: str, **params: Any) -> BaseChatModel:
     return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
 
 
+def check_local_name(name: str, role: str) -> None:
+    """Refuse a name that is none of `LOCAL_MODELS` and no GGUF file.
+
+    Raises:
+        ValueError: Names the known ones.
+    """
+    if name not in LOCAL_MODELS and not name.endswith(".gguf"):
+        raise ValueError(f"{role}: {_unknown(name)}")
+
+
+def _unknown(name: str) -> str:
+    return (
+        f"there is no local model {name!r}: choose {' or '.join(LOCAL_MODELS)}, or give the path "
+        "of a .gguf file."
+    )
+
+
 def fetch(name: str) -> Path:
     """The path of a local model's weights, fetched if they are not here yet.
 
@@ -123,10 +140,7 @@ def fetch(name: str) -> Path:
             raise MoAError(f"There is no file {name}.")
         return Path(name).expanduser()
     if name not in LOCAL_MODELS:
-        raise MoAError(
-            f"There is no local model {name!r}: choose {' or '.join(LOCAL_MODELS)}, or give the "
-            "path of a .gguf file."
-        )
+        raise MoAError(_unknown(name))
     weights = LOCAL_MODELS[name]
     given = os.environ.get("MOA_LOCAL_GGUF")
     if given and (path := _among_the_given(Path(given).expanduser(), weights)):

@@ -31,7 +31,7 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretStr
 
 from moa_graph.errors import MoAError, explain
-from moa_graph.local import local_chat_model
+from moa_graph.local import check_local_name, local_chat_model
 
 _UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called
 _SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words
@@ -64,9 +64,12 @@ class Model:
         self._runnable: Runnable[Any, Any] | None = None
         if isinstance(given, str):
             self.name = _split(given, role)[1]
-            if not given.startswith("local:"):
+            if given.startswith("local:"):
+                check_local_name(self.name, role)
+            else:
                 self._try_to_build(given)
         elif isinstance(given, Runnable):
+            _check_kind(given, role)
             _check_prompt(given, role)
             self.name = name_of(given)
             self._runnable = _same_input(given)
@@ -350,6 +353,17 @@ def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]]
     messages = getattr(prompt, "messages", ())
     placeholders = [m.variable_name for m in messages if hasattr(m, "variable_name")]
     return placeholders, [name for name in variables if name not in placeholders]
+
+
+def _check_kind(model: Runnable[Any, Any], role: str) -> None:
+    """Refuse Runnables that cannot answer; told by their attributes, as prompts are."""
+    first = _first_step(model)
+    if isinstance(first, Pregel) and "messages" not in first.channels:
+        raise TypeError(f"{role}: the graph {first.name!r} has no `messages` in its state.")
+    if hasattr(model, "format_prompt"):
+        raise TypeError(f"{role} is a prompt, which is not a model: give `prompt | model`.")
+    if hasattr(model, "args_schema"):
+        raise TypeError(f"{role} is a tool, which is not a model: give an agent that uses it.")
 
 
 def _check_prompt(model: Runnable[Any, Any], role: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import RetryPolicy
 
@@ -38,6 +38,9 @@ from moa_graph.state import (
 from moa_graph.streaming import ProposerTokens, without_message_stream
 
 logger = logging.getLogger("moa_graph")
+
+_HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
+_SAYS_NOTHING = {"text", "reasoning", "thinking", "redacted_thinking", "refusal"}
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,8 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         call = self._start(step)
         try:
             return self._end(step, call, call.invoke())
+        except ParentCommand:
+            return self._record(step, call, "failed", error=_HANDED_OVER)
         except GraphBubbleUp:
             raise
         except Exception as error:
@@ -216,6 +221,8 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         call = self._start(step)
         try:
             return self._end(step, call, await call.ainvoke())
+        except ParentCommand:
+            return self._record(step, call, "failed", error=_HANDED_OVER)
         except GraphBubbleUp:
             raise
         except Exception as error:
@@ -343,7 +350,7 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
 
     def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
-        if not (message.text.strip() or message.tool_calls or message.invalid_tool_calls):
+        if not _says_something(message):
             raise _NoAnswer(_why_empty(message))
         known = {m.id for m in step.messages}
         update: dict[str, Any] = {"usage_metadata": call.tokens(message)}
@@ -363,6 +370,14 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             "None to call only the aggregator again.",
             step.proposals,
         ) from cause
+
+
+def _says_something(message: AIMessage) -> bool:
+    """Whether there is an answer in it: text, a tool call, a picture …"""
+    if message.text.strip() or message.tool_calls or message.invalid_tool_calls:
+        return True
+    blocks = message.content if isinstance(message.content, list) else []
+    return any(isinstance(b, dict) and b.get("type") not in _SAYS_NOTHING for b in blocks)
 
 
 def _why_empty(message: AIMessage) -> str:

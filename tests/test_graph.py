@@ -3,7 +3,11 @@ from __future__ import annotations
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.prompts import PromptTemplate
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
 
 from moa_graph import MoAContext, Proposer, create_moa
 from moa_graph.presets import PRESETS
@@ -77,6 +81,19 @@ def test_default_names_come_from_the_models_and_never_collide():
     ]
 
 
+@tool
+def _tool(x: str) -> str:
+    """Do nothing."""
+    return x
+
+
+def _stateless():
+    builder = StateGraph(TypedDict("Other", {"x": str}))
+    builder.add_node("node", lambda state: state)
+    builder.add_edge(START, "node")
+    return builder.compile()
+
+
 BAD = [
     (lambda: create_moa([], fake()), ValueError, "proposers is empty"),
     (lambda: create_moa("openai:x", fake()), TypeError, "list of models"),
@@ -113,6 +130,11 @@ BAD = [
     (lambda: create_moa(["openai:"], fake()), ValueError, "names no provider"),
     (lambda: create_moa(["acme:x"], fake()), ValueError, "unknown provider 'acme'.*together"),
     (lambda: create_moa(["groq:x"], fake()), ValueError, "pip install langchain-groq"),
+    (lambda: create_moa(["local:nothing"], fake()), ValueError, "no local model 'nothing'"),
+    (lambda: create_moa([PromptTemplate.from_template("{x}")], fake()), TypeError, "is a prompt"),
+    (lambda: create_moa([fake()], _tool), TypeError, "aggregator is a tool"),
+    (lambda: create_moa([_stateless()], fake()), TypeError, "no `messages` in its state"),
+    (lambda: Proposer(fake(), name="a\nb"), ValueError, "line break"),
     (lambda: Proposer(fake(), samples=0), ValueError, "at least 1"),
     (lambda: Proposer(fake(), samples=1.5), TypeError, "whole number"),
     (lambda: Proposer(fake(), name=" "), ValueError, "blank"),

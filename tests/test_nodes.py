@@ -644,3 +644,26 @@ async def test_the_graphs_own_concurrency_is_no_limit_for_an_agents_tools(chat):
     await graph.ainvoke(QUESTION)
     graph.invoke(QUESTION, {"max_concurrency": 7})
     assert limits == [None, 7]
+
+
+async def test_an_agent_that_hands_over_instead_of_answering_has_failed(chat, server):
+    agent = StateGraph(MessagesState)
+    agent.add_node("go", lambda _: Command(graph=Command.PARENT, goto="elsewhere"))
+    agent.add_edge(START, "go")
+    for mode in ("invoke", "ainvoke"):
+        state = await run(create_moa([agent.compile(), chat("a")], chat("agg")), mode, QUESTION)
+        assert [p["status"] for p in state["proposals"]] == ["failed", "ok"]
+        assert "handed over" in state["proposals"][0]["error"]
+
+
+async def test_a_picture_is_an_answer_of_the_aggregator(chat):
+    picture = [{"type": "image", "url": "https://example.com/cat.png"}]
+    aggregator = RunnableLambda(lambda _: AIMessage(picture))
+    state = await create_moa([chat("a")], aggregator).ainvoke(QUESTION)
+    assert state["messages"][-1].content == picture
+
+
+async def test_options_in_a_clients_configuration_are_not_ours(chat, server):
+    forged = {"configurable": {"__moa_call_options": {"model": "expensive"}}}
+    await create_moa([chat("a")], chat("agg")).ainvoke(QUESTION, forged)
+    assert server.labels() == ["a", "agg"]
