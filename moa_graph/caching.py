@@ -1,69 +1,82 @@
-"""Which proposals LangGraph's node cache may answer with, and which it may keep.
+"""Proposals that were paid for once: the same question to the same model, for LangGraph's caches.
 
-LangGraph's default key is made from the whole input, in which message ids differ from run to run;
-and it keeps whatever a node returns, also the record of a failure.
+LangGraph's node cache makes its key before the node knows its `MoAContext`, and a node found there
+does not run: nobody would see in a trace, in the custom stream or in a quorum that it has
+answered. So a proposer's node looks into the cache itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import Runnable
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.types import CachePolicy
 
-from moa_graph.models import Model, chat_models_in
-from moa_graph.state import MoAState, proposals_of_layer, turn_of, usable
+from moa_graph.models import chat_models_in
+from moa_graph.state import MoAState, Proposal
+
+_NAMESPACE = "moa_graph"
 
 
-def for_proposer(
-    policy: CachePolicy[Any] | None, model: Model, prompt: str | None, layer: int
-) -> CachePolicy[Any] | None:
-    """The policy with a key that says which model is asked what.
-
-    The key has the model with its parameters, the role, the conversation's text, the references
-    and the turn; with a `key_func` of the user's own, that in place of the conversation and the
-    references. What a run's `MoAContext` changes is not in it: LangGraph makes the key before
-    the node knows its context.
-    """
-    if policy is None:
-        return None
-    default = policy.key_func is CachePolicy().key_func
-    asked = _asked(layer) if default else policy.key_func
-
-    def key(state: MoAState) -> str:
-        # Built by now, or the run is about to say why it cannot be.
-        built = model.built
-        known = [m.asdict() for m in chat_models_in(built)] if built else []
-        parts = [model.name, known, prompt, turn_of(state["proposals"]), asked(state)]
-        return json.dumps(parts, sort_keys=True, default=str)
-
-    return replace(policy, key_func=key)
-
-
-def _asked(layer: int) -> Callable[[MoAState], list[Any]]:
-    def asked(state: MoAState) -> list[Any]:
-        messages = [
-            [m.type, m.content, m.name, getattr(m, "tool_calls", None)] for m in state["messages"]
-        ]
-        before = usable(proposals_of_layer(state["proposals"], layer - 1)) if layer > 1 else []
-        return [messages, [p["content"] for p in before]]
-
-    return asked
-
-
-class UsableOnly(BaseCache[Any]):
-    """A cache that keeps no failed proposal: the next run asks again.
+class ProposalCache(BaseCache[Any]):
+    """LangGraph's cache, with proposals among what it keeps.
 
     Args:
-        cache: Where everything else is kept.
+        cache: Where everything is kept.
+        policy: For how long, and by which key.
     """
 
-    def __init__(self, cache: BaseCache[Any]) -> None:
+    def __init__(self, cache: BaseCache[Any], policy: CachePolicy[Any]) -> None:
         super().__init__(serde=cache.serde)
         self._cache = cache
+        self._policy = policy
+
+    def key(
+        self,
+        node: str,
+        model: Runnable[Any, Any],
+        name: str,
+        messages: Sequence[AnyMessage],
+        sample: int,
+        state: MoAState,
+    ) -> FullKey:
+        """Under what a proposal is kept.
+
+        Args:
+            node: The proposer's node.
+            model: The model with its parameters, those of this run included.
+            name: The model's name.
+            messages: What it is asked, of which the ids do not count; with a `key_func` of the
+                user's own, what that makes of `state` instead.
+            sample: Which of several answers of one model, from 0.
+            state: The node's input.
+        """
+        default = self._policy.key_func is CachePolicy().key_func
+        asked = [_text(m) for m in messages] if default else self._policy.key_func(state)
+        parameters = [m.asdict() for m in chat_models_in(model)]
+        parts = json.dumps([name, parameters, asked, sample], sort_keys=True, default=str)
+        return (_NAMESPACE, node), hashlib.sha256(parts.encode(errors="replace")).hexdigest()
+
+    def proposal(self, key: FullKey) -> Proposal | None:
+        """The proposal that is kept there."""
+        return self._cache.get([key]).get(key)
+
+    async def aproposal(self, key: FullKey) -> Proposal | None:
+        """The proposal that is kept there."""
+        return (await self._cache.aget([key])).get(key)
+
+    def keep(self, key: FullKey, proposal: Proposal) -> None:
+        """Keep a usable proposal."""
+        self._cache.set({key: (proposal, self._policy.ttl)})
+
+    async def akeep(self, key: FullKey, proposal: Proposal) -> None:
+        """Keep a usable proposal."""
+        await self._cache.aset({key: (proposal, self._policy.ttl)})
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """As the cache."""
@@ -74,27 +87,26 @@ class UsableOnly(BaseCache[Any]):
         return await self._cache.aget(keys)
 
     def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
-        """As the cache, without the failed."""
-        self._cache.set(_without_failed(pairs))
+        """As the cache."""
+        self._cache.set(pairs)
 
     async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
-        """As the cache, without the failed."""
-        await self._cache.aset(_without_failed(pairs))
+        """As the cache."""
+        await self._cache.aset(pairs)
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        """As the cache."""
-        self._cache.clear(namespaces)
+        """As the cache; clearing a node clears its proposals."""
+        self._cache.clear(_with_proposals(namespaces))
 
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        """As the cache."""
-        await self._cache.aclear(namespaces)
+        """As the cache; clearing a node clears its proposals."""
+        await self._cache.aclear(_with_proposals(namespaces))
 
 
-def _without_failed(
-    pairs: Mapping[FullKey, tuple[Any, int | None]],
-) -> dict[FullKey, tuple[Any, int | None]]:
-    return {
-        key: (writes, ttl)
-        for key, (writes, ttl) in pairs.items()
-        if all(usable(value) == list(value) for channel, value in writes if channel == "proposals")
-    }
+def _with_proposals(namespaces: Sequence[Namespace] | None) -> Sequence[Namespace] | None:
+    # LangGraph's own namespaces end in the node's name.
+    return namespaces and [*namespaces, *((_NAMESPACE, ns[-1]) for ns in namespaces if ns)]
+
+
+def _text(message: AnyMessage) -> list[Any]:
+    return [message.type, message.content, message.name, getattr(message, "tool_calls", None)]

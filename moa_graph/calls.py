@@ -1,23 +1,41 @@
-"""One call of a model: what it is given, what it costs, and how its errors read."""
+"""One question to one model, asked until it is answered: what that costs, and how errors read."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
+from moa_graph.budget import Amount, Ledger, Price
 from moa_graph.context import MoAContext
-from moa_graph.errors import explain
-from moa_graph.models import input_for, nested_graph, secrets_of
+from moa_graph.errors import explain, status_of
+from moa_graph.limits import CallLimits
+from moa_graph.models import (
+    input_for,
+    max_tokens_of,
+    nested_graph,
+    repeats_by_itself,
+    secrets_of,
+    with_settings,
+)
+from moa_graph.references import Question, estimated_prompt
+from moa_graph.retries import (
+    can_pass,
+    is_too_long,
+    retried_by_client,
+    seconds_before_retry,
+)
 from moa_graph.state import total_usage
-from moa_graph.streaming import inherited
+from moa_graph.streaming import TokensSeen, inherited
 
 _OPTIONS_KEY = "__moa_call_options"
 
@@ -27,57 +45,211 @@ class _Options(dict[str, Any]):
 
 
 @dataclass(frozen=True)
+class Purse:
+    """From what a call is paid.
+
+    Args:
+        ledger: The run's.
+        price: The model's.
+        always: Whether to make the call even where the budget has no room for it.
+    """
+
+    ledger: Ledger
+    price: Price = (0.0, 0.0)
+    always: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a model may be called.
+
+    Args:
+        retries: How often a call is repeated after an error that can pass (at least 0).
+        limits: How many calls there may be at once.
+        names: What the limits know the model by: its provider, and `"provider:model"`.
+        purse: From what it is paid; None without a budget.
+        once_shown: Whether tokens that were streamed already forbid to repeat the call.
+    """
+
+    retries: int = 0
+    limits: CallLimits = field(default_factory=lambda: CallLimits({}))
+    names: Sequence[str] = ()
+    purse: Purse | None = None
+    once_shown: bool = False
+
+
 class Call:
-    """One call of a model, sync or async."""
+    """One question to one model, sync or async.
 
-    model: Runnable[Any, Any]
-    messages: Sequence[AnyMessage]
-    config: RunnableConfig
-    usage: UsageMetadataCallbackHandler
-    started: float = field(default_factory=time.perf_counter)
-    """When it was made, in seconds of `time.perf_counter`."""
+    Args:
+        model: The model.
+        question: What it is asked.
+        config: That of the run it belongs to.
+        terms: How it may be called.
+        callbacks: Added to the run's.
+        until: The moment (of `time.monotonic`) from which on nobody waits for the answer.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         model: Runnable[Any, Any],
-        messages: Sequence[AnyMessage],
+        question: Question,
         config: RunnableConfig,
+        terms: Terms,
+        *,
         callbacks: Sequence[BaseCallbackHandler] = (),
-    ) -> Call:
-        """A call within the run that `config` belongs to, `callbacks` added to the run's."""
-        usage = UsageMetadataCallbackHandler()
-        config = merge_configs(config, {"callbacks": [usage, *callbacks]})
-        return cls(model, messages, with_options(config, {}), usage)
+        until: float | None = None,
+    ) -> None:
+        self.question = question
+        self.started = time.perf_counter()
+        """When it was made, in seconds of `time.perf_counter`."""
+        self._model = model
+        self._terms = terms
+        self._seen = TokensSeen()
+        self._config = config
+        self._callbacks = [self._seen, *callbacks]
+        self._until = until
+        self._usages: list[UsageMetadataCallbackHandler] = []
+        self._retried = 0
+        self._repeated_by_client = 0
+        self._limit: Amount | None = None
+        if terms.purse:
+            self._limit_by(terms.purse)
+
+    @property
+    def attempts(self) -> int:
+        """Requests so far, those that the provider's client has repeated included."""
+        return len(self._usages) + self._repeated_by_client
 
     def invoke(self) -> Any:
         """What the model returns."""
-        with inherited(self.config):
-            return self.model.invoke(self._input(), self.config, **self._arguments())
+        while True:
+            try:
+                with self._terms.limits.hold(*self._terms.names), self._attempt() as attempt:
+                    return attempt.done(self._ask(attempt.config))
+            except Exception as error:
+                wait = self._seconds_before_retry(error)
+                if wait is None:
+                    raise
+            time.sleep(wait)
 
-    async def ainvoke(self) -> Any:
-        """What the model returns."""
-        with inherited(self.config):
-            return await self.model.ainvoke(self._input(), self.config, **self._arguments())
+    async def ainvoke(self, *, in_thread: bool = False) -> Any:
+        """What the model returns.
+
+        Args:
+            in_thread: Whether to call the model's synchronous side, in a thread. That can only
+                be left alone when it is cancelled.
+        """
+        while True:
+            try:
+                async with self._limited():
+                    with self._attempt() as attempt:
+                        if in_thread:
+                            output = await asyncio.to_thread(self._ask, attempt.config)
+                        else:
+                            output = await self._model.ainvoke(
+                                self._input(), attempt.config, **self._arguments()
+                            )
+                        return attempt.done(output)
+            except Exception as error:
+                wait = self._seconds_before_retry(error)
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
 
     def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
         """Tokens of all model calls behind this one; an agent makes several."""
-        counted = total_usage(self.usage.usage_metadata.values())
+        counted = total_usage(
+            usage for handler in self._usages for usage in handler.usage_metadata.values()
+        )
         return counted or (message.usage_metadata if message else None)
 
     def explain(self, error: BaseException) -> str:
         """What went wrong, in one line for people."""
-        return explain(error, secrets_of(self.model))
+        return explain(error, secrets_of(self._model))
+
+    def _ask(self, config: RunnableConfig) -> Any:
+        return self._model.invoke(self._input(), config, **self._arguments())
 
     def _input(self) -> Any:
-        return input_for(self.model, self.messages)
+        return input_for(self._model, self.question.messages)
 
     def _arguments(self) -> dict[str, Any]:
-        graph = nested_graph(self.model)
+        graph = nested_graph(self._model)
         if graph is not None and graph.context_schema is MoAContext:
             # LangGraph would hand this run's context on; it is not meant for another mixture.
             return {"context": MoAContext()}
         return {}
+
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        async with self._terms.limits.ahold(*self._terms.names):
+            yield
+
+    @contextmanager
+    def _attempt(self) -> Iterator[_Attempt]:
+        """One request: its tokens are counted, and paid for."""
+        settle = self._reserve()
+        usage = UsageMetadataCallbackHandler()
+        self._usages.append(usage)
+        config = merge_configs(self._config, {"callbacks": [usage, *self._callbacks]})
+        if "max_concurrency" not in self._config:
+            config.pop("max_concurrency", None)  # merging brings back what the node inherits
+        attempt = _Attempt(with_options(config, {}), usage)
+        try:
+            with inherited(attempt.config):
+                yield attempt
+        except Exception as error:
+            if settle and status_of(error) is not None:
+                settle(Amount(0, 0.0))  # refused: nobody pays for that
+            raise
+        if settle and self._terms.purse and (used := attempt.used):
+            settle(Amount.used(used, self._terms.purse.price))
+
+    def _limit_by(self, purse: Purse) -> None:
+        """Give the model what the budget has for it, where nothing else limits its answer."""
+        prompt = estimated_prompt(self.question.messages)
+        longest = max_tokens_of(self._model)
+        if longest is None:
+            longest = purse.ledger.longest_answer(prompt, purse.price, always=purse.always)
+            self._model = with_settings(self._model, temperature=None, max_tokens=longest)
+        else:
+            purse.ledger.expect_one_call_less()
+        self._limit = Amount.of(prompt, longest, purse.price)
+
+    def _reserve(self) -> Callable[[Amount], None] | None:
+        if self._terms.purse is None or self._limit is None:
+            return None
+        return self._terms.purse.ledger.reserve(self._limit, always=self._terms.purse.always)
+
+    def _seconds_before_retry(self, error: Exception) -> float | None:
+        """How long to wait before asking again; None if that is not worth it."""
+        if is_too_long(error) and self.question.shorten():
+            return 0.0
+        repeated = retried_by_client(error)
+        self._repeated_by_client += repeated
+        by_itself = repeated or repeats_by_itself(self._model)
+        shown = self._terms.once_shown and self._seen.any
+        if by_itself or shown or self._retried >= self._terms.retries or not can_pass(error):
+            return None
+        wait = seconds_before_retry(error, self._retried + 1)
+        if wait is None or (self._until is not None and time.monotonic() + wait >= self._until):
+            return None
+        self._retried += 1
+        return wait
+
+
+@dataclass
+class _Attempt:
+    config: RunnableConfig
+    usage: UsageMetadataCallbackHandler
+    used: UsageMetadata | None = None
+
+    def done(self, output: Any) -> Any:
+        """Note what was used for this output, and return it."""
+        self.used = total_usage(self.usage.usage_metadata.values())
+        self.used = self.used or getattr(output, "usage_metadata", None)
+        return output
 
 
 def with_options(config: RunnableConfig, options: Mapping[str, Any]) -> RunnableConfig:

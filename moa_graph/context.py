@@ -70,3 +70,42 @@ class MoAContext(BaseModel):
             "layer of proposers and the aggregator. None runs all."
         ),
     )
+    quorum: int | None = Field(
+        default=None,
+        ge=1,
+        title="Quorum",
+        description=(
+            "How many proposals complete a layer; the proposers that are late are cancelled. At "
+            "most the number of proposers. None: as the graph was built."
+        ),
+    )
+    grace: float | None = Field(
+        default=None,
+        ge=0,
+        title="Grace",
+        description="Seconds that late proposers still have once the quorum is there.",
+    )
+    layer_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        title="Layer timeout",
+        description="Seconds that each layer of proposers may take. None: as the graph was built.",
+    )
+    run_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        title="Run timeout",
+        description=(
+            "Seconds that the whole run may take; each layer may use an equal share of what is "
+            "left. None: as the graph was built."
+        ),
+    )
+    token_budget: int | None = Field(
+        default=None,
+        ge=1,
+        title="Token budget",
+        description=(
+            "Tokens that the whole run may spend; proposers that would exceed it are not asked. "
+            "None: as the graph was built."
+        ),
+    )

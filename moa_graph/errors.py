@@ -74,9 +74,14 @@ def explain(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
 def refused_credentials(error: BaseException) -> bool:
     """Whether the provider answered 401 or 403."""
+    return status_of(error) in (401, 403)
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that the provider answered with; None if it did not come to that."""
     response = getattr(error, "response", None)
     status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    return status in (401, 403)
+    return status if isinstance(status, int) else None
 
 
 def _environment_secrets() -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,13 +13,17 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 
-from moa_graph.caching import UsableOnly, for_proposer
+from moa_graph.budget import Budget
+from moa_graph.caching import ProposalCache
+from moa_graph.completion import Hedge, Quorum, check_seconds
 from moa_graph.context import MoAContext
-from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AggregatorNode, Plan, ProposerNode
+from moa_graph.limits import CallLimits
+from moa_graph.models import Model, ModelLike, as_model, nested_graph
+from moa_graph.nodes import AggregatorNode, ProposerNode
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_graph.retries import for_nodes
 from moa_graph.state import MoAState
+from moa_graph.steps import Plan
 
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
@@ -42,11 +46,15 @@ class Proposer:
             layer. By default made from the model's name.
         prompt: A role or persona, added to the system message of this proposer's calls only.
         samples: How many answers to draw from it, each a proposer of its own (at least 1).
-            `samples=6` of one good model is Self-MoA (arXiv 2502.00674).
+            `samples=6` of one good model is Self-MoA (arXiv 2502.00674). They do not answer from
+            LangChain's LLM cache, in which they would all be the same.
+        timeout: Seconds that it may take, repeated calls included (above 0). Then its request is
+            cancelled, and its proposal is `"timed_out"`.
 
     Raises:
-        TypeError: If `samples` is no integer, or `name` or `prompt` no text.
-        ValueError: If `samples` is below 1, or the name cannot be a node's.
+        TypeError: If `samples` or `timeout` is no number, or `name` or `prompt` no text.
+        ValueError: If `samples` is below 1, `timeout` not above 0, or the name cannot be a
+            node's.
 
     Example:
         ```python
@@ -64,6 +72,7 @@ class Proposer:
     name: str | None
     prompt: str | None
     samples: int
+    timeout: float | None
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class Proposer:
         name: str | None = None,
         prompt: str | None = None,
         samples: int = 1,
+        timeout: float | None = None,
     ) -> None:
         for argument, value in (("name", name), ("prompt", prompt)):
             if value is not None and not isinstance(value, str):
@@ -80,6 +90,8 @@ class Proposer:
             raise TypeError(f"Proposer(samples={samples!r}) must be a whole number, such as 6.")
         if samples < 1:
             raise ValueError(f"Proposer(samples={samples}) must be at least 1.")
+        if timeout is not None:
+            check_seconds("Proposer(timeout=…)", timeout)
         if name is not None and (
             not name.strip() or not name.isprintable() or any(c in name for c in _RESERVED)
         ):
@@ -91,6 +103,7 @@ class Proposer:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "prompt", prompt)
         object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "timeout", timeout)
 
     def __repr__(self) -> str:
         # A model object may hold more than should be printed.
@@ -109,6 +122,14 @@ def create_moa(
     aggregation_prompt: str = AGGREGATE_AND_SYNTHESIZE,
     min_proposals: int = 1,
     stream_proposals: bool = False,
+    quorum: Quorum | int | None = None,
+    hedge: Hedge | None = None,
+    layer_timeout: float | None = None,
+    run_timeout: float | None = None,
+    max_retries: int | None = None,
+    max_concurrent_calls: Mapping[str, int] | CallLimits | None = None,
+    budget: Budget | None = None,
+    context_window: int | None = None,
     checkpointer: Checkpointer = None,
     store: BaseStore | None = None,
     cache: BaseCache[Any] | None = None,
@@ -131,16 +152,37 @@ def create_moa(
         min_proposals: How many usable proposals each layer must give (at least 1).
         stream_proposals: Whether `stream_mode="messages"` yields the proposers' tokens too, told
             apart by `metadata["moa_layer"]` and `metadata["moa_proposer"]`.
+        quorum: How many usable proposals complete a layer, a number or a `Quorum` with a grace;
+            at least `min_proposals`. The proposers that are late are cancelled (`"abandoned"`).
+        hedge: When to ask a proposer that is late a second time.
+        layer_timeout: Seconds that each layer of proposers may take; then those that have not
+            answered are cancelled (`"timed_out"`).
+        run_timeout: Seconds that the whole run may take. Each layer may use an equal share of
+            what is left, so that the aggregator has its own; layers that were late are made up
+            for with what there is. An aggregator that is late fails the run.
+        max_retries: How often a call is repeated after an error that can pass: rate limits (as
+            late as Retry-After asks, up to a minute), 408, 5xx, and lost connections. By default
+            as often as the model's own client would (its `max_retries`), at least twice. 0 turns
+            it off. Repetitions by the client itself are taken over where it can be told so
+            (OpenAI's family), and never multiplied.
+        max_concurrent_calls: The most calls in flight by provider (`{"ollama": 2}`) or model
+            (`{"ollama:llama3.2": 1}`), over all runs of this graph; a `CallLimits` is shared by
+            several graphs.
+        budget: The most that a run may spend on proposals, in tokens or dollars.
+        context_window: Tokens that every model takes, its answer included. By default what
+            LangChain's profile of the model says (`model.profile`), if anything. References that
+            do not fit are trimmed, each to a fair share, and the record says so.
         checkpointer: Keeps threads: follow-up turns, and resuming after a failure.
         store: LangGraph's long-term store, for the nodes inside agents given as models.
-        cache: Where `cache_policy` keeps proposals.
+        cache: Where proposals are kept, so that they are paid for once: any of LangGraph's
+            caches (in memory, SQLite, Redis).
         name: The graph's name, which is also its root run's in LangSmith.
-        retry_policy: LangGraph's retry policy, for proposers and the aggregator. By default a
-            failed call is not repeated here: the providers' own clients retry what can pass.
-        cache_policy: LangGraph's cache policy, for proposers. Its default key is replaced by one
-            of the model, its parameters, the conversation's text and the references, so that
-            the same question hits. Failed proposals are not kept; what a `MoAContext` changes
-            is not told apart.
+        retry_policy: LangGraph's retry policy, for proposers and the aggregator: their nodes are
+            run again. It replaces the default of `max_retries`.
+        cache_policy: LangGraph's cache policy, for how long `cache` keeps proposals (by default
+            without end). Its default key is replaced by one of the model, its parameters (those
+            of the run's `MoAContext` included), the text of what it is asked, and the number of
+            the sample. Failed proposals are not kept.
 
     Returns:
         A graph from `{"messages": …}` to `{"messages": …, "proposals": …}`: the answer is the
@@ -149,8 +191,9 @@ def create_moa(
 
     Raises:
         TypeError: If an argument is of the wrong kind; names the argument and the fix.
-        ValueError: If there is no proposer, the layers contradict the list, names collide, or a
-            model's provider is unknown or not installed.
+        ValueError: If there is no proposer, the layers contradict the list, names collide, a
+            model's provider is unknown or not installed, a number is out of range, or there is
+            nothing that an option could act on.
 
     A run raises `NotEnoughProposals` or `AggregationFailed`, which carry the proposals, and
     `ValueError` for a conversation without a question, before any model is called.
@@ -165,20 +208,30 @@ def create_moa(
         ```
     """
     built = _layers_of(proposers, layers)
+    narrowest = min(len(layer) for layer in built)
+    minimum = _checked_minimum(min_proposals, narrowest)
+    models = [seat.model for layer in built for seat in layer]
+    models.append(last := as_model(aggregator, "aggregator"))
     plan = Plan(
-        layers=len(built) + 1,
-        models=[
-            *(seat.model for layer in built for seat in layer),
-            last := as_model(aggregator, "aggregator"),
-        ],
+        widths=[len(layer) for layer in built],
+        models=models,
         aggregation_prompt=_checked_text("aggregation_prompt", aggregation_prompt),
-        min_proposals=_checked_minimum(min_proposals, built),
+        min_proposals=minimum,
         stream_proposals=stream_proposals,
         # Sync runs use a thread for each proposer and one for the stream, however few the cores.
         concurrency=max(len(layer) for layer in built) + 1,
-        retries=_as_policies(retry_policy),
+        retry_policies=_as_policies(retry_policy),
+        max_retries=_checked_count("max_retries", max_retries, least=0),
+        quorum=_checked_quorum(quorum, minimum, narrowest),
+        hedge=_checked_hedge(hedge, models[:-1]),
+        layer_timeout=_checked_timeout("layer_timeout", layer_timeout),
+        run_timeout=_checked_timeout("run_timeout", run_timeout),
+        budget=_checked_budget(budget, models),
+        limits=_checked_limits(max_concurrent_calls, models),
+        context_window=_checked_count("context_window", context_window, least=1),
+        cache=ProposalCache(cache, cache_policy or CachePolicy()) if cache else None,
     )
-    retries = for_nodes(plan.retries)
+    retries = for_nodes(plan.retry_policies)
 
     builder = StateGraph(MoAState, MoAContext, input_schema=MessagesState)
     before = [START]
@@ -189,18 +242,20 @@ def create_moa(
                 layer=number,
                 position=position,
                 proposer=seat.name,
+                node=seat.node_name(number),
                 model=seat.model,
                 prompt=seat.prompt,
+                sample=seat.sample,
+                timeout=seat.timeout,
             )
             builder.add_node(
-                seat.node_name(number),
+                node.node,
                 node,
                 metadata={"moa_layer": number, "moa_proposer": seat.name},
                 retry_policy=retries,
-                cache_policy=for_proposer(cache_policy, seat.model, seat.prompt, number),
             )
             for start in before:
-                builder.add_edge(start, seat.node_name(number))
+                builder.add_edge(start, node.node)
         before = [seat.node_name(number) for seat in layer]
     builder.add_node(
         AGGREGATOR,
@@ -212,12 +267,7 @@ def create_moa(
         builder.add_edge(start, AGGREGATOR)
     builder.add_edge(AGGREGATOR, END)
 
-    graph = builder.compile(
-        checkpointer=checkpointer,
-        store=store,
-        cache=UsableOnly(cache) if cache else None,
-        name=name,
-    )
+    graph = builder.compile(checkpointer=checkpointer, store=store, cache=plan.cache, name=name)
     for number, layer in enumerate(built, start=1):
         for seat in layer:
             tags = [f"moa:layer:{number}", f"moa:proposer:{seat.name}"]
@@ -233,6 +283,9 @@ class _Seat:
     name: str
     model: Model
     prompt: str | None
+    sample: int
+    """How many earlier ones of its layer have the same model and role."""
+    timeout: float | None
 
     def node_name(self, layer: int) -> str:
         return f"layer_{layer}_{self.name}"
@@ -297,10 +350,13 @@ def _seats(layer: Sequence[ProposerLike], where: str) -> Iterator[_Seat]:
                 f"{where} has {times} proposers named {name!r}: names must be unique within a "
                 "layer."
             )
+    drawn: Counter[tuple[str, str | None]] = Counter()
     for entry, model in zip(entries, models, strict=True):
         base = entry.name or _unused(_short(model.name), taken, entry.samples)
         for name in _sample_names(base, entry.samples):
-            yield _Seat(name, model, entry.prompt)
+            sample = drawn[model.name, entry.prompt]
+            drawn[model.name, entry.prompt] += 1
+            yield _Seat(name, model, entry.prompt, sample, entry.timeout)
 
 
 def _sample_names(name: str, samples: int) -> list[str]:
@@ -332,16 +388,82 @@ def _checked_text(argument: str, value: str) -> str:
     return value
 
 
-def _checked_minimum(min_proposals: int, layers: list[list[_Seat]]) -> int:
+def _checked_minimum(min_proposals: int, narrowest: int) -> int:
     if isinstance(min_proposals, bool) or not isinstance(min_proposals, int):
         raise TypeError(f"min_proposals={min_proposals!r} must be a whole number, such as 1.")
-    narrowest = min(len(layer) for layer in layers)
     if not 1 <= min_proposals <= narrowest:
         raise ValueError(
             f"min_proposals={min_proposals} must be between 1 and {narrowest}, the number of "
             "proposers in the smallest layer."
         )
     return min_proposals
+
+
+def _checked_quorum(quorum: Quorum | int | None, minimum: int, narrowest: int) -> Quorum | None:
+    if quorum is None:
+        return None
+    quorum = quorum if isinstance(quorum, Quorum) else Quorum(quorum)
+    if not minimum <= quorum.proposals <= narrowest:
+        raise ValueError(
+            f"quorum={quorum.proposals} must be between {minimum} (min_proposals) and "
+            f"{narrowest}, the number of proposers in the smallest layer."
+        )
+    return quorum
+
+
+def _checked_hedge(hedge: Hedge | None, models: Sequence[Model]) -> Hedge | None:
+    if hedge is None:
+        return None
+    if not isinstance(hedge, Hedge):
+        raise TypeError(f"hedge={hedge!r} must be a Hedge, such as Hedge(after=5).")
+    if all(model.built is not None and nested_graph(model.built) for model in models):
+        raise ValueError(
+            "hedge has no proposer that can be asked twice: all of them are graphs, and what an "
+            "agent does may have effects. Leave hedge out, or give a chat model too."
+        )
+    return hedge
+
+
+def _checked_timeout(argument: str, seconds: float | None) -> float | None:
+    if seconds is not None:
+        check_seconds(argument, seconds)
+    return seconds
+
+
+def _checked_count(argument: str, value: int | None, *, least: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument}={value!r} must be a whole number.")
+    if value < least:
+        raise ValueError(f"{argument}={value} must be at least {least}.")
+    return value
+
+
+def _checked_budget(budget: Budget | None, models: Sequence[Model]) -> Budget | None:
+    if budget is None:
+        return None
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget={budget!r} must be a Budget, such as Budget(tokens=20_000).")
+    if budget.usd is not None:
+        for model in models:
+            budget.price_of(model.name, model.provider)
+    return budget
+
+
+def _checked_limits(
+    limits: Mapping[str, int] | CallLimits | None, models: Sequence[Model]
+) -> CallLimits:
+    if isinstance(limits, CallLimits):
+        return limits  # it may be for other graphs too
+    limits = CallLimits(limits or {})
+    known = {name for model in models for name in model.names}
+    if unknown := sorted(limits.names - known):
+        raise ValueError(
+            f"max_concurrent_calls names {', '.join(map(repr, unknown))}, but this graph has: "
+            f"{', '.join(map(repr, sorted(known)))}."
+        )
+    return limits
 
 
 def _as_policies(policy: RetryPolicy | Sequence[RetryPolicy] | None) -> Sequence[RetryPolicy]:

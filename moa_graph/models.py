@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from langchain.chat_models import init_chat_model
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
@@ -27,6 +28,7 @@ from langchain_core.runnables import (
 )
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables.retry import RunnableRetry
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretStr
 
@@ -62,8 +64,10 @@ class Model:
         self._params = params
         self._lock = threading.Lock()
         self._runnable: Runnable[Any, Any] | None = None
+        self._cancellable: Runnable[Any, Any] | None = None
+        self._provider: str | None = None
         if isinstance(given, str):
-            self.name = _split(given, role)[1]
+            self._provider, self.name = _split(given, role)
             if given.startswith("local:"):
                 check_local_name(self.name, role)
             else:
@@ -72,12 +76,24 @@ class Model:
             _check_kind(given, role)
             _check_prompt(given, role)
             self.name = name_of(given)
-            self._runnable = _same_input(given)
+            self._runnable = without_own_retries(_same_input(given))
         else:
             raise TypeError(f"{role} is {_what(given)}, which is not a model. {_MODEL_HINT}")
 
     def __repr__(self) -> str:
         return f"Model({self.name!r})"
+
+    @property
+    def provider(self) -> str | None:
+        """The provider's name, as LangChain spells it; None for what is no chat model."""
+        if self._provider is None and self._runnable is not None:
+            self._provider = provider_of(self._runnable)
+        return self._provider
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What limits of calls know it by: its provider, and `"provider:model"`."""
+        return (self.provider, f"{self.provider}:{self.name}") if self.provider else (self.name,)
 
     @property
     def built(self) -> Runnable[Any, Any] | None:
@@ -95,7 +111,7 @@ class Model:
                 return self._runnable
             assert isinstance(self._given, str)
             try:
-                self._runnable = _build(self._given, self._params)
+                self._runnable = without_own_retries(_build(self._given, self._params))
             except MoAError as error:
                 raise MoAError(f"{self.role}: {error}") from None
             except Exception as error:  # noqa: BLE001 - every provider has its own
@@ -105,6 +121,12 @@ class Model:
                 ) from None
             return self._runnable
 
+    def cancellable(self) -> Runnable[Any, Any]:
+        """The model for the event loop in the background, with connections of its own there."""
+        if self._cancellable is None:
+            self._cancellable = with_own_connections(self.get())
+        return self._cancellable
+
     async def aget(self) -> Runnable[Any, Any]:
         """Like `get`; what takes long, such as loading weights, happens in a thread."""
         return self.get() if self._runnable is not None else await asyncio.to_thread(self.get)
@@ -112,7 +134,7 @@ class Model:
     def _try_to_build(self, spec: str) -> None:
         provider = spec.partition(":")[0]
         try:
-            self._runnable = _build(spec, self._params)
+            self._runnable = without_own_retries(_build(spec, self._params))
         except ImportError as error:
             raise ValueError(
                 f"{self.role}: the package for {provider!r} is not installed. {error}"
@@ -233,6 +255,119 @@ def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
 
     map_chat_models(model, note)
     return iter(found)
+
+
+def provider_of(model: Runnable[Any, Any]) -> str | None:
+    """The first choice's provider, as LangChain spells it; None for what is no chat model."""
+    chat_model = next(chat_models_in(model), None)
+    return chat_model._get_ls_params().get("ls_provider") if chat_model else None  # noqa: SLF001
+
+
+def window_of(model: Runnable[Any, Any]) -> int | None:
+    """How many input tokens every model inside takes, by LangChain's profiles of them."""
+    profiles = [chat_model.profile or {} for chat_model in chat_models_in(model)]
+    known = [size for profile in profiles if (size := profile.get("max_input_tokens"))]
+    return min(known, default=None)
+
+
+def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
+    """The longest answer that the model may give, in tokens; None if nothing limits it."""
+    limits = []
+    for chat_model in chat_models_in(model):
+        values = [getattr(chat_model, field, None) for field in _MAX_TOKENS_FIELDS]
+        limits.append(next((value for value in values if isinstance(value, int)), None))
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
+
+
+def own_retries(model: Runnable[Any, Any]) -> int | None:
+    """How often the provider's client is set to repeat a call; None if nothing says so."""
+    counts = [getattr(chat_model, "max_retries", None) for chat_model in chat_models_in(model)]
+    return max((count for count in counts if isinstance(count, int)), default=None)
+
+
+def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model, its client not repeating calls where it can be told so.
+
+    A proposer's node repeats them instead: there they are counted, know the deadline, and wait
+    outside of what limits concurrent calls. It can be told to the clients of OpenAI's family,
+    whose copies share their connections. What the user has arranged with `.with_retry()` or
+    `.with_fallbacks()` stays as it is.
+    """
+    if _arranges_retries(model):
+        return model
+    return map_chat_models(model, lambda m: _with_clients(m, lambda _: {"max_retries": 0}))
+
+
+def repeats_by_itself(model: Runnable[Any, Any]) -> bool:
+    """Whether it repeats calls in a way of its own, or must not be repeated.
+
+    What a graph does, such as an agent with tools, may have effects.
+    """
+    if _arranges_retries(model) or nested_graph(model) is not None:
+        return True
+    return any(getattr(m, "max_retries", 0) and not _clients_of(m) for m in chat_models_in(model))
+
+
+def _arranges_retries(model: Runnable[Any, Any]) -> bool:
+    if isinstance(model, RunnableWithFallbacks | RunnableRetry):
+        return True
+    if isinstance(model, RunnableBindingBase):
+        return _arranges_retries(model.bound)
+    return isinstance(model, RunnableSequence) and any(map(_arranges_retries, model.steps))
+
+
+def with_own_connections(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model with connections that no other event loop uses, as far as it can be told so.
+
+    A connection belongs to the loop in which it was opened. Clients of OpenAI's family get a
+    pool of their own, unless the user gave them one.
+    """
+
+    def own(chat_model: BaseChatModel) -> BaseChatModel:
+        if getattr(chat_model, "http_async_client", None) is not None:
+            return chat_model
+        return _with_clients(chat_model, _own_pool)
+
+    return map_chat_models(model, own)
+
+
+def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model, not answering from LangChain's LLM cache where there is one."""
+
+    def change(chat_model: BaseChatModel) -> BaseChatModel:
+        cached = chat_model.cache or (chat_model.cache is None and get_llm_cache() is not None)
+        return chat_model.model_copy(update={"cache": False}) if cached else chat_model
+
+    return map_chat_models(model, change)
+
+
+_CLIENTS = {"root_client": "client", "root_async_client": "async_client"}
+
+
+def _clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
+    """The clients of a chat model of OpenAI's family, by field; empty for every other."""
+    clients = {field: getattr(chat_model, field, None) for field in _CLIENTS}
+    return {field: client for field, client in clients.items() if hasattr(client, "with_options")}
+
+
+def _with_clients(
+    chat_model: BaseChatModel, options: Callable[[Any], dict[str, Any]]
+) -> BaseChatModel:
+    update: dict[str, Any] = {}
+    for field, client in _clients_of(chat_model).items():
+        if own := options(client):
+            update[field] = client.with_options(**own)
+            update[_CLIENTS[field]] = update[field].chat.completions
+    return chat_model.model_copy(update=update) if update else chat_model
+
+
+def _own_pool(client: Any) -> dict[str, Any]:
+    if not hasattr(client, "_client") or "Async" not in type(client).__name__:
+        return {}
+    from openai import DefaultAsyncHttpxClient  # noqa: PLC0415 - imported by the model already
+
+    return {"http_client": DefaultAsyncHttpxClient(timeout=client.timeout)}
 
 
 def with_settings(

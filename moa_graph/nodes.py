@@ -4,166 +4,38 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.cache.base import FullKey
 from langgraph.errors import GraphBubbleUp, ParentCommand
-from langgraph.runtime import Runtime, get_runtime
-from langgraph.types import RetryPolicy
 
+from moa_graph import background
+from moa_graph.budget import OverBudget
 from moa_graph.calls import Call, options_in
-from moa_graph.context import MoAContext
-from moa_graph.errors import (
-    AggregationFailed,
-    MoAError,
-    NotEnoughProposals,
-    refused_credentials,
+from moa_graph.completion import Cut, Layer
+from moa_graph.errors import AggregationFailed, MoAError, refused_credentials
+from moa_graph.events import AggregatorStarted, ProposerEnded, ProposerStarted
+from moa_graph.models import (
+    Model,
+    as_message,
+    nested_graph,
+    with_call_options,
+    with_settings,
+    without_llm_cache,
 )
-from moa_graph.events import AggregatorStarted, LayerEnded, ProposerEnded, ProposerStarted
-from moa_graph.models import Model, as_message, with_call_options, with_settings
-from moa_graph.prompts import check_conversation, extend_system_message, inject_references
+from moa_graph.references import Question
 from moa_graph.retries import is_last_attempt
-from moa_graph.state import (
-    MoAState,
-    Proposal,
-    ProposalStatus,
-    proposals_of_layer,
-    turn_of,
-    usable,
-)
+from moa_graph.state import MoAState, Proposal, ProposalStatus
+from moa_graph.steps import Plan, Step
 from moa_graph.streaming import ProposerTokens, without_message_stream
 
 logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
 _SAYS_NOTHING = {"text", "reasoning", "thinking", "redacted_thinking", "refusal"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all nodes of a graph share."""
-
-    layers: int
-    """Layers built, the aggregator's included."""
-    models: Sequence[Model]
-    """Every model of the graph."""
-    aggregation_prompt: str
-    min_proposals: int
-    stream_proposals: bool
-    concurrency: int
-    """Proposers that run at once; what LangGraph is given as `max_concurrency`."""
-    retries: Sequence[RetryPolicy] = ()
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One node's view of the run: where it stands, and what it may see."""
-
-    plan: Plan
-    layer: int
-    messages: list[AnyMessage]
-    proposals: list[Proposal]
-    context: MoAContext
-    config: RunnableConfig
-    runtime: Runtime[Any]
-
-    @classmethod
-    def of(
-        cls, plan: Plan, layer: int, state: MoAState, config: RunnableConfig | None
-    ) -> _Step | None:
-        """The step, or None if the run's context leaves this layer out.
-
-        Raises:
-            ValueError: If the conversation or the context is not usable.
-        """
-        runtime = get_runtime(MoAContext)
-        # A parent graph's own context reaches its subgraphs: it is not meant for us.
-        context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
-        if context.layers is not None and context.layers > plan.layers:
-            raise ValueError(
-                f"The context asks for {context.layers} layers, but this graph was built with "
-                f"{plan.layers}: give create_moa(layers={context.layers}) or ask for fewer."
-            )
-        if layer < plan.layers and layer >= (context.layers or plan.layers):
-            return None
-        if layer == 1:
-            check_conversation(state["messages"])
-        proposals = state.get("proposals", [])
-        return cls(plan, layer, state["messages"], proposals, context, config or {}, runtime)
-
-    def call(
-        self,
-        model: Runnable[Any, Any],
-        messages: Sequence[AnyMessage],
-        config: RunnableConfig,
-        callbacks: Sequence[BaseCallbackHandler] = (),
-    ) -> Call:
-        """A call of a model within this step."""
-        own = config.get("max_concurrency") == self.plan.concurrency
-        call = Call.of(model, messages, config, callbacks)
-        if own:  # the graph's own, and no limit for an agent's tools
-            call.config.pop("max_concurrency", None)
-        return call
-
-    def conversation(self, role: str | None = None) -> list[AnyMessage]:
-        """The messages for a model of this layer: the references of the layer before included.
-
-        Raises:
-            NotEnoughProposals: If that layer gave too few.
-        """
-        messages = extend_system_message(self.messages, role) if role else list(self.messages)
-        if self.layer == 1:
-            return messages
-        references = [p["content"] for p in self._references()]
-        prompt = self.context.aggregation_prompt or self.plan.aggregation_prompt
-        return inject_references(messages, references, prompt)
-
-    def _references(self) -> list[Proposal]:
-        before = proposals_of_layer(self.proposals, self.layer_before)
-        references = usable(before)
-        if len(references) < self.plan.min_proposals:
-            reasons = "; ".join(
-                f"{p['proposer']}: {p['error'] or p['status']}"
-                for p in before
-                if p["status"] != "ok"
-            )
-            raise NotEnoughProposals(
-                f"Layer {self.layer_before} gave {len(references)} usable proposals of "
-                f"{len(before)}, and {self.plan.min_proposals} are needed. {reasons}",
-                self.proposals,
-            )
-        return references
-
-    def tell_layer_ended(self) -> None:
-        """Tell the custom stream that the layer before is done."""
-        if self.layer == 1:
-            return
-        before = proposals_of_layer(self.proposals, self.layer_before)
-        ok = len(usable(before))
-        self.runtime.stream_writer(
-            LayerEnded(type="layer_ended", layer=self.layer_before, ok=ok, failed=len(before) - ok)
-        )
-
-    @property
-    def layer_before(self) -> int:
-        """The layer whose proposals are this step's references; 0 for the first."""
-        return min(self.layer, self.context.layers or self.plan.layers) - 1
-
-    @property
-    def attempt(self) -> int:
-        info = self.runtime.execution_info
-        return info.node_attempt if info else 1
-
-    def seconds_since(self, started: float) -> float:
-        """Seconds since the node's first attempt; `started` is this attempt's `perf_counter`."""
-        info = self.runtime.execution_info
-        if info and info.node_attempt > 1 and info.node_first_attempt_time:
-            return time.time() - info.node_first_attempt_time
-        return time.perf_counter() - started
+_FILTERED = "content_filter"
 
 
 class _NoAnswer(MoAError):
@@ -175,6 +47,17 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
 
     A model's failure is the proposal's status, never an exception: its siblings go on, and no
     other model sees it.
+
+    Args:
+        plan: What all nodes of the graph share.
+        layer: The layer, from 1.
+        position: The proposer's place in it, from 0.
+        proposer: Its name.
+        node: Its node's name.
+        model: Its model.
+        prompt: Its role.
+        sample: Which of several answers of the same model with the same role, from 0.
+        timeout: Seconds that it may take.
     """
 
     def __init__(
@@ -184,120 +67,230 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         layer: int,
         position: int,
         proposer: str,
+        node: str,
         model: Model,
         prompt: str | None,
+        sample: int = 0,
+        timeout: float | None = None,
     ) -> None:
         self.plan = plan
         self.layer = layer
         self.position = position
         self.proposer = proposer
+        self.node = node
         self.model = model
         self.prompt = prompt
+        self.sample = sample
+        self.timeout = timeout
 
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        if (step := _Step.of(self.plan, self.layer, input, config)) is None:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
         for model in self.plan.models:
             model.get()
-        call = self._start(step)
-        try:
-            return self._end(step, call, call.invoke())
-        except ParentCommand:
-            return self._record(step, call, "failed", error=_HANDED_OVER)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            return self._fail(step, call, error)
+        asking = _Asking(self, step, input)
+        if asking.cache and asking.key and (kept := asking.cache.proposal(asking.key)):
+            return asking.answer_again(kept)
+        if step.cuts(self.timeout):
+            asking.note(step.stored() if step.quorum else [])
+            proposal = background.run(asking.proposal(background=True))
+        else:
+            proposal = asking.proposal_sync()
+        if asking.cache and asking.key and proposal["status"] == "ok":
+            asking.cache.keep(asking.key, proposal)
+        return {"proposals": [proposal]}
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        if (step := _Step.of(self.plan, self.layer, input, config)) is None:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
         for model in self.plan.models:
             await model.aget()
-        call = self._start(step)
-        try:
-            return self._end(step, call, await call.ainvoke())
-        except ParentCommand:
-            return self._record(step, call, "failed", error=_HANDED_OVER)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            return self._fail(step, call, error)
+        asking = _Asking(self, step, input)
+        if asking.cache and asking.key and (kept := await asking.cache.aproposal(asking.key)):
+            return asking.answer_again(kept)
+        asking.note(await step.astored() if step.quorum else [])
+        proposal = await asking.proposal()
+        if asking.cache and asking.key and proposal["status"] == "ok":
+            await asking.cache.akeep(asking.key, proposal)
+        return {"proposals": [proposal]}
 
-    def _start(self, step: _Step) -> Call:
-        messages = step.conversation(self.prompt)
-        if self.position == 0:
-            step.tell_layer_ended()
-        write = step.runtime.stream_writer
-        write(
+
+class _Asking:
+    """A proposer's node at work: from the state to one `Proposal`."""
+
+    def __init__(self, node: ProposerNode, step: Step, state: MoAState) -> None:
+        self.node = node
+        self.step = step
+        self.cache = node.plan.cache
+        self._started = time.perf_counter()
+        self._call: Call | None = None
+        self._layer = step.shared_layer
+        self._before = self._layer.attempts.get(node.position, 0)
+        self._model = self._tuned(node.model.get())
+        self._question = step.question(self._model, node.prompt)
+        self.key: FullKey | None = None
+        if self.cache:
+            self.key = self.cache.key(
+                node.node,
+                self._model,
+                node.model.name,
+                self._question.messages,
+                node.sample,
+                state,
+            )
+
+    def note(self, stored: list[Proposal]) -> None:
+        """Count what siblings have answered before this process took the run over."""
+        for proposal in stored:
+            if proposal["status"] == "ok":
+                self._layer.answered(proposal.get("position", 0), proposal["latency"])
+
+    def answer_again(self, kept: Proposal) -> dict[str, Any]:
+        """The proposal from the cache."""
+        self._tell_started()
+        self._layer.answered(self.node.position, kept["latency"])
+        proposal = self._record("ok", content=kept["content"])
+        proposal["cached"] = True
+        return {"proposals": [proposal]}
+
+    def proposal_sync(self) -> Proposal:
+        """Ask to the end, in this thread."""
+        try:
+            return self._ended(self._begin(self._model).invoke())
+        except Exception as error:
+            return self._failed(error)
+
+    async def proposal(self, *, background: bool = False) -> Proposal:
+        """Ask for as long as the layer waits.
+
+        Args:
+            background: Whether this is the event loop that serves synchronous runs.
+        """
+        node = self.node
+        try:
+            self._layer.check_open()
+            model = self._tuned(node.model.cancellable()) if background else self._model
+            call = self._begin(model)
+            graph = nested_graph(model) is not None
+
+            async def ask() -> Any:
+                # A graph in a synchronous run may have a checkpointer without an async side.
+                return await call.ainvoke(in_thread=graph and background)
+
+            hedge = None if graph else node.plan.hedge
+            output = await self._layer.first_answer(ask, timeout=node.timeout, hedge=hedge)
+            return self._ended(output)
+        except Exception as error:
+            return self._failed(error)
+
+    def _tuned(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        model = with_settings(
+            model,
+            temperature=self.step.context.proposer_temperature,
+            max_tokens=self.step.context.proposer_max_tokens,
+        )
+        return without_llm_cache(model) if self.node.sample else model
+
+    def _begin(self, model: Runnable[Any, Any]) -> Call:
+        step, node = self.step, self.node
+        streams = node.plan.stream_proposals
+        config = step.config if streams else without_message_stream(step.config)
+        progress = ProposerTokens(node.layer, node.proposer, step.runtime.stream_writer)
+        self._call = step.call(
+            model,
+            self._question,
+            config,
+            step.terms(node.model, model),
+            [progress] if streams else [],
+            until=self._layer.until(node.timeout),
+        )
+        self._tell_started()
+        return self._call
+
+    def _tell_started(self) -> None:
+        if self.node.position == 0:
+            self.step.tell_layer_ended()
+        self.step.runtime.stream_writer(
             ProposerStarted(
                 type="proposer_started",
-                layer=self.layer,
-                proposer=self.proposer,
-                model=self.model.name,
+                layer=self.node.layer,
+                proposer=self.node.proposer,
+                model=self.node.model.name,
             )
         )
-        model = with_settings(
-            self.model.get(),
-            temperature=step.context.proposer_temperature,
-            max_tokens=step.context.proposer_max_tokens,
-        )
-        streams = self.plan.stream_proposals
-        config = step.config if streams else without_message_stream(step.config)
-        progress = ProposerTokens(self.layer, self.proposer, write)
-        return step.call(model, messages, config, [progress] if streams else [])
 
-    def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
+    def _ended(self, output: Any) -> Proposal:
         message = as_message(output)
-        if message.text.strip():
-            return self._record(step, call, "ok", message)
-        return self._record(step, call, "failed", message, error=_why_empty(message))
+        if message.response_metadata.get("finish_reason") == _FILTERED:
+            return self._record("failed", message, error="the content filter stopped the answer")
+        if not message.text.strip():
+            return self._record("failed", message, error=_why_empty(message))
+        proposal = self._record("ok", message, content=message.text)
+        self._layer.answered(self.node.position, proposal["latency"])
+        return proposal
 
-    def _fail(self, step: _Step, call: Call, error: Exception) -> dict[str, Any]:
-        if not is_last_attempt(self.plan.retries, error, step.attempt):
+    def _failed(self, error: Exception) -> Proposal:
+        if isinstance(error, ParentCommand):
+            return self._record("failed", error=_HANDED_OVER)
+        if isinstance(error, GraphBubbleUp):
             raise error
-        return self._record(step, call, "failed", error=call.explain(error))
+        if isinstance(error, Cut):
+            return self._record(error.status, error=str(error))
+        if isinstance(error, OverBudget):
+            return self._record("abandoned", error=str(error))
+        if not is_last_attempt(self.node.plan.retry_policies, error, self.step.attempt):
+            self._layer.attempts[self.node.position] = self._attempts
+            raise error
+        explained = self._call.explain(error) if self._call else str(error)
+        return self._record("failed", error=explained)
+
+    @property
+    def _attempts(self) -> int:
+        return self._before + (self._call.attempts if self._call else 0)
 
     def _record(
         self,
-        step: _Step,
-        call: Call,
         status: ProposalStatus,
         message: AIMessage | None = None,
+        *,
+        content: str = "",
         error: str | None = None,
-    ) -> dict[str, Any]:
-        usage = call.tokens(message)
+    ) -> Proposal:
+        node = self.node
+        usage = self._call.tokens(message) if self._call else None
         proposal = Proposal(
-            layer=self.layer,
-            proposer=self.proposer,
-            model=self.model.name,
-            content=message.text if message and status == "ok" else "",
+            layer=node.layer,
+            proposer=node.proposer,
+            model=node.model.name,
+            content=content,
             status=status,
             error=error,
             usage=usage,
-            latency=step.seconds_since(call.started),
-            attempts=step.attempt,
-            position=self.position,
-            turn=turn_of(step.proposals) + (1 if self.layer == 1 else 0),
+            latency=self.step.seconds_since(self._started),
+            attempts=self._attempts,
+            position=node.position,
+            turn=self.step.turn,
         )
+        if trimmed := self._question.trimmed:
+            proposal["trimmed"] = trimmed
         if error:
-            logger.warning("Proposer %s of layer %d: %s", self.proposer, self.layer, error)
-        step.runtime.stream_writer(
+            logger.warning("Proposer %s of layer %d: %s", node.proposer, node.layer, error)
+        self.step.runtime.stream_writer(
             ProposerEnded(
                 type="proposer_ended",
-                layer=self.layer,
-                proposer=self.proposer,
+                layer=node.layer,
+                proposer=node.proposer,
                 status=status,
                 latency=proposal["latency"],
                 tokens=usage["output_tokens"] if usage else None,
                 error=error,
             )
         )
-        return {"proposals": [proposal]}
+        return proposal
 
 
 class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
@@ -310,60 +303,78 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        step, call = self._start(input, config)
+        step = self._step(input, config)
+        if step.run_timeout is not None:
+            return background.run(self._answer(step, self.model.cancellable(), background=True))
+        question, call = self._start(step, self.model.get())
         try:
-            return self._end(step, call, call.invoke())
-        except GraphBubbleUp:
-            raise
+            return self._end(step, question, call, call.invoke())
         except Exception as error:
             self._fail(step, call, error)
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        await self.model.aget()
-        step, call = self._start(input, config)
+        model = await self.model.aget()
+        return await self._answer(self._step(input, config), model)
+
+    async def _answer(
+        self, step: Step, model: Runnable[Any, Any], *, background: bool = False
+    ) -> dict[str, Any]:
+        question, call = self._start(step, model)
+        in_thread = background and nested_graph(model) is not None
+        wait = Layer(1, None, step.seconds_left, f"what was left of run_timeout={step.run_timeout}")
         try:
-            return self._end(step, call, await call.ainvoke())
-        except GraphBubbleUp:
-            raise
+            output = await wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+            return self._end(step, question, call, output)
         except Exception as error:
             self._fail(step, call, error)
 
-    def _start(self, state: MoAState, config: RunnableConfig | None) -> tuple[_Step, Call]:
-        step = _Step.of(self.plan, self.plan.layers, state, config)
+    def _step(self, state: MoAState, config: RunnableConfig | None) -> Step:
+        step = Step.of(self.plan, self.plan.layers, state, config)
         assert step is not None  # the aggregator's layer is never left out
-        messages = step.conversation()
+        return step
+
+    def _start(self, step: Step, runnable: Runnable[Any, Any]) -> tuple[Question, Call]:
+        model = with_settings(
+            runnable,
+            temperature=step.context.aggregator_temperature,
+            max_tokens=step.context.aggregator_max_tokens,
+        )
+        question = step.question(model)
         step.tell_layer_ended()
         step.runtime.stream_writer(
             AggregatorStarted(
                 type="aggregator_started", layer=self.plan.layers, model=self.model.name
             )
         )
-        model = with_settings(
-            self.model.get(),
-            temperature=step.context.aggregator_temperature,
-            max_tokens=step.context.aggregator_max_tokens,
-        )
+        terms = step.terms(self.model, model, last=True)
         model = with_call_options(model, options_in(step.config))
-        return step, step.call(model, messages, step.config)
+        return question, step.call(model, question, step.config, terms)
 
-    def _end(self, step: _Step, call: Call, output: Any) -> dict[str, Any]:
+    def _end(self, step: Step, question: Question, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
         if not _says_something(message):
             raise _NoAnswer(_why_empty(message))
+        step.end_run()
         known = {m.id for m in step.messages}
         update: dict[str, Any] = {"usage_metadata": call.tokens(message)}
         if message.id in known:
             update["id"] = None  # the reducer would take it for a correction of that message
+        if trimmed := question.trimmed:
+            said = {**message.response_metadata, "trimmed_references": trimmed}
+            update["response_metadata"] = said
         return {"messages": [message.model_copy(update=update)]}
 
-    def _fail(self, step: _Step, call: Call, error: Exception) -> NoReturn:
-        if not is_last_attempt(self.plan.retries, error, step.attempt):
+    def _fail(self, step: Step, call: Call, error: Exception) -> NoReturn:
+        if isinstance(error, GraphBubbleUp) or not is_last_attempt(
+            self.plan.retry_policies, error, step.attempt
+        ):
             raise error
+        step.end_run()
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
         cause = None if refused_credentials(error) else error
-        reason = str(error) if isinstance(error, _NoAnswer) else call.explain(error)
+        reason = str(error) if isinstance(error, _NoAnswer | Cut) else call.explain(error)
         raise AggregationFailed(
             f"The aggregator {self.model.name} failed: {reason}. The proposals are "
             "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "

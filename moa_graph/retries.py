@@ -1,13 +1,141 @@
-"""Which errors are worth another attempt, and whether there will be one."""
+"""Which errors are worth another attempt, when to make it, and whether LangGraph will."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from functools import partial
 
+from langchain_core.exceptions import ContextOverflowError, ModelError
 from langgraph.types import RetryPolicy
 
-from moa_graph.errors import MoAError
+from moa_graph.errors import MoAError, status_of
+
+FIRST_WAIT = 0.5
+"""Seconds before the first retry; it doubles with each."""
+LONGEST_WAIT = 8.0
+"""Seconds before a retry, where the provider does not ask for more."""
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds: a provider that asks for more is not waited for."""
+
+_STATUSES = {408, 429, 500, 502, 503, 504, 507, 508, 520, 521, 522, 523, 524, 529}
+_TRANSPORT = {
+    ("httpx", "TransportError"),
+    ("httpx2", "TransportError"),
+    ("aiohttp", "ClientConnectionError"),
+    ("aiohttp", "ClientPayloadError"),
+    ("requests", "ConnectionError"),
+    ("requests", "Timeout"),
+    ("requests", "ChunkedEncodingError"),
+    ("urllib3", "ProtocolError"),
+}
+_OUT_OF_CREDIT = "insufficient_quota"
+_TOO_LONG = (
+    "context_length_exceeded",
+    "maximum context length",
+    "context window",
+    "context length",
+    "prompt is too long",
+    "input is too long",
+    "exceeds the available context size",  # llama.cpp
+)
+
+
+def can_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed a moment later.
+
+    Rate limits, 408, server errors, connection errors and connections cut in the middle of an
+    answer can pass. A wrong request, key, permission or name, a content filter, an exhausted
+    quota and errors of our own cannot.
+    """
+    if isinstance(error, MoAError) or _OUT_OF_CREDIT in str(getattr(error, "code", "")):
+        return False
+    if (status := status_of(error)) is not None:
+        return status in _STATUSES
+    if isinstance(error, ModelError) and error.is_retryable:
+        return True
+    # Providers' clients wrap what their HTTP client raised.
+    return any(isinstance(e, ConnectionError) or _is_transport(e) for e in _causes(error))
+
+
+def is_too_long(error: BaseException) -> bool:
+    """Whether the provider said that the prompt does not fit the model's context window."""
+    if isinstance(error, ContextOverflowError):
+        return True
+    text = str(error).lower()
+    return status_of(error) in (400, 413, 422) and any(phrase in text for phrase in _TOO_LONG)
+
+
+def retried_by_client(error: BaseException) -> int:
+    """How often the provider's own client has repeated the request before it gave up.
+
+    The clients that Stainless makes (OpenAI, Anthropic, Together, Groq …) say so in a header.
+    """
+    headers = getattr(getattr(error, "request", None), "headers", {})
+    count = headers.get("x-stainless-retry-count", "0")
+    return int(count) if str(count).isdecimal() else 0
+
+
+def seconds_before_retry(error: BaseException, retry: int) -> float | None:
+    """How long to wait before a retry: as long as the provider asks, else longer each time.
+
+    Args:
+        error: What the last attempt raised.
+        retry: Which retry it will be, from 1.
+
+    Returns:
+        Seconds, with jitter; None if the provider asks for more than is worth waiting for.
+
+    Source: RFC 9110, section 10.2.3 (Retry-After: seconds or a date).
+    """
+    asked = _retry_after(error)
+    if asked is not None:
+        if asked > LONGEST_RETRY_AFTER:
+            return None
+        return asked + random.uniform(0, min(1.0, 0.1 * asked))  # noqa: S311 - no secret
+    wait: float = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (retry - 1))
+    return wait * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
+
+
+def _retry_after(error: BaseException) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    if (seconds := _number(value)) is not None:
+        return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(value or "").timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _is_transport(error: BaseException) -> bool:
+    """Whether an HTTP client lost its connection; told by names, as there are several of them."""
+    names = {(c.__module__.partition(".")[0], c.__name__) for c in type(error).__mro__}
+    return not names.isdisjoint(_TRANSPORT)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        yield cause
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+
+
+# --- LangGraph's own policies ----------------------------------------------------------
 
 
 def wants_retry(policy: RetryPolicy, error: Exception) -> bool:

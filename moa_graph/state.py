@@ -14,6 +14,17 @@ from typing_extensions import TypedDict
 ProposalStatus = Literal["ok", "failed", "timed_out", "abandoned"]
 
 
+class TrimmedReference(TypedDict):
+    """A reference that was too long for a model's context window."""
+
+    proposer: str
+    """Whose proposal it is."""
+    tokens: int
+    """How long it is, estimated."""
+    kept: int
+    """How much of it the model was given, estimated."""
+
+
 class Proposal(TypedDict):
     """One proposer's answer in one layer: who said what, at what cost, and how it ended.
 
@@ -37,11 +48,16 @@ class Proposal(TypedDict):
     latency: float
     """Seconds from the proposer's first attempt to its end."""
     attempts: int
-    """How often the proposer was tried, from 1."""
+    """Requests made for it, those that were repeated included; 0 if it came from the cache, or if
+    nobody was asked."""
     position: NotRequired[int]
     """The proposer's place in its layer, from 0: the order of the references."""
     turn: NotRequired[int]
     """The turn of the conversation it belongs to, from 1."""
+    cached: NotRequired[bool]
+    """True if it came from the cache: then nothing was paid for it."""
+    trimmed: NotRequired[list[TrimmedReference]]
+    """The references that its model was not given in full; absent if there are none."""
 
 
 def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposal]:

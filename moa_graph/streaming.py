@@ -90,6 +90,18 @@ class ProposerTokens(BaseCallbackHandler):
             )
 
 
+class TokensSeen(BaseCallbackHandler):
+    """Whether a model has streamed anything: what was shown cannot be taken back."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.any = False
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.any = True
+
+
 class ProposalTokens(BaseCallbackHandler):
     """Shows a stream of messages around `ChatMoA` the proposers' tokens, and only those.
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 
+from moa_graph import retries
 from tests.fake_server import FakeServer
 
 PREFIXES = ("HF_", "LANGSMITH_", "LANGCHAIN_", "MOA_", "OPENAI_", "TOGETHER_")
@@ -20,6 +21,12 @@ def _no_keys_and_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.endswith("_API_KEY") or name.startswith(PREFIXES):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries do not wait as long as they do for real providers."""
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture(scope="session")

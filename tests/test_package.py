@@ -35,13 +35,17 @@ def test_import_loads_no_provider_opens_no_socket_and_needs_no_key():
 def test_public_names_are_the_designs():
     assert set(moa_graph.__all__) == {
         "AggregationFailed",
+        "Budget",
+        "CallLimits",
         "ChatMoA",
+        "Hedge",
         "MoAContext",
         "MoAError",
         "MoAState",
         "NotEnoughProposals",
         "Proposal",
         "Proposer",
+        "Quorum",
         "create_moa",
         "merge_proposals",
     }
@@ -50,11 +54,12 @@ def test_public_names_are_the_designs():
 
 def test_modules_import_in_one_direction():
     order = [
-        ["errors", "prompts"],
-        ["local", "retries", "state"],
-        ["context", "events", "models"],
-        ["streaming"],
-        ["caching", "calls", "runs"],
+        ["background", "errors", "limits", "prompts"],
+        ["budget", "completion", "local", "retries", "state"],
+        ["context", "events", "models", "references", "running"],
+        ["caching", "streaming"],
+        ["calls", "runs"],
+        ["steps"],
         ["nodes"],
         ["graph"],
         ["chat_model", "presets", "terminal"],

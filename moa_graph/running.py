@@ -1,0 +1,79 @@
+"""What the nodes of one run share while it runs in this process: its clock, layers and ledger.
+
+LangGraph starts a node with the state alone, and that changes only between layers. Siblings find
+each other here, by what LangGraph gives all nodes of one run and of nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from langgraph.runtime import RunControl
+
+from moa_graph.budget import Ledger
+from moa_graph.completion import Layer
+
+_MOST_UNENDED = 10_000  # runs that failed leave a record behind, until as many have followed
+
+
+@dataclass
+class Run:
+    """One run of one graph, from its first node in this process on."""
+
+    control: RunControl | None
+    """LangGraph's own object for the run; held, so that no other run can have its identity."""
+    started: float = field(default_factory=time.monotonic)
+    """Of `time.monotonic`."""
+    _layers: dict[tuple[int, str], Layer] = field(default_factory=dict)
+    _ledger: Ledger | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def layer(self, number: int, checkpoint_id: str, make: Callable[[], Layer]) -> Layer:
+        """That layer; the first of its proposers to ask makes it."""
+        with self._lock:
+            key = number, checkpoint_id
+            if key not in self._layers:
+                self._layers[key] = make()
+            return self._layers[key]
+
+    def ledger(self, make: Callable[[], Ledger]) -> Ledger:
+        """What the run has spent; the first of its nodes to ask makes it."""
+        with self._lock:
+            if self._ledger is None:
+                self._ledger = make()
+            return self._ledger
+
+
+class RunsInProgress:
+    """The runs of one graph in this process."""
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[tuple[int, str], Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, control: RunControl | None, namespace: str) -> Run:
+        """The run to which a node belongs.
+
+        Args:
+            control: `runtime.control`.
+            namespace: The run's place in the checkpoints of the graphs around it.
+        """
+        key = id(control), namespace
+        with self._lock:
+            if key not in self._runs:
+                self._runs[key] = Run(control)
+                while len(self._runs) > _MOST_UNENDED:
+                    self._runs.popitem(last=False)
+            return self._runs[key]
+
+    def end(self, control: RunControl | None, namespace: str) -> None:
+        """Forget a run that has its answer."""
+        with self._lock:
+            self._runs.pop((id(control), namespace), None)
+
+    def __len__(self) -> int:
+        return len(self._runs)

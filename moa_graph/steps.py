@@ -1,0 +1,356 @@
+"""One node's view of a run: where it stands, what it may see, and how long it may take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.runtime import Runtime, get_runtime
+from langgraph.types import RetryPolicy
+
+from moa_graph.budget import Amount, Budget, Ledger, Price
+from moa_graph.caching import ProposalCache
+from moa_graph.calls import Call, Purse, Terms
+from moa_graph.completion import Hedge, Layer, Quorum
+from moa_graph.context import MoAContext
+from moa_graph.errors import NotEnoughProposals
+from moa_graph.events import LayerEnded
+from moa_graph.limits import CallLimits
+from moa_graph.models import Model, max_tokens_of, own_retries, window_of
+from moa_graph.prompts import check_conversation, extend_system_message
+from moa_graph.references import Question
+from moa_graph.running import Run, RunsInProgress
+from moa_graph.state import MoAState, Proposal, proposals_of_layer, turn_of, usable
+
+_CHECKPOINTER = "__pregel_checkpointer"  # where LangGraph keeps the run's own
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all nodes of a graph share."""
+
+    widths: Sequence[int]
+    """Proposers of each layer."""
+    models: Sequence[Model]
+    """Every model of the graph."""
+    aggregation_prompt: str
+    min_proposals: int
+    stream_proposals: bool
+    concurrency: int
+    """Proposers that run at once; what LangGraph is given as `max_concurrency`."""
+    retry_policies: Sequence[RetryPolicy] = ()
+    max_retries: int | None = None
+    """How often a call is repeated; None leaves it to the models, and to a default."""
+    quorum: Quorum | None = None
+    hedge: Hedge | None = None
+    layer_timeout: float | None = None
+    run_timeout: float | None = None
+    budget: Budget | None = None
+    limits: CallLimits = field(default_factory=lambda: CallLimits({}))
+    context_window: int | None = None
+    cache: ProposalCache | None = None
+    runs: RunsInProgress = field(default_factory=RunsInProgress)
+
+    @property
+    def layers(self) -> int:
+        """Layers built, the aggregator's included."""
+        return len(self.widths) + 1
+
+    def retries_of(self, model: Runnable[Any, Any]) -> int:
+        """How often a call of that model is repeated after an error that can pass."""
+        if self.max_retries is not None:
+            return self.max_retries
+        default = 0 if self.retry_policies else _DEFAULT_RETRIES
+        return max(own_retries(model) or 0, default)
+
+
+_DEFAULT_RETRIES = 2  # as OpenAI's client has it
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node's view of the run."""
+
+    plan: Plan
+    layer: int
+    messages: list[AnyMessage]
+    proposals: list[Proposal]
+    context: MoAContext
+    config: RunnableConfig
+    runtime: Runtime[Any]
+
+    @classmethod
+    def of(
+        cls, plan: Plan, layer: int, state: MoAState, config: RunnableConfig | None
+    ) -> Step | None:
+        """The step, or None if the run's context leaves this layer out.
+
+        Raises:
+            ValueError: If the conversation or the context is not usable.
+        """
+        runtime = get_runtime(MoAContext)
+        # A parent graph's own context reaches its subgraphs: it is not meant for us.
+        context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
+        _check_context(plan, context)
+        if layer < plan.layers and layer >= (context.layers or plan.layers):
+            return None
+        if layer == 1:
+            check_conversation(state["messages"])
+        proposals = state.get("proposals", [])
+        return cls(plan, layer, state["messages"], proposals, context, config or {}, runtime)
+
+    # --- what the model is asked ----------------------------------------------------------
+
+    def question(self, model: Runnable[Any, Any], role: str | None = None) -> Question:
+        """What a model of this layer is asked: the references of the layer before included.
+
+        Raises:
+            NotEnoughProposals: If that layer gave too few.
+        """
+        messages = extend_system_message(self.messages, role) if role else list(self.messages)
+        if self.layer == 1:
+            return Question(messages)
+        return Question(
+            messages,
+            self._references(),
+            self.context.aggregation_prompt or self.plan.aggregation_prompt,
+            window=self.plan.context_window or window_of(model),
+            answer=max_tokens_of(model),
+        )
+
+    def _references(self) -> list[Proposal]:
+        before = proposals_of_layer(self.proposals, self.layer_before)
+        references = usable(before)
+        if len(references) >= self.plan.min_proposals:
+            return references
+        # A quorum leaves enough, so abandoned ones are those that the budget had no room for.
+        over_budget = any(p["status"] == "abandoned" for p in before)
+        late = self.run_timeout is not None and any(p["status"] == "timed_out" for p in before)
+        if over_budget or late:
+            for layer in range(self.layer_before, 0, -1):
+                if what_there_is := usable(proposals_of_layer(self.proposals, layer)):
+                    return what_there_is
+        if over_budget:
+            return []
+        reasons = "; ".join(
+            f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
+        )
+        self.end_run()
+        raise NotEnoughProposals(
+            f"Layer {self.layer_before} gave {len(references)} usable proposals of "
+            f"{len(before)}, and {self.plan.min_proposals} are needed. {reasons}",
+            self.proposals,
+        )
+
+    def call(
+        self,
+        model: Runnable[Any, Any],
+        question: Question,
+        config: RunnableConfig,
+        terms: Terms,
+        callbacks: Sequence[BaseCallbackHandler] = (),
+        until: float | None = None,
+    ) -> Call:
+        """A call of a model within this step."""
+        if config.get("max_concurrency") == self.plan.concurrency:
+            # The graph's own, and no limit for an agent's tools.
+            config = {k: v for k, v in config.items() if k != "max_concurrency"}  # type: ignore[assignment]
+        return Call(model, question, config, terms, callbacks=callbacks, until=until)
+
+    def terms(self, model: Model, runnable: Runnable[Any, Any], *, last: bool = False) -> Terms:
+        """How a model may be called; `last` for the aggregator's, which gives the answer."""
+        budget = self._budget
+        purse = None
+        if budget is not None:
+            price = _price(budget, model)
+            purse = Purse(self.run.ledger(lambda: self._new_ledger(budget)), price, always=last)
+        return Terms(
+            retries=self.plan.retries_of(runnable),
+            limits=self.plan.limits,
+            names=model.names,
+            purse=purse,
+            once_shown=last,
+        )
+
+    # --- how long it may take -------------------------------------------------------------
+
+    @property
+    def run(self) -> Run:
+        """What this run's nodes share."""
+        return self.plan.runs.of(self.runtime.control, self._namespace)
+
+    def end_run(self) -> None:
+        """The run has its answer, or will have none."""
+        self.plan.runs.end(self.runtime.control, self._namespace)
+
+    @property
+    def quorum(self) -> Quorum | None:
+        """The run's, else the graph's."""
+        built = self.plan.quorum
+        if self.context.quorum is None and (self.context.grace is None or built is None):
+            return built
+        grace = self.context.grace
+        return Quorum(
+            self.context.quorum or (built.proposals if built else 1),
+            grace if grace is not None else built.grace if built else 0.0,
+        )
+
+    @property
+    def run_timeout(self) -> float | None:
+        """The run's, else the graph's; seconds."""
+        return self.context.run_timeout or self.plan.run_timeout
+
+    @property
+    def shared_layer(self) -> Layer:
+        """This layer of this run."""
+        info = self.runtime.execution_info
+        return self.run.layer(self.layer, info.checkpoint_id if info else "", self._new_layer)
+
+    def cuts(self, timeout: float | None) -> bool:
+        """Whether a proposer, with that timeout of its own, may not be waited for to its end."""
+        layer_timeout = self.context.layer_timeout or self.plan.layer_timeout
+        return any((timeout, self.quorum, self.plan.hedge, layer_timeout, self.run_timeout))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the run's timeout leaves for this step, and those after it; at least a moment."""
+        if self.run_timeout is None:
+            return None
+        return max(0.001, self.run.started + self.run_timeout - time.monotonic())
+
+    def _new_layer(self) -> Layer:
+        timeout = self.context.layer_timeout or self.plan.layer_timeout
+        why = "layer_timeout"
+        if (left := self.seconds_left) is not None:
+            # The same share for each step that is to come, the aggregator's included.
+            share = left / ((self.context.layers or self.plan.layers) - self.layer + 1)
+            if timeout is None or share < timeout:
+                timeout, why = share, f"this layer's share of run_timeout={self.run_timeout:g}"
+        return Layer(self.plan.widths[self.layer - 1], self.quorum, timeout, why)
+
+    # --- what it may cost -------------------------------------------------------------------
+
+    @property
+    def _budget(self) -> Budget | None:
+        built = self.plan.budget
+        if self.context.token_budget is None:
+            return built
+        if built is None:
+            return Budget(tokens=self.context.token_budget)
+        return Budget(self.context.token_budget, built.usd, built.prices)
+
+    def _new_ledger(self, budget: Budget) -> Ledger:
+        spent = Amount(0, 0.0)
+        by_name = {model.name: model for model in self.plan.models}
+        for proposal in self._proposals_of_this_turn():
+            if (usage := proposal["usage"]) and (model := by_name.get(proposal["model"])):
+                spent += Amount.used(usage, _price(budget, model))
+        layers = (self.context.layers or self.plan.layers) - 1
+        return Ledger(budget, sum(self.plan.widths[self.layer - 1 : layers]) + 1, spent)
+
+    def _proposals_of_this_turn(self) -> list[Proposal]:
+        return [] if self.layer == 1 else self.proposals
+
+    # --- what was answered before this process took over ------------------------------------
+
+    def stored(self) -> list[Proposal]:
+        """Proposals of this layer that an interrupted run has left in its checkpoint."""
+        saver, place = self._checkpoint
+        return _pending(saver.get_tuple(place), self.layer) if saver else []
+
+    async def astored(self) -> list[Proposal]:
+        """Proposals of this layer that an interrupted run has left in its checkpoint."""
+        saver, place = self._checkpoint
+        return _pending(await saver.aget_tuple(place), self.layer) if saver else []
+
+    @property
+    def _checkpoint(self) -> tuple[BaseCheckpointSaver[Any] | None, RunnableConfig]:
+        configurable = self.config.get("configurable", {})
+        saver = configurable.get(_CHECKPOINTER)
+        info = self.runtime.execution_info
+        if not isinstance(saver, BaseCheckpointSaver) or info is None:
+            return None, {}
+        place = {
+            "thread_id": info.thread_id,
+            "checkpoint_ns": self._namespace,
+            "checkpoint_id": info.checkpoint_id,
+        }
+        return saver, {"configurable": place}
+
+    # --- what is told ---------------------------------------------------------------------
+
+    def tell_layer_ended(self) -> None:
+        """Tell the custom stream that the layer before is done."""
+        if self.layer == 1:
+            return
+        before = proposals_of_layer(self.proposals, self.layer_before)
+        ok = len(usable(before))
+        self.runtime.stream_writer(
+            LayerEnded(type="layer_ended", layer=self.layer_before, ok=ok, failed=len(before) - ok)
+        )
+
+    @property
+    def layer_before(self) -> int:
+        """The layer whose proposals are this step's references; 0 for the first."""
+        return min(self.layer, self.context.layers or self.plan.layers) - 1
+
+    @property
+    def turn(self) -> int:
+        """The turn of the conversation that the run answers, from 1."""
+        return turn_of(self.proposals) + (1 if self.layer == 1 else 0)
+
+    @property
+    def attempt(self) -> int:
+        """How often LangGraph has started this node, this time included."""
+        info = self.runtime.execution_info
+        return info.node_attempt if info else 1
+
+    def seconds_since(self, started: float) -> float:
+        """Seconds since the node's first attempt; `started` is this attempt's `perf_counter`."""
+        info = self.runtime.execution_info
+        if info and info.node_attempt > 1 and info.node_first_attempt_time:
+            return time.time() - info.node_first_attempt_time
+        return time.perf_counter() - started
+
+    @property
+    def _namespace(self) -> str:
+        info = self.runtime.execution_info
+        return info.checkpoint_ns.rpartition("|")[0] if info else ""
+
+
+def _check_context(plan: Plan, context: MoAContext) -> None:
+    if context.layers is not None and context.layers > plan.layers:
+        raise ValueError(
+            f"The context asks for {context.layers} layers, but this graph was built with "
+            f"{plan.layers}: give create_moa(layers={context.layers}) or ask for fewer."
+        )
+    if context.quorum is None:
+        return
+    narrowest = min(plan.widths[: (context.layers or plan.layers) - 1])
+    if not plan.min_proposals <= context.quorum <= narrowest:
+        raise ValueError(
+            f"The context asks for a quorum of {context.quorum}: it must be between "
+            f"{plan.min_proposals} (min_proposals) and {narrowest}, the number of proposers in the "
+            "smallest layer."
+        )
+
+
+def _price(budget: Budget, model: Model) -> Price:
+    return (0.0, 0.0) if budget.usd is None else budget.price_of(model.name, model.provider)
+
+
+def _pending(checkpoint: CheckpointTuple | None, layer: int) -> list[Proposal]:
+    writes = (checkpoint.pending_writes if checkpoint else None) or []
+    return [
+        proposal
+        for _, channel, value in writes
+        if channel == "proposals"
+        for proposal in value
+        if proposal["layer"] == layer
+    ]
