@@ -32,6 +32,7 @@ from langchain_core.runnables.retry import RunnableRetry
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretStr
 
+from moa_graph.connections import without_connections
 from moa_graph.errors import MoAError, explain
 from moa_graph.local import check_local_name, local_chat_model
 
@@ -320,16 +321,9 @@ def _arranges_retries(model: Runnable[Any, Any]) -> bool:
 def with_own_connections(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """The model with connections that no other event loop uses, as far as it can be told so.
 
-    A connection belongs to the loop in which it was opened. Clients of OpenAI's family get a
-    pool of their own, unless the user gave them one.
+    Where it can be told so: to the clients of OpenAI's family.
     """
-
-    def own(chat_model: BaseChatModel) -> BaseChatModel:
-        if getattr(chat_model, "http_async_client", None) is not None:
-            return chat_model
-        return _with_clients(chat_model, _own_pool)
-
-    return map_chat_models(model, own)
+    return map_chat_models(model, lambda m: _with_clients(m, _own_pool))
 
 
 def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
@@ -363,11 +357,9 @@ def _with_clients(
 
 
 def _own_pool(client: Any) -> dict[str, Any]:
-    if not hasattr(client, "_client") or "Async" not in type(client).__name__:
+    if "Async" not in type(client).__name__:
         return {}
-    from openai import DefaultAsyncHttpxClient  # noqa: PLC0415 - imported by the model already
-
-    return {"http_client": DefaultAsyncHttpxClient(timeout=client.timeout)}
+    return {"http_client": without_connections(client._client)}  # noqa: SLF001 - no public name
 
 
 def with_settings(

@@ -278,7 +278,9 @@ class _Asking:
         if trimmed := self._question.trimmed:
             proposal["trimmed"] = trimmed
         if error:
-            logger.warning("Proposer %s of layer %d: %s", node.proposer, node.layer, error)
+            # A quorum and a budget leave proposers out on purpose.
+            level = logging.INFO if status == "abandoned" else logging.WARNING
+            logger.log(level, "Proposer %s of layer %d: %s", node.proposer, node.layer, error)
         self.step.runtime.stream_writer(
             ProposerEnded(
                 type="proposer_ended",

@@ -8,10 +8,19 @@ A model's name is a label, then `?` and `&`-joined behaviours:
     alpha?status=429             refuses with that status (and `retry_after=SECONDS`)
     alpha?fail_first=2           refuses the first two calls with 500
     alpha?hang                   never answers
+    alpha?slow_first=9           first token of the first call after 9 s
     alpha?empty                  answers with no text
     alpha?refusal                refuses as a model does, in `refusal`
     alpha?cut=3                  ends the connection after three tokens
     alpha?echo_key               refuses with 401 and quotes the key it was given
+    alpha?window=8192            refuses prompts that have more tokens (of four characters)
+    alpha?malformed              answers with what is no JSON
+    alpha?invalid_utf8           answers with bytes that are no UTF-8
+    alpha?finish=length          answers as usual, with that `finish_reason`
+    alpha?size=10000000          answers with that many characters
+    alpha?max_tokens             answers with as many words as it was allowed
+    alpha?unstable               answers differently each time
+    alpha?...&times=1            does all that in the first call only
 
 `answers[label]` replaces the text; tools, response formats and `stop` are obeyed as a capable
 model would. `calls` logs what every call saw and how it ended.
@@ -141,6 +150,10 @@ class FakeServer:
     async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
         does = dict(parse_qsl(call.model.partition("?")[2], keep_blank_values=True))
         self._seen[call.model] += 1
+        if self._seen[call.model] > int(does.get("times", 1e9)):
+            does = {}
+        if self._seen[call.model] == 1:
+            await asyncio.sleep(float(does.get("slow_first", 0)))
         await asyncio.sleep(float(does.get("latency", 0)))
         if "hang" in does:
             await asyncio.sleep(3600)
@@ -151,13 +164,23 @@ class FakeServer:
             return _error(int(does["status"]), f"the server said {does['status']}", headers)
         if self._seen[call.model] <= int(does.get("fail_first", 0)):
             return _error(500, "not yet")
+        if "window" in does and sum(len(_text(m)) for m in call.messages) > 4 * int(does["window"]):
+            text = f"This model's maximum context length is {does['window']} tokens."
+            return _error(400, text, code="context_length_exceeded")
         message = self._message(call, does)
+        if "malformed" in does:
+            return await _raw(request, call, b'{"choices": [{"message": {"content": "the server')
+        if "invalid_utf8" in does:
+            body = json.dumps(_completion(call, message, does)).encode()
+            return await _raw(request, call, body.replace(b"alpha", b"\xff\xfe"))
         call.first_token = time.monotonic()
         delay = 1 / float(does["tps"]) if "tps" in does else 0.0
         if call.streamed:
-            return await _stream(request, call, message, delay, int(does.get("cut", -1)))
+            return await _stream(request, call, message, delay, does)
         await asyncio.sleep(delay * len(_tokens(message.get("content") or "")))
-        return web.json_response(_completion(call, message))
+        if "cut" in does:
+            return await _cut(request, json.dumps(_completion(call, message, does)).encode())
+        return web.json_response(_completion(call, message, does))
 
     def _message(self, call: Call, does: dict[str, str]) -> dict[str, Any]:
         if "refusal" in does:
@@ -165,6 +188,13 @@ class FakeServer:
         if tool_calls := _tool_calls(call.body):
             return {"role": "assistant", "content": None, "tool_calls": tool_calls}
         text = "" if "empty" in does else self.answers.get(call.label) or _default_answer(call)
+        if "size" in does:
+            text = (text + " and so on" * (int(does["size"]) // 10))[: int(does["size"])]
+        if "max_tokens" in does:
+            limit = call.body.get("max_tokens") or call.body.get("max_completion_tokens") or 1000
+            text = "word " * (limit - 1) + "word"
+        if "unstable" in does:
+            text += f" ({self._seen[call.model]})"
         for stop in _as_list(call.body.get("stop")):
             text = text.partition(stop)[0]
         return {"role": "assistant", "content": text}
@@ -251,8 +281,8 @@ def _usage(call: Call, message: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def _completion(call: Call, message: dict[str, Any]) -> dict[str, Any]:
-    finish = "tool_calls" if message.get("tool_calls") else "stop"
+def _completion(call: Call, message: dict[str, Any], does: dict[str, str]) -> dict[str, Any]:
+    finish = "tool_calls" if message.get("tool_calls") else does.get("finish", "stop")
     return {
         "id": f"chatcmpl-{id(call)}",
         "object": "chat.completion",
@@ -264,8 +294,13 @@ def _completion(call: Call, message: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _stream(
-    request: web.Request, call: Call, message: dict[str, Any], delay: float, cut: int
+    request: web.Request,
+    call: Call,
+    message: dict[str, Any],
+    delay: float,
+    does: dict[str, str],
 ) -> web.StreamResponse:
+    cut = int(does.get("cut", -1))
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
 
@@ -278,7 +313,10 @@ async def _stream(
         await send([{"index": 0, "delta": fields, "finish_reason": None}])
 
     await delta(role="assistant", content="")
-    for i, token in enumerate(_tokens(message.get("content") or "")):
+    tokens = _tokens(message.get("content") or "")
+    if "size" in does:  # a network's chunks are larger than tokens
+        tokens = ["".join(tokens[i : i + 10_000]) for i in range(0, len(tokens), 10_000)]
+    for i, token in enumerate(tokens):
         if i == cut:
             assert request.transport is not None
             request.transport.abort()
@@ -289,7 +327,7 @@ async def _stream(
         await delta(tool_calls=[{"index": i, **tool_call}])
     if message.get("refusal"):
         await delta(refusal=message["refusal"])
-    finish = "tool_calls" if message.get("tool_calls") else "stop"
+    finish = "tool_calls" if message.get("tool_calls") else does.get("finish", "stop")
     await send([{"index": 0, "delta": {}, "finish_reason": finish}])
     if (call.body.get("stream_options") or {}).get("include_usage"):
         await send([], usage=_usage(call, message))
@@ -298,6 +336,29 @@ async def _stream(
     return response
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    error = {"message": message, "type": "error", "code": status}
+async def _raw(request: web.Request, call: Call, body: bytes) -> web.StreamResponse:
+    """Bytes that are no answer, in the form that was asked for."""
+    kind = "text/event-stream" if call.streamed else "application/json"
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    await response.prepare(request)
+    await response.write(b"data: " + body + b"\n\ndata: [DONE]\n\n" if call.streamed else body)
+    await response.write_eof()
+    return response
+
+
+async def _cut(request: web.Request, body: bytes) -> web.StreamResponse:
+    """The first half of an answer; then the connection is gone."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+def _error(
+    status: int, message: str, headers: dict[str, str] | None = None, code: str | None = None
+) -> web.Response:
+    error = {"message": message, "type": "error", "code": code or status}
     return web.json_response({"error": error}, status=status, headers=headers)

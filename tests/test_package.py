@@ -54,7 +54,7 @@ def test_public_names_are_the_designs():
 
 def test_modules_import_in_one_direction():
     order = [
-        ["background", "errors", "limits", "prompts"],
+        ["background", "connections", "errors", "limits", "prompts"],
         ["budget", "completion", "local", "retries", "state"],
         ["context", "events", "models", "references", "running"],
         ["caching", "streaming"],

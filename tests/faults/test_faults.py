@@ -1,0 +1,109 @@
+"""Runs every cell of the table of faults."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from moa_graph import AggregationFailed, NotEnoughProposals, Proposer, create_moa
+from tests.faults.table import (
+    MODES,
+    PLACES,
+    PROPOSER_SECONDS,
+    RUN_SECONDS,
+    TABLE,
+    Outcome,
+    expected,
+)
+
+QUESTION = "What is a cat, in a few words?"
+LIMIT = 2 * RUN_SECONDS
+SERVERS_WORDS = ("the server said", "Incorrect API key", "maximum context length")
+
+
+async def answer(graph, mode: str):
+    """The final state; streams are read to the end, tokens too."""
+    given = {"messages": QUESTION}
+    if mode == "invoke":
+        return await asyncio.to_thread(graph.invoke, given)
+    if mode == "ainvoke":
+        return await graph.ainvoke(given)
+    modes = ["messages", "values"]
+    if mode == "stream":
+        events = await asyncio.to_thread(lambda: list(graph.stream(given, stream_mode=modes)))
+    else:
+        events = [event async for event in graph.astream(given, stream_mode=modes)]
+    return [state for name, state in events if name == "values"][-1]
+
+
+def build(chat, behaviour: str, place: str):
+    faulty, timeout = f"faulty?{behaviour}", PROPOSER_SECONDS
+    big = 10 if "size" in behaviour else 1  # ten megabytes take their time on a busy machine
+
+    def proposer(model: str, name: str) -> Proposer:
+        return Proposer(chat(model), name=name, timeout=timeout * big)
+
+    def layer(*models: str) -> list[Proposer]:
+        return [proposer(model, name) for model, name in zip(models, "abc", strict=True)]
+
+    good = ("a", "b", "c")
+    layers = {
+        "layer 1": [layer("a", faulty, "c"), layer(*good)],
+        "layer 2": [layer(*good), layer("a", faulty, "c")],
+        "all proposers": [layer(*[f"faulty-{n}?{behaviour}" for n in good])] * 2,
+        "aggregator": [layer(*good)] * 2,
+    }[place]
+    aggregator = chat(faulty if place == "aggregator" else "agg")
+    run_timeout = RUN_SECONDS * big if place != "aggregator" or big > 1 else 1.0
+    return create_moa(layers, aggregator, run_timeout=run_timeout, context_window=1_000_000)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("fault", TABLE)
+async def test_every_fault_at_every_place(chat, server, happened, fault, place, mode):
+    long = 130 if fault == "references too long" else 1
+    for label in ("a", "b", "c", "faulty", "faulty-a", "faulty-b", "faulty-c"):
+        server.answers[label] = "alpha beta gamma delta. " * long
+    graph = build(chat, TABLE[fault][0], place)
+    started = time.monotonic()
+    error = state = None
+    try:
+        state = await answer(graph, mode)
+    except (NotEnoughProposals, AggregationFailed) as raised:
+        error = raised
+    assert time.monotonic() - started < LIMIT
+
+    calls = [c for c in server.calls if c.label.startswith("faulty")]
+    requests = len({c.label for c in calls}) and len(calls) // len({c.label for c in calls})
+    proposals = state["proposals"] if state else error.proposals
+    if error:
+        outcome = Outcome(type(error).__name__, requests)
+    elif place in ("layer 1", "layer 2"):
+        layer = int(place[-1])
+        faulty = next(p for p in proposals if (p["layer"], p["proposer"]) == (layer, "b"))
+        outcome = Outcome(faulty["status"], requests)
+    else:
+        outcome = Outcome("answer", requests)
+    happened[fault, place, mode] = str(outcome)
+    assert outcome == expected(fault, place, mode)
+
+    # No proposal that was answered is lost, each failure says why, and all requests are counted.
+    for proposal in proposals:
+        usable = proposal["status"] == "ok"
+        assert bool(proposal["content"]) == usable
+        assert (proposal["error"] is None) == usable
+        assert (proposal["usage"] is not None) or not usable
+    asked = [c for c in server.calls if c.label != "agg"]
+    if place == "aggregator":
+        asked = [c for c in asked if not c.label.startswith("faulty")]
+    assert sum(p["attempts"] for p in proposals) == len(asked)
+    # No error text is shown to a model, or given as an answer.
+    for words in SERVERS_WORDS:
+        assert not any(words in str(call.messages) for call in server.calls)
+        assert not (state and words in state["messages"][-1].text)
+    # What nobody waits for any more is not left open.
+    if outcome.ends == "timed_out":
+        assert all(call.disconnected for call in calls)
