@@ -147,7 +147,9 @@ class Ledger:
         with self._lock:
             self._calls = max(1, self._calls - 1)
 
-    def longest_answer(self, input_tokens: int, price: Price, *, always: bool = False) -> int:
+    def longest_answer(
+        self, input_tokens: int, price: Price, *, always: bool = False
+    ) -> int | None:
         """How long the answer of a call may be that nothing else limits: its share of what is left.
 
         Args:
@@ -156,7 +158,7 @@ class Ledger:
             always: Whether the call is made even where the share is too small for an answer.
 
         Returns:
-            Tokens, at least 1.
+            Tokens, at least 1; None if the budget does not limit it.
 
         Raises:
             OverBudget: If the share is too small for an answer.
@@ -169,7 +171,9 @@ class Ledger:
             share = min(share, (self.usd_left / calls - for_input) / price[1] * _MILLION)
         if share < _SHORTEST_ANSWER and not always:
             raise OverBudget(self.budget)
-        return int(max(share, _SHORTEST_ANSWER if not always else _LAST_ANSWER))
+        if math.isinf(share):
+            return None
+        return int(max(share, _LAST_ANSWER if always else _SHORTEST_ANSWER))
 
     def reserve(self, limit: Amount, *, always: bool = False) -> Callable[[Amount], None]:
         """Set aside what a call may spend, before it is made.

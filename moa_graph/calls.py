@@ -107,7 +107,7 @@ class Call:
         self._terms = terms
         self._seen = TokensSeen()
         self._config = config
-        self._callbacks = [self._seen, *callbacks]
+        self._callbacks = [self._seen, *callbacks] if terms.once_shown else callbacks
         self._until = until
         self._usages: list[UsageMetadataCallbackHandler] = []
         self._retried = 0
@@ -215,7 +215,7 @@ class Call:
             self._model = with_settings(self._model, temperature=None, max_tokens=longest)
         else:
             purse.ledger.expect_one_call_less()
-        self._limit = Amount.of(prompt, longest, purse.price)
+        self._limit = Amount.of(prompt, longest or 0, purse.price)
 
     def _reserve(self) -> Callable[[Amount], None] | None:
         if self._terms.purse is None or self._limit is None:

@@ -73,7 +73,10 @@ def retried_by_client(error: BaseException) -> int:
 
     The clients that Stainless makes (OpenAI, Anthropic, Together, Groq …) say so in a header.
     """
-    headers = getattr(getattr(error, "request", None), "headers", {})
+    try:
+        headers = getattr(getattr(error, "request", None), "headers", None) or {}
+    except RuntimeError:  # httpx: an error that belongs to no request
+        return 0
     count = headers.get("x-stainless-retry-count", "0")
     return int(count) if str(count).isdecimal() else 0
 

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from moa_graph import CallLimits, Proposer, create_moa
+
+QUESTION = {"messages": "hi"}
+
+
+def most_at_once(calls) -> int:
+    moments = sorted([(c.started, 1) for c in calls] + [(c.ended, -1) for c in calls])
+    running = most = 0
+    for _, change in moments:
+        running += change
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.parametrize("mode", ["batch", "abatch"])
+async def test_a_provider_gets_no_more_calls_at_once_over_all_runs(chat, server, mode):
+    models = [chat(f"m{i}?latency=0.05") for i in range(4)]
+    graph = create_moa(models, chat("agg?latency=0.05"), max_concurrent_calls={"openai": 3})
+    given = [QUESTION] * 6
+    if mode == "batch":
+        states = await asyncio.to_thread(graph.batch, given)
+    else:
+        states = await graph.abatch(given)
+    assert len(states) == 6
+    assert most_at_once(server.calls) == 3
+
+
+async def test_a_model_gets_no_more_calls_at_once_and_others_do_not_wait(chat, server):
+    models = [
+        Proposer(chat("gpu?latency=0.1"), samples=3),
+        *(chat(f"m{i}?latency=0.1") for i in range(3)),
+    ]
+    limits = {"openai:gpu?latency=0.1": 1}
+    await create_moa(models, chat("agg"), max_concurrent_calls=limits).ainvoke(QUESTION)
+    assert most_at_once(server.of("gpu")) == 1
+    assert most_at_once([c for c in server.calls if c.label != "gpu"]) == 3
+
+
+async def test_several_graphs_share_limits_and_so_do_sync_and_async_runs(chat, server):
+    limits = CallLimits({"openai": 2})
+    graphs = [
+        create_moa([chat("a?latency=0.05"), chat("b?latency=0.05")], chat("agg"), quorum=quorum,
+                   max_concurrent_calls=limits)
+        for quorum in (None, 2)
+    ]  # fmt: skip
+    await asyncio.gather(
+        *(g.ainvoke(QUESTION) for g in graphs),
+        *(asyncio.to_thread(g.invoke, QUESTION) for g in graphs),
+    )
+    assert most_at_once(server.calls) == 2
+    assert len(server.calls) == 12
+
+
+async def test_who_stops_waiting_leaves_the_place_to_the_next(chat, server):
+    graph = create_moa(
+        [chat("slow?latency=0.4"), Proposer(chat("late"), timeout=0.1), chat("b")],
+        chat("agg"),
+        max_concurrent_calls={"openai": 1},
+    )
+    state = await graph.ainvoke(QUESTION)
+    assert [p["status"] for p in state["proposals"]] == ["ok", "timed_out", "ok"]
+    assert not server.of("late")
+
+
+async def test_places_are_given_back_after_failures_and_cancellations(chat, server):
+    limits = CallLimits({"openai": 1})
+    bad = create_moa([chat("bad?status=400"), chat("a")], chat("agg"), max_concurrent_calls=limits)
+    hung = create_moa([chat("hang?hang")], chat("agg"), max_concurrent_calls=limits)
+    for _ in range(3):
+        await bad.ainvoke(QUESTION)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(hung.ainvoke(QUESTION), 0.2)
+    assert (await bad.ainvoke(QUESTION))["messages"][-1].text == "agg: hi"
+
+
+async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
+    limits, inside, most = CallLimits({"x": 3}), 0, 0
+    lock = threading.Lock()
+
+    def enter(step: int) -> None:
+        nonlocal inside, most
+        with lock:
+            inside += step
+            most = max(most, inside)
+
+    def thread() -> None:
+        for _ in range(50):
+            with limits.hold("x", "unlimited"):
+                enter(1)
+                enter(-1)
+
+    async def task() -> None:
+        for i in range(50):
+            try:
+                async with asyncio.timeout(0.001 if i % 3 == 0 else None), limits.ahold("x"):
+                    enter(1)
+                    try:
+                        await asyncio.sleep(0.0005)
+                    finally:
+                        enter(-1)
+            except TimeoutError:
+                pass
+
+    await asyncio.gather(
+        *(asyncio.to_thread(thread) for _ in range(4)), *(task() for _ in range(9))
+    )
+    assert 1 <= most <= 3
+    assert inside == 0
+    async with asyncio.timeout(1), limits.ahold("x"), limits.ahold("x"), limits.ahold("x"):
+        pass
