@@ -53,6 +53,8 @@ class Call:
     first_token: float | None = None
     ended: float | None = None
     disconnected: bool = False
+    number: int = 0
+    """Which call of its model, from 1."""
 
     @property
     def label(self) -> str:
@@ -150,6 +152,7 @@ class FakeServer:
     async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
         does = dict(parse_qsl(call.model.partition("?")[2], keep_blank_values=True))
         self._seen[call.model] += 1
+        call.number = self._seen[call.model]
         if self._seen[call.model] > int(does.get("times", 1e9)):
             does = {}
         if self._seen[call.model] == 1:
@@ -194,7 +197,7 @@ class FakeServer:
             limit = call.body.get("max_tokens") or call.body.get("max_completion_tokens") or 1000
             text = "word " * (limit - 1) + "word"
         if "unstable" in does:
-            text += f" ({self._seen[call.model]})"
+            text += f" ({call.number})"
         for stop in _as_list(call.body.get("stop")):
             text = text.partition(stop)[0]
         return {"role": "assistant", "content": text}
