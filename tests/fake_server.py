@@ -4,6 +4,8 @@ A model's name is a label, then `?` and `&`-joined behaviours:
 
     alpha                        answers "alpha: <the question>"
     alpha?latency=0.2            first token after 0.2 s
+    alpha?tail=0.2               first token after a log-normal time with that median, in one
+                                 call of twenty ten times as late
     alpha?tps=50                 then 50 tokens a second
     alpha?status=429             refuses with that status (and `retry_after=SECONDS`)
     alpha?fail_first=2           refuses the first two calls with 500
@@ -30,6 +32,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import threading
 import time
@@ -89,6 +92,7 @@ class FakeServer:
         self.calls: list[Call] = []
         self.answers: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
+        self._random = random.Random(0)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -107,6 +111,7 @@ class FakeServer:
         self.calls.clear()
         self.answers.clear()
         self._seen.clear()
+        self._random.seed(0)
 
     def labels(self) -> list[str]:
         """The labels of the models called, in the order of the calls."""
@@ -158,6 +163,9 @@ class FakeServer:
         if self._seen[call.model] == 1:
             await asyncio.sleep(float(does.get("slow_first", 0)))
         await asyncio.sleep(float(does.get("latency", 0)))
+        if "tail" in does:
+            slow = 10 if self._random.random() < 0.05 else 1
+            await asyncio.sleep(float(does["tail"]) * slow * self._random.lognormvariate(0, 0.3))
         if "hang" in does:
             await asyncio.sleep(3600)
         if "echo_key" in does:

@@ -1,0 +1,87 @@
+"""The fake server in a process of its own, so that its work is not counted as the client's."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tests.fake_server import FakeServer
+
+
+class Server:
+    """`with running() as server: server.url`."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self.url: str = pipe.recv()
+
+    def reset(self) -> None:
+        """Forget the calls, and begin the random latencies anew."""
+        self._ask("reset")
+
+    def calls(self) -> list[tuple[str, str, float, float]]:
+        """Of each call: model, question, and when it began and ended (`time.monotonic`)."""
+        return self._ask("calls")
+
+    def _ask(self, what: str) -> Any:
+        self._pipe.send(what)
+        return self._pipe.recv()
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """The server, until the block ends."""
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield Server(here)
+    finally:
+        process.terminate()
+
+
+def _serve(pipe: Connection) -> None:
+    with FakeServer() as server:
+        pipe.send(server.url)
+        while True:
+            if pipe.recv() == "reset":
+                server.reset()
+                pipe.send(None)
+            else:
+                ended = [c for c in server.calls if c.ended is not None]
+                pipe.send([(c.model, _question(c.messages), c.started, c.ended) for c in ended])
+
+
+def _question(messages: list[dict[str, Any]]) -> str:
+    """The line that names the run, wherever a contender puts it."""
+    for message in reversed(messages):
+        for word in str(message["content"]).split():
+            if word.startswith("run-"):
+                return word.strip(".,'\"")
+    return ""
+
+
+def critical_paths(
+    calls: list[tuple[str, str, float, float]], aggregator: str = "agg"
+) -> dict[str, float]:
+    """The shortest time that each run could take: the slowest call of each layer, added up.
+
+    A layer's calls of one run are those that overlap: the next begins when all have ended.
+    """
+    paths: dict[str, float] = {}
+    by_run: dict[str, list[tuple[float, float]]] = {}
+    for _, question, started, ended in calls:
+        by_run.setdefault(question, []).append((started, ended))
+    for question, spans in by_run.items():
+        total, until, longest = 0.0, float("-inf"), 0.0
+        for started, ended in sorted(spans):
+            if started >= until:
+                total, longest = total + longest, 0.0
+            longest = max(longest, ended - started)
+            until = max(until, ended)
+        paths[question] = total + longest
+    return paths
