@@ -14,6 +14,7 @@ wherever a preset's name is:
 from __future__ import annotations
 
 import difflib
+import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +23,27 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moa_graph.budget import Budget
+from moa_graph.completion import Hedge, Quorum
 from moa_graph.graph import MoAGraph, Proposer, create_moa
 from moa_graph.models import Model
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 
 _SUFFIXES = (".toml", ".yaml", ".yml")
+_OPTIONS = (  # of `create_moa`, and fields of `Configuration`
+    "layers",
+    "name",
+    "aggregation_prompt",
+    "min_proposals",
+    "quorum",
+    "hedge",
+    "layer_timeout",
+    "run_timeout",
+    "max_retries",
+    "max_concurrent_calls",
+    "budget",
+    "context_window",
+)
 
 
 class ModelEntry(BaseModel):
@@ -51,6 +68,7 @@ class ProposerEntry(ModelEntry):
     name: str | None = None
     prompt: str | None = None
     samples: int = Field(default=1, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
 
 
 class Configuration(BaseModel):
@@ -71,6 +89,14 @@ class Configuration(BaseModel):
     """For every model that has none of its own, in tokens."""
     aggregation_prompt: str = Field(default=AGGREGATE_AND_SYNTHESIZE, min_length=1)
     min_proposals: int = Field(default=1, ge=1)
+    quorum: int | Quorum | None = None
+    hedge: Hedge | None = None
+    layer_timeout: float | None = Field(default=None, gt=0)
+    run_timeout: float | None = Field(default=None, gt=0)
+    max_retries: int | None = Field(default=None, ge=0)
+    max_concurrent_calls: dict[str, int] | None = None
+    budget: Budget | None = None
+    context_window: int | None = Field(default=None, ge=1)
 
     def create(self, **options: Any) -> MoAGraph:
         """Build the graph.
@@ -90,13 +116,7 @@ class Configuration(BaseModel):
                 for entry in self.proposers
             ],  # type: ignore[arg-type]
             self._model(self.aggregator),
-            **{
-                "layers": self.layers,
-                "name": self.name,
-                "aggregation_prompt": self.aggregation_prompt,
-                "min_proposals": self.min_proposals,
-                **options,
-            },
+            **{**{name: getattr(self, name) for name in _OPTIONS}, **options},
         )
 
     def models(self) -> Iterator[str]:
@@ -110,9 +130,8 @@ class Configuration(BaseModel):
     def _proposer(self, entry: str | ProposerEntry) -> Proposer:
         if isinstance(entry, str):
             return Proposer(self._model(entry))
-        return Proposer(
-            self._model(entry), name=entry.name, prompt=entry.prompt, samples=entry.samples
-        )
+        own = {name: getattr(entry, name) for name in ("name", "prompt", "samples", "timeout")}
+        return Proposer(self._model(entry), **own)
 
     def _model(self, entry: str | ModelEntry) -> Model:
         entry = ModelEntry(model=entry) if isinstance(entry, str) else entry
@@ -170,23 +189,32 @@ def _say(error: ValidationError) -> str:
         # Of a field with alternatives pydantic reports each; the field is what matters.
         steps = [s for s in detail["loc"] if not (isinstance(s, str) and _is_alternative(s))]
         place = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
-        if detail["type"] == "extra_forbidden":
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             fields = _fields_at(steps)
             near = _nearest(str(steps[-1]), fields)
             unknown.append(f"unknown field {place!r}.{near} Fields are: {', '.join(fields)}")
-        else:
-            problems.setdefault(place, f"{place}: {detail['msg']}")
+        elif place not in problems or detail["type"] == "value_error":
+            problems[place] = f"{place}: {detail['msg']}"  # a sentence of ours says most
     return "; ".join(dict.fromkeys(unknown) or problems.values()) + "."
 
 
+_ENTRIES: dict[str, type] = {
+    "proposers": ProposerEntry,
+    "aggregator": ModelEntry,
+    "quorum": Quorum,
+    "hedge": Hedge,
+    "budget": Budget,
+}
+
+
 def _is_alternative(step: str) -> bool:
-    return step in ("str", ProposerEntry.__name__, ModelEntry.__name__) or step.startswith("list[")
+    names = {"str", "int", *(entry.__name__ for entry in _ENTRIES.values())}
+    return step in names or step.startswith("list[")
 
 
 def _fields_at(steps: list[int | str]) -> list[str]:
-    where = steps[0] if len(steps) > 1 else None
-    entry = {"proposers": ProposerEntry, "aggregator": ModelEntry}.get(str(where), Configuration)
-    return list(entry.model_fields)
+    entry = _ENTRIES.get(str(steps[0]), Configuration) if len(steps) > 1 else Configuration
+    return list(inspect.signature(entry).parameters)
 
 
 def _nearest(word: str, words: Any) -> str:

@@ -75,6 +75,29 @@ def test_options_of_the_call_win_over_the_configuration():
     assert len(load_preset("moa-lite").create(layers=4).nodes) == 1 + 18 + 1
 
 
+async def test_what_a_layer_waits_for_and_what_a_run_may_cost_can_stand_in_a_file(tmp_path, server):
+    path = tmp_path / "patient.yaml"
+    path.write_text(f"""
+    proposers:
+      - {{model: "openai:a", params: {{base_url: "{server.url}", api_key: x}}}}
+      - {{model: "openai:b", params: {{base_url: "{server.url}", api_key: x}}}}
+      - {{model: "openai:c?hang", params: {{base_url: "{server.url}", api_key: x}}, timeout: 60}}
+    aggregator: {{model: "openai:agg", params: {{base_url: "{server.url}", api_key: x}}}}
+    quorum: {{proposals: 2, grace: 0.05}}
+    hedge: {{after: 2x}}
+    run_timeout: 30
+    layer_timeout: 20
+    max_retries: 1
+    max_concurrent_calls: {{openai: 3}}
+    budget: {{tokens: 100000, usd: 1.5, prices: {{a: [1, 2], b: [1, 2], "c?hang": [1, 2], agg: [1, 2]}}}}
+    context_window: 32000
+    """)
+    state = await load_preset(path).create().ainvoke({"messages": "hi"})
+    assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "abandoned"]
+    with pytest.raises(ValueError, match="quorum"):
+        load_preset(path).create(quorum=4)
+
+
 def test_a_list_of_lists_is_a_layer_each(tmp_path):
     path = tmp_path / "layers.toml"
     path.write_text(
@@ -111,6 +134,14 @@ WRONG = [
     ('proposers = [3]\naggregator = "a:b"', r"proposers\[0\]"),
     ('key = "sk-SECRET', r"cannot be read: Unterminated string"),
     ("", r"proposers: Field required"),
+    (
+        'proposers = ["a:b"]\naggregator = "a:b"\nquorum = {proposal = 1}',
+        r"unknown field 'quorum.proposal'.*mean 'proposals'.*proposals, grace",
+    ),
+    ('proposers = ["a:b"]\naggregator = "a:b"\nquorum = {proposals = 0}', r"at least 1"),
+    ('proposers = ["a:b"]\naggregator = "a:b"\nhedge = {after = "soon"}', r"hedge.*'2x'"),
+    ('proposers = ["a:b"]\naggregator = "a:b"\nlayer_timeout = -1', r"layer_timeout: "),
+    ('proposers = ["a:b"]\naggregator = "a:b"\nbudget = {}', r"budget: .*tokens, or usd"),
 ]
 
 

@@ -14,7 +14,8 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_every_python_block_runs(server, monkeypatch, capsys):
+def test_every_python_block_runs(server, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)  # one keeps its threads in a file
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp-0123456789")
     monkeypatch.setenv("TOGETHER_API_BASE", server.url)
     namespace: dict = {}
@@ -23,7 +24,7 @@ def test_every_python_block_runs(server, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "DeepSeek-V4-Pro: What are 3 fun things to do in SF?" in printed
     assert "layer_2_searcher --> aggregator" in printed
-    assert len(_blocks("python")) >= 7
+    assert len(_blocks("python")) >= 9
 
 
 def test_the_configuration_file_is_one(tmp_path, monkeypatch):
