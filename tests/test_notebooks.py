@@ -8,12 +8,18 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [
+    pytest.param(
+        path,
+        id=path.stem,
+        marks=[pytest.mark.local] if "local:" in path.read_text() else [],
+    )
+    for path in sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+]
 
 
-@pytest.mark.local
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS)
 async def test_notebook_runs(path: Path):
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3")
