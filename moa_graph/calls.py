@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from moa_graph.budget import Amount, Ledger, Price
+from moa_graph.callbacks import ModelRuns
 from moa_graph.context import MoAContext
 from moa_graph.errors import explain, status_of
 from moa_graph.limits import CallLimits
@@ -35,7 +36,7 @@ from moa_graph.retries import (
     seconds_before_retry,
 )
 from moa_graph.state import total_usage
-from moa_graph.streaming import TokensSeen, inherited
+from moa_graph.streaming import inherited
 
 _OPTIONS_KEY = "__moa_call_options"
 
@@ -105,11 +106,10 @@ class Call:
         """When it was made, in seconds of `time.perf_counter`."""
         self._model = model
         self._terms = terms
-        self._seen = TokensSeen()
         self._config = config
-        self._callbacks = [self._seen, *callbacks] if terms.once_shown else callbacks
+        self._callbacks = callbacks
         self._until = until
-        self._usages: list[UsageMetadataCallbackHandler] = []
+        self._runs: list[ModelRuns] = []
         self._retried = 0
         self._repeated_by_client = 0
         self._limit: Amount | None = None
@@ -119,7 +119,7 @@ class Call:
     @property
     def attempts(self) -> int:
         """Requests so far, those that the provider's client has repeated included."""
-        return len(self._usages) + self._repeated_by_client
+        return len(self._runs) + self._repeated_by_client
 
     def invoke(self) -> Any:
         """What the model returns."""
@@ -147,9 +147,7 @@ class Call:
                         if in_thread:
                             output = await asyncio.to_thread(self._ask, attempt.config)
                         else:
-                            output = await self._model.ainvoke(
-                                self._input(), attempt.config, **self._arguments()
-                            )
+                            output = await self._aask(attempt)
                         return attempt.done(output)
             except Exception as error:
                 wait = self._seconds_before_retry(error)
@@ -160,7 +158,7 @@ class Call:
     def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
         """Tokens of all model calls behind this one; an agent makes several."""
         counted = total_usage(
-            usage for handler in self._usages for usage in handler.usage_metadata.values()
+            usage for runs in self._runs for usage in runs.usage_metadata.values()
         )
         return counted or (message.usage_metadata if message else None)
 
@@ -170,6 +168,13 @@ class Call:
 
     def _ask(self, config: RunnableConfig) -> Any:
         return self._model.invoke(self._input(), config, **self._arguments())
+
+    async def _aask(self, attempt: _Attempt) -> Any:
+        try:
+            return await self._model.ainvoke(self._input(), attempt.config, **self._arguments())
+        except asyncio.CancelledError as error:
+            await attempt.runs.cancelled(attempt.config.get("callbacks"), error)
+            raise
 
     def _input(self) -> Any:
         return input_for(self._model, self.question.messages)
@@ -190,12 +195,12 @@ class Call:
     def _attempt(self) -> Iterator[_Attempt]:
         """One request: its tokens are counted, and paid for."""
         settle = self._reserve()
-        usage = UsageMetadataCallbackHandler()
-        self._usages.append(usage)
-        config = merge_configs(self._config, {"callbacks": [usage, *self._callbacks]})
+        runs = ModelRuns()
+        self._runs.append(runs)
+        config = merge_configs(self._config, {"callbacks": [runs, *self._callbacks]})
         if "max_concurrency" not in self._config:
             config.pop("max_concurrency", None)  # merging brings back what the node inherits
-        attempt = _Attempt(with_options(config, {}), usage)
+        attempt = _Attempt(with_options(config, {}), runs)
         try:
             with inherited(attempt.config):
                 yield attempt
@@ -229,7 +234,7 @@ class Call:
         repeated = retried_by_client(error)
         self._repeated_by_client += repeated
         by_itself = repeated or repeats_by_itself(self._model)
-        shown = self._terms.once_shown and self._seen.any
+        shown = self._terms.once_shown and any(runs.streamed for runs in self._runs)
         if by_itself or shown or self._retried >= self._terms.retries or not can_pass(error):
             return None
         wait = seconds_before_retry(error, self._retried + 1)
@@ -242,12 +247,12 @@ class Call:
 @dataclass
 class _Attempt:
     config: RunnableConfig
-    usage: UsageMetadataCallbackHandler
+    runs: ModelRuns
     used: UsageMetadata | None = None
 
     def done(self, output: Any) -> Any:
         """Note what was used for this output, and return it."""
-        self.used = total_usage(self.usage.usage_metadata.values())
+        self.used = total_usage(self.runs.usage_metadata.values())
         self.used = self.used or getattr(output, "usage_metadata", None)
         return output
 

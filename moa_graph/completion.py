@@ -232,10 +232,12 @@ class Layer:
         if timeout is not None:
             own = _End(started + timeout, "timed_out", f"no answer within its {timeout:g} s")
         requests: list[asyncio.Future[T]] = [asyncio.ensure_future(ask())]
+        why = "cancelled"
         try:
             while True:
                 end = min(filter(None, (own, self._end())), key=lambda e: e.at, default=None)
                 if end and _passed(end.at):
+                    why = end.reason
                     raise end.cut
                 due = hedge.due(started, self.latencies, self.proposers) if hedge else None
                 if due is not None and _passed(due):
@@ -244,9 +246,10 @@ class Layer:
                 moments = [moment for moment in (end.at if end else None, due) if moment]
                 await self._wait(requests, min(moments, default=None), hedge)
                 if (done := _first(requests)) is not None:
+                    why = "another request to this proposer was answered first (hedge)"
                     return done.result()
         finally:
-            await _cancel(requests)
+            await _cancel(requests, why)
 
     async def _wait(
         self, requests: list[asyncio.Future[T]], until: float | None, hedge: Hedge | None
@@ -295,11 +298,11 @@ def _first(requests: list[asyncio.Future[T]]) -> asyncio.Future[T] | None:
     return good
 
 
-async def _cancel(requests: list[asyncio.Future[T]]) -> None:
+async def _cancel(requests: list[asyncio.Future[T]], why: str) -> None:
     """End what still runs, and give it a moment to close its connections."""
     running = [r for r in requests if not r.done()]
     for request in running:
-        request.cancel()
+        request.cancel(why)
     if running:
         await asyncio.wait(running, timeout=_CLEANUP)
     for request in requests:

@@ -13,6 +13,7 @@ from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from moa_graph import background
 from moa_graph.budget import OverBudget
+from moa_graph.callbacks import mark_run
 from moa_graph.calls import Call, options_in
 from moa_graph.completion import Cut, Layer
 from moa_graph.errors import AggregationFailed, MoAError, refused_credentials
@@ -281,6 +282,7 @@ class _Asking:
             # A quorum and a budget leave proposers out on purpose.
             level = logging.INFO if status == "abandoned" else logging.WARNING
             logger.log(level, "Proposer %s of layer %d: %s", node.proposer, node.layer, error)
+        mark_run(node.node, error, moa_status=status, moa_attempts=proposal["attempts"])
         self.step.runtime.stream_writer(
             ProposerEnded(
                 type="proposer_ended",

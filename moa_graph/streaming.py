@@ -65,6 +65,7 @@ class ProposerTokens(BaseCallbackHandler):
     """Tells the custom stream how much a proposer has written so far."""
 
     run_inline = True
+    ignore_chat_model = True  # its start, which would be told with the prompt as one string
 
     def __init__(
         self, layer: int, proposer: str, write: Callable[[ProposerProgress], None]
@@ -88,18 +89,6 @@ class ProposerTokens(BaseCallbackHandler):
                     tokens=self._tokens,
                 )
             )
-
-
-class TokensSeen(BaseCallbackHandler):
-    """Whether a model has streamed anything: what was shown cannot be taken back."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.any = False
-
-    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
-        self.any = True
 
 
 class ProposalTokens(BaseCallbackHandler):

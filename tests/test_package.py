@@ -16,6 +16,7 @@ for name in list(os.environ):
     if name.endswith("_API_KEY"):
         del os.environ[name]
 import langgraph.graph, langchain_core.language_models  # urllib3 tries a socket at import
+import httpx  # takes rich and click where they are installed
 opened = []
 sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
 import moa_graph
@@ -54,7 +55,7 @@ def test_public_names_are_the_designs():
 
 def test_modules_import_in_one_direction():
     order = [
-        ["background", "connections", "errors", "limits", "prompts"],
+        ["background", "callbacks", "connections", "errors", "limits", "prompts"],
         ["budget", "completion", "local", "retries", "state"],
         ["context", "events", "models", "references", "running"],
         ["caching", "streaming"],
