@@ -16,13 +16,14 @@ for name in list(os.environ):
     if name.endswith("_API_KEY"):
         del os.environ[name]
 import langgraph.graph, langchain_core.language_models  # urllib3 tries a socket at import
-import httpx  # takes rich and click where they are installed
+import httpx  # imports rich where it finds it
+before = set(sys.modules)
 opened = []
 sys.addaudithook(lambda event, args: opened.append(event) if event.startswith("socket.") else None)
 import moa_graph
 sdks = {"openai", "langchain_openai", "langchain_together", "together", "anthropic", "xllamacpp",
         "pooch", "typer", "rich"}
-print(sorted(sdks & set(sys.modules)), opened)
+print(sorted(sdks & (set(sys.modules) - before)), opened)
 """
 
 
