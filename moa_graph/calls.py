@@ -181,7 +181,8 @@ class Call:
 
     def _arguments(self) -> dict[str, Any]:
         graph = nested_graph(self._model)
-        if graph is not None and graph.context_schema is MoAContext:
+        schema = graph.context_schema if graph is not None else None
+        if isinstance(schema, type) and issubclass(schema, MoAContext):
             # LangGraph would hand this run's context on; it is not meant for another mixture.
             return {"context": MoAContext()}
         return {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
@@ -109,3 +112,53 @@ class MoAContext(BaseModel):
             "None: as the graph was built."
         ),
     )
+    stream_proposals: bool | None = Field(
+        default=None,
+        title="Stream proposals",
+        description=(
+            "Whether a stream of messages has the proposers' tokens too, told apart by their "
+            "metadata. None: as the graph was built."
+        ),
+    )
+
+
+_OF_PROPOSERS = (
+    "proposer_temperature",
+    "proposer_max_tokens",
+    "quorum",
+    "grace",
+    "layer_timeout",
+    "stream_proposals",
+)
+
+
+def context_schema_of(
+    base: type[MoAContext], *, proposers: Sequence[str], layers: int, quorum: int
+) -> type[MoAContext]:
+    """The context as one graph has it: Studio shows each field at its nodes, with its bounds.
+
+    Args:
+        base: The settings.
+        proposers: The proposers' nodes.
+        layers: How many layers the graph has.
+        quorum: The highest quorum that each of them can have.
+
+    Returns:
+        A subclass with another JSON schema; what is valid does not change.
+    """
+
+    def add(schema: dict[str, Any]) -> None:
+        fields = schema["properties"]
+        for name in _OF_PROPOSERS:
+            fields[name]["langgraph_nodes"] = list(proposers)
+        later = [node for node in proposers if not node.startswith("layer_1_")]
+        fields["aggregation_prompt"]["langgraph_nodes"] = [*later, "aggregator"]
+        fields["layers"]["anyOf"][0].setdefault("maximum", layers)
+        fields["quorum"]["anyOf"][0].setdefault("maximum", quorum)
+
+    namespace = {
+        "__doc__": base.__doc__,
+        "__module__": base.__module__,
+        "model_config": ConfigDict(json_schema_extra=add),
+    }
+    return type(base.__name__, (base,), namespace)

@@ -18,8 +18,11 @@ _SECRET_TEXT = re.compile(
 )
 
 
-class MoAError(Exception):
-    """A Mixture-of-Agents run could not go on."""
+class MoAError(RuntimeError):
+    """A Mixture-of-Agents run could not go on.
+
+    A `RuntimeError`, whose text LangGraph's server passes on to its clients.
+    """
 
 
 class _RunFailed(MoAError):

@@ -16,7 +16,7 @@ from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 from moa_graph.budget import Budget
 from moa_graph.caching import ProposalCache
 from moa_graph.completion import Hedge, Quorum, check_seconds
-from moa_graph.context import MoAContext
+from moa_graph.context import MoAContext, context_schema_of
 from moa_graph.limits import CallLimits
 from moa_graph.models import Model, ModelLike, as_model, nested_graph
 from moa_graph.nodes import AggregatorNode, ProposerNode
@@ -136,6 +136,7 @@ def create_moa(
     name: str = "moa",
     retry_policy: RetryPolicy | Sequence[RetryPolicy] | None = None,
     cache_policy: CachePolicy[Any] | None = None,
+    context_schema: type[MoAContext] = MoAContext,
 ) -> MoAGraph:
     """Build a Mixture-of-Agents (arXiv 2406.04692, section 2) as a compiled LangGraph graph.
 
@@ -183,6 +184,7 @@ def create_moa(
             without end). Its default key is replaced by one of the model, its parameters (those
             of the run's `MoAContext` included), the text of what it is asked, and the number of
             the sample. Failed proposals are not kept.
+        context_schema: `MoAContext`, or a subclass with settings of your own beside it.
 
     Returns:
         A graph from `{"messages": …}` to `{"messages": …, "proposals": …}`: the answer is the
@@ -233,7 +235,15 @@ def create_moa(
     )
     retries = for_nodes(plan.retry_policies)
 
-    builder = StateGraph(MoAState, MoAContext, input_schema=MessagesState)
+    schema = context_schema_of(
+        context_schema,
+        proposers=[
+            seat.node_name(number) for number, layer in enumerate(built, 1) for seat in layer
+        ],
+        layers=plan.layers,
+        quorum=narrowest,
+    )
+    builder = StateGraph(MoAState, schema, input_schema=MessagesState)
     before = [START]
     for number, layer in enumerate(built, start=1):
         for position, seat in enumerate(layer):

@@ -198,7 +198,7 @@ class _Asking:
 
     def _begin(self, model: Runnable[Any, Any]) -> Call:
         step, node = self.step, self.node
-        streams = node.plan.stream_proposals
+        streams = step.streams_proposals
         config = step.config if streams else without_message_stream(step.config)
         progress = ProposerTokens(node.layer, node.proposer, step.runtime.stream_writer)
         self._call = step.call(

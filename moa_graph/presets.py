@@ -13,8 +13,6 @@ wherever a preset's name is:
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from moa_graph.completion import Hedge, Quorum
 from moa_graph.graph import MoAGraph, Proposer, create_moa
 from moa_graph.models import Model
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+from moa_graph.validation import nearest, what_is_wrong
 
 _SUFFIXES = (".toml", ".yaml", ".yml")
 _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
@@ -57,9 +56,6 @@ class ModelEntry(BaseModel):
     """Sampling temperature; the configuration's where None."""
     max_tokens: int | None = Field(default=None, ge=1)
     """The longest answer, in tokens; the configuration's where None."""
-    params: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """What else the provider's chat model takes, such as `base_url` or `top_p`. Keys belong in
-    the environment, where every provider looks for its own."""
 
 
 class ProposerEntry(ModelEntry):
@@ -71,14 +67,28 @@ class ProposerEntry(ModelEntry):
     timeout: float | None = Field(default=None, gt=0)
 
 
+class FileModelEntry(ModelEntry):
+    """A model in a file of your own, which may say where it is served."""
+
+    params: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What else the provider's chat model takes, such as `base_url` or `top_p`. Keys belong in
+    the environment, where every provider looks for its own."""
+
+
+class FileProposerEntry(ProposerEntry, FileModelEntry):
+    """A proposer in a file of your own."""
+
+
 class Configuration(BaseModel):
     """A Mixture-of-Agents in plain data: what a preset is, and what a file holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    proposers: list[str | ProposerEntry] | list[list[str | ProposerEntry]] = Field(min_length=1)
+    proposers: list[str | FileProposerEntry] | list[list[str | FileProposerEntry]] = Field(
+        min_length=1
+    )
     """One list for every layer, or a list a layer."""
-    aggregator: str | ModelEntry
+    aggregator: str | FileModelEntry
     layers: int | None = Field(default=None, ge=2)
     """How many layers, the aggregator's included; 2 unless `proposers` says otherwise."""
     name: str = "moa"
@@ -111,7 +121,7 @@ class Configuration(BaseModel):
         return create_moa(
             [
                 self._proposer(entry)
-                if isinstance(entry, str | ProposerEntry)
+                if isinstance(entry, str | FileProposerEntry)
                 else [self._proposer(e) for e in entry]
                 for entry in self.proposers
             ],  # type: ignore[arg-type]
@@ -121,20 +131,20 @@ class Configuration(BaseModel):
 
     def models(self) -> Iterator[str]:
         """Every model, as `"provider:model"`, in the order of the graph, each once."""
-        entries: list[str | ModelEntry] = []
+        entries: list[str | FileModelEntry] = []
         for entry in self.proposers:
-            entries.extend([entry] if isinstance(entry, str | ProposerEntry) else entry)
+            entries.extend([entry] if isinstance(entry, str | FileProposerEntry) else entry)
         specs = (e if isinstance(e, str) else e.model for e in [*entries, self.aggregator])
         return iter(dict.fromkeys(specs))
 
-    def _proposer(self, entry: str | ProposerEntry) -> Proposer:
+    def _proposer(self, entry: str | FileProposerEntry) -> Proposer:
         if isinstance(entry, str):
             return Proposer(self._model(entry))
         own = {name: getattr(entry, name) for name in ("name", "prompt", "samples", "timeout")}
         return Proposer(self._model(entry), **own)
 
-    def _model(self, entry: str | ModelEntry) -> Model:
-        entry = ModelEntry(model=entry) if isinstance(entry, str) else entry
+    def _model(self, entry: str | FileModelEntry) -> Model:
+        entry = FileModelEntry(model=entry) if isinstance(entry, str) else entry
         settings = {
             "temperature": self.temperature if entry.temperature is None else entry.temperature,
             "max_tokens": self.max_tokens if entry.max_tokens is None else entry.max_tokens,
@@ -160,7 +170,7 @@ def load_preset(name_or_path: str | Path) -> Configuration:
     path = Path(name_or_path)
     if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(
-            f"There is no preset {str(name_or_path)!r}.{_nearest(str(name_or_path), PRESETS)} "
+            f"There is no preset {str(name_or_path)!r}.{nearest(str(name_or_path), PRESETS)} "
             f"Presets are: {', '.join(PRESETS)}. A configuration of your own is a file that ends "
             "in .toml or .yaml."
         )
@@ -178,51 +188,19 @@ def load_preset(name_or_path: str | Path) -> Configuration:
     try:
         return Configuration.model_validate({"name": path.stem, **data})
     except ValidationError as error:
-        raise ValueError(f"{path}: {_say(error)}") from None
-
-
-def _say(error: ValidationError) -> str:
-    """What is wrong with which field, without the values: a key may be among them."""
-    problems: dict[str, str] = {}
-    unknown: list[str] = []
-    for detail in error.errors(include_input=False, include_url=False):
-        # Of a field with alternatives pydantic reports each; the field is what matters.
-        steps = [s for s in detail["loc"] if not (isinstance(s, str) and _is_alternative(s))]
-        place = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
-        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            fields = _fields_at(steps)
-            near = _nearest(str(steps[-1]), fields)
-            unknown.append(f"unknown field {place!r}.{near} Fields are: {', '.join(fields)}")
-        elif place not in problems or detail["type"] == "value_error":
-            problems[place] = f"{place}: {detail['msg']}"  # a sentence of ours says most
-    return "; ".join(dict.fromkeys(unknown) or problems.values()) + "."
+        raise ValueError(f"{path}: {what_is_wrong(error, Configuration, _ENTRIES)}") from None
 
 
 _ENTRIES: dict[str, type] = {
-    "proposers": ProposerEntry,
-    "aggregator": ModelEntry,
+    "proposers": FileProposerEntry,
+    "aggregator": FileModelEntry,
     "quorum": Quorum,
     "hedge": Hedge,
     "budget": Budget,
 }
 
 
-def _is_alternative(step: str) -> bool:
-    names = {"str", "int", *(entry.__name__ for entry in _ENTRIES.values())}
-    return step in names or step.startswith("list[")
-
-
-def _fields_at(steps: list[int | str]) -> list[str]:
-    entry = _ENTRIES.get(str(steps[0]), Configuration) if len(steps) > 1 else Configuration
-    return list(inspect.signature(entry).parameters)
-
-
-def _nearest(word: str, words: Any) -> str:
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _layer(*proposers: str | ProposerEntry) -> list[str | ProposerEntry]:
+def _layer(*proposers: str | FileProposerEntry) -> list[str | FileProposerEntry]:
     return list(proposers)
 
 
@@ -297,7 +275,9 @@ PRESETS: dict[str, Configuration] = {
     "self-moa": Configuration(
         name="self-moa",
         description="Self-MoA: six samples of one model. Needs TOGETHER_API_KEY.",
-        proposers=_layer(ProposerEntry(model="together:deepseek-ai/DeepSeek-V4-Pro", samples=6)),
+        proposers=_layer(
+            FileProposerEntry(model="together:deepseek-ai/DeepSeek-V4-Pro", samples=6)
+        ),
         aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
         layers=2,
         temperature=0.7,
@@ -307,8 +287,8 @@ PRESETS: dict[str, Configuration] = {
         name="local",
         description="Small models on this machine, no key: to try the pipeline, not for quality.",
         proposers=_layer(
-            ProposerEntry(model="local:qwen2.5-coder-0.5b", samples=2),
-            ProposerEntry(model="local:smollm2-135m", prompt="You are a helpful assistant."),
+            FileProposerEntry(model="local:qwen2.5-coder-0.5b", samples=2),
+            FileProposerEntry(model="local:smollm2-135m", prompt="You are a helpful assistant."),
         ),
         aggregator="local:qwen2.5-coder-0.5b",
         layers=2,
@@ -319,7 +299,7 @@ PRESETS: dict[str, Configuration] = {
         name="local-tiny",
         description="The smallest local model three times, no key: a 93 MB download.",
         proposers=_layer(
-            ProposerEntry(
+            FileProposerEntry(
                 model="local:smollm2-135m", samples=3, prompt="You are a helpful assistant."
             )
         ),

@@ -178,6 +178,12 @@ class Step:
             once_shown=last,
         )
 
+    @property
+    def streams_proposals(self) -> bool:
+        """Whether a stream of messages has the proposers' tokens."""
+        streams = self.context.stream_proposals
+        return self.plan.stream_proposals if streams is None else streams
+
     # --- how long it may take -------------------------------------------------------------
 
     @property

@@ -47,7 +47,7 @@ def test_graph_is_a_compiled_named_state_graph_with_its_builder():
     graph = create_moa([fake()], fake(), name="advisers")
     assert graph.name == "advisers"
     assert graph.builder.compile().get_graph().nodes.keys() == graph.get_graph().nodes.keys()
-    assert graph.context_schema is MoAContext
+    assert issubclass(graph.context_schema, MoAContext)
     assert set(graph.get_output_jsonschema()["properties"]) == {"messages", "proposals"}
 
 

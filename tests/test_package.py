@@ -56,7 +56,7 @@ def test_public_names_are_the_designs():
 
 def test_modules_import_in_one_direction():
     order = [
-        ["background", "callbacks", "connections", "errors", "limits", "prompts"],
+        ["background", "callbacks", "connections", "errors", "limits", "prompts", "validation"],
         ["budget", "completion", "local", "retries", "state"],
         ["context", "events", "models", "references", "running"],
         ["caching", "streaming"],
