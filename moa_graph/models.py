@@ -114,11 +114,11 @@ class Model:
             try:
                 self._runnable = without_own_retries(_build(self._given, self._params))
             except MoAError as error:
-                raise MoAError(f"{self.role}: {error}") from None
+                raise MoAError(f"{self._where}{error}") from None
             except Exception as error:  # noqa: BLE001 - every provider has its own
                 # The original may quote what it was given, a key among it.
                 raise MoAError(
-                    f"{self.role}: {self._given!r} cannot be used: {explain(error)}"
+                    f"{self._where}{self._given!r} cannot be used: {explain(error)}"
                 ) from None
             return self._runnable
 
@@ -131,6 +131,10 @@ class Model:
     async def aget(self) -> Runnable[Any, Any]:
         """Like `get`; what takes long, such as loading weights, happens in a thread."""
         return self.get() if self._runnable is not None else await asyncio.to_thread(self.get)
+
+    @property
+    def _where(self) -> str:
+        return "" if self.role == self._given else f"{self.role}: "
 
     def _try_to_build(self, spec: str) -> None:
         provider = spec.partition(":")[0]
@@ -199,13 +203,13 @@ def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
     defaults: dict[str, Any] = {"stream_usage": True}
     if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
         defaults["base_url"] = url  # as Together's own client names it
-    model: BaseChatModel = init_chat_model(name, model_provider=provider, **{**defaults, **params})
-    if getattr(model, "together_api_key", None) is None:
-        # Without its own key the client would send OPENAI_API_KEY to Together.
+    if not (os.environ.get("TOGETHER_API_KEY") or {"api_key", "together_api_key"} & params.keys()):
+        # Without its own key the client would look for OpenAI's, and send that to Together.
         raise MoAError(
             f"{spec!r} needs an API key: set TOGETHER_API_KEY (from "
             "https://api.together.ai/settings/api-keys)."
         )
+    model: BaseChatModel = init_chat_model(name, model_provider=provider, **{**defaults, **params})
     return model
 
 

@@ -30,8 +30,9 @@ def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, ty
             near = nearest(str(steps[-1]), fields)
             unknown.append(f"unknown field {place!r}.{near} Fields are: {', '.join(fields)}")
         elif place not in problems or detail["type"] == "value_error":
-            problems[place] = f"{place}: {detail['msg']}"  # a sentence of ours says most
-    return "; ".join(dict.fromkeys(unknown) or problems.values()) + "."
+            said = detail["msg"].removeprefix("Value error, ")
+            problems[place] = f"{place}: {said}"  # a sentence of ours says most
+    return "; ".join(dict.fromkeys(unknown) or problems.values()).rstrip(".") + "."
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
