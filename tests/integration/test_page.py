@@ -1,0 +1,255 @@
+"""The live page at /moa, in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+
+import pytest
+from langgraph_sdk import get_client
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.fake_server import eventually
+
+pytestmark = pytest.mark.services
+
+QUESTION = "What are 3 fun things to do in SF?"
+ANSWER = """# Three things
+
+1. **Golden Gate**: [a map](https://example.org)
+2. Museums
+
+```python
+print("hi")
+```
+
+<script>window.ran = "script"</script>
+<img src=x onerror="window.ran = 'onerror'">
+![a picture](https://example.org/tracks.png)
+[a trap](javascript:window.ran='link')
+"""
+TRAP = "<script>window.ran = 'card'</script><img src=x onerror=\"window.ran = 'card'\">"
+
+
+@pytest.fixture(scope="module")
+async def browser():
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def open_page(browser, langgraph_server):
+    """`open_page(assistant)`: the page with that assistant; nothing may go wrong in its console."""
+    contexts, problems = [], []
+
+    async def start(assistant: str, **options) -> Page:
+        context = await browser.new_context(**options)
+        contexts.append(context)
+        page = await context.new_page()
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: outside(r.url))
+        await page.goto(f"{langgraph_server.url}/moa?assistant={assistant}")
+        await expect(page.locator("#assistant")).to_have_value(assistant)
+        return page
+
+    def outside(url: str) -> None:
+        if not url.startswith(langgraph_server.url):
+            problems.append(f"loads {url}")
+
+    yield start
+    for context in contexts:
+        await context.close()
+    assert problems == []
+
+
+@pytest.fixture
+async def assistant(langgraph_server, server):
+    async def create(*proposers: str, aggregator: str = "openai:agg", **context) -> str:
+        async with get_client(url=langgraph_server.url) as client:
+            made = {"proposers": proposers, "aggregator": aggregator, **context}
+            created = await client.assistants.create(
+                "mixture", context=made, name=f"Test {uuid.uuid4().hex[:6]}"
+            )
+        return created["assistant_id"]
+
+    return create
+
+
+async def ask(page: Page, question: str = QUESTION) -> None:
+    await page.fill("#question", question)
+    await page.press("#question", "Enter")
+
+
+def card(page: Page, proposer: str, layer: int = 1):
+    return page.locator(f'.turn:last-child [data-node="layer_{layer}_{proposer}"]')
+
+
+async def test_four_proposers_stream_one_fails_and_the_answer_is_read(
+    open_page, assistant, server, tmp_path
+):
+    server.answers |= {"agg": ANSWER, "a": "word " * 60, "d": TRAP}
+    which = await assistant(
+        "openai:a?tps=30", "openai:b?tps=4", "openai:c?status=401", "openai:d?tps=2",
+        aggregator="openai:agg?tps=40",
+    )  # fmt: skip
+    page = await open_page(which)
+    await ask(page)
+    for name in ("a?tps=30", "b?tps=4", "d?tps=2"):
+        await expect(card(page, name)).to_have_attribute("data-state", "writing")
+        await expect(card(page, name).locator(".text")).not_to_be_empty()
+    written = await card(page, "a?tps=30").locator(".text").inner_text()
+    await expect(card(page, "a?tps=30").locator(".text")).not_to_have_text(written)
+    failed = card(page, "c?status=401")
+    await expect(failed).to_have_attribute("data-state", "failed")
+    await expect(failed).to_contain_text("refused the API key")
+    await page.screenshot(path=tmp_path / "streaming.png")
+
+    await expect(page.locator("#send")).to_be_visible(timeout=20_000)
+    await expect(card(page, "a?tps=30")).to_have_attribute("data-state", "ok")
+    await expect(card(page, "a?tps=30").locator(".facts")).to_have_text(
+        re.compile(r"answered · \d+\.\d s · \d+ tokens")
+    )
+    answer = page.locator(".turn .answer .markdown")
+    await expect(answer.locator("h1")).to_have_text("Three things")
+    await expect(answer.locator("ol li")).to_have_count(2)
+    await expect(answer.locator("strong")).to_have_text("Golden Gate")
+    await expect(answer.locator("pre code")).to_have_text('print("hi")\n')
+    await expect(answer.locator("a").first).to_have_attribute("rel", re.compile("noopener"))
+    # What models write is shown, and does nothing.
+    await expect(answer).to_contain_text('<script>window.ran = "script"</script>')
+    await expect(answer.locator("script, img, [onerror], a[href^=javascript]")).to_have_count(0)
+    await expect(card(page, "d?tps=2")).to_contain_text("<script>")
+    assert await page.evaluate("window.ran") is None
+
+    await card(page, "d?tps=2").click()
+    await expect(page.locator("dialog")).to_be_visible()
+    await expect(page.locator("#full-text")).to_have_text(TRAP)
+    assert await page.evaluate("window.ran") is None
+    await page.keyboard.press("Escape")
+    await expect(page.locator("dialog")).to_be_hidden()
+
+
+async def test_a_thread_has_turns_and_a_reload_restores_it(open_page, assistant):
+    page = await open_page(await assistant("openai:a", "openai:b?status=400", layers=3))
+    await ask(page)
+    await expect(page.locator(".answer")).to_contain_text(f"agg: {QUESTION}")
+    await expect(page.locator("#send")).to_be_visible()
+    await ask(page, "And at night?")
+    await expect(page.locator(".answer").nth(1)).to_contain_text("agg: And at night?")
+    await expect(page.locator("#send")).to_be_visible()
+
+    async def shown() -> list[str]:
+        return [
+            re.sub(r" · \d+ tokens", "", text)
+            for text in await page.locator(".question, .card, .answer").all_inner_texts()
+        ]
+
+    before = await shown()
+    assert len(before) == 2 * (1 + 4 + 1)
+    await page.reload()
+    await expect(page.locator(".answer")).to_have_count(2)
+    await expect(page.locator(".answer").nth(1)).to_contain_text("agg: And at night?")
+    assert await shown() == before
+    await page.click("#new")
+    await expect(page.locator(".turn")).to_have_count(0)
+
+
+async def test_a_reload_in_mid_run_follows_it_to_its_end(open_page, assistant):
+    page = await open_page(await assistant("openai:a?tps=3", "openai:b?tps=3"))
+    await ask(page)
+    await expect(card(page, "a?tps=3").locator(".text")).not_to_be_empty()
+    await page.reload()
+    await expect(page.locator(".question")).to_have_text(QUESTION)
+    await expect(page.locator(".answer")).to_contain_text(f"agg: {QUESTION}", timeout=15_000)
+    await expect(card(page, "b?tps=3")).to_contain_text(f"b: {QUESTION}")
+    await expect(page.locator("#send")).to_be_visible()
+
+
+async def test_stop_closes_the_requests(open_page, assistant, server):
+    page = await open_page(await assistant("openai:a?tps=2", "openai:b?hang"))
+    await ask(page)
+    await expect(card(page, "a?tps=2").locator(".text")).not_to_be_empty()
+    await page.click("#stop")
+    await expect(page.locator("#send")).to_be_visible()
+    await expect(card(page, "b?hang")).to_have_attribute("data-state", "stopped")
+    await eventually(lambda: all(call.disconnected for call in server.calls))
+    assert server.of("agg") == []
+    await ask(page, "Still there?")
+    await expect(page.locator(".turn")).to_have_count(2)
+
+
+async def test_a_failed_run_says_why(open_page, assistant):
+    page = await open_page(await assistant("openai:a?status=400"))
+    await ask(page)
+    await expect(page.get_by_role("alert")).to_contain_text("gave 0 usable proposals of 1")
+    await expect(page.locator("#send")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+async def test_it_fits_and_can_be_read(open_page, assistant, width, scheme, tmp_path):
+    page = await open_page(
+        await assistant("openai:a", "openai:b?status=400", "openai:" + "long-" * 30, layers=3),
+        viewport={"width": width, "height": 812},
+        color_scheme=scheme,
+    )
+    await ask(page, "unbroken" * 40)
+    await expect(page.locator("#send")).to_be_visible()
+    await expect(page.locator(".answer")).to_be_visible()
+    sizes = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert sizes[0] <= sizes[1]
+    await page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
+    for element in (".card .facts", ".card .text", ".question", ".answer h3", "#send"):
+        assert await page.locator(element).first.evaluate(CONTRAST) >= 4.5, element
+
+
+async def test_the_keyboard_and_a_screen_reader_reach_everything(open_page, assistant):
+    page = await open_page(await assistant("openai:a", "openai:b?status=400"))
+    await expect(page.locator("#question")).to_be_focused()
+    await ask(page)
+    await expect(page.locator("#send")).to_be_visible()
+    await expect(page.get_by_role("status")).to_have_text("Done.")
+    for role, name in (
+        ("combobox", "Assistant"),
+        ("textbox", "Your question"),
+        ("button", "New thread"),
+        ("region", "Layer 1"),
+        ("region", "Answer"),
+        ("main", "Conversation"),
+    ):
+        await expect(page.get_by_role(role, name=name)).to_be_visible()
+    failed = page.get_by_role("button", name=re.compile("b.status=400 failed"))
+    await failed.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog", name="b?status=400, layer 1")).to_be_visible()
+    await expect(page.locator("#full-text")).to_contain_text("the server said 400")
+    await page.keyboard.press("Escape")
+    await expect(failed).to_be_focused()
+
+
+CONTRAST = """element => {
+  // WCAG 2.2, 1.4.3: the contrast of a text with what is behind it.
+  const parse = (color) => {
+    const context = new OffscreenCanvas(1, 1).getContext("2d");
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map((v) => v / 255).map(
+      (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  let behind = element;
+  while (parse(getComputedStyle(behind).backgroundColor)[3] < 255) behind = behind.parentElement;
+  const [a, b] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
+    .map((color) => luminance(parse(color)));
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}"""
