@@ -80,7 +80,8 @@ class TracedRun:
     def drawn(self, depth: int = 0) -> str:
         """The tree as text, a line for each run."""
         end = "" if self.ended else " (not ended)"
-        error = f"  ! {self.error.splitlines()[0]}" if self.error else ""
+        said, *_ = (self.error or "").partition("Traceback (most recent call last):")
+        error = f"  ! {said.splitlines()[0]}" if said else ""
         lines = [f"{'  ' * depth}{self.name} [{self.kind}]{end}{error}"]
         return "\n".join([*lines, *(child.drawn(depth + 1) for child in self.children)])
 

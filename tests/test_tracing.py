@@ -88,10 +88,10 @@ moa [chain]
 
 
 def drawn(tree: TracedRun) -> str:
-    """The tree without tracebacks, the proposers of a layer by their names."""
+    """The tree, the proposers of a layer by their names."""
     for run in tree.walk():
         run.children.sort(key=lambda r: (r.metadata.get("langgraph_step") or 0, r.name))
-    return tree.drawn().replace("Traceback (most recent call last):", "")
+    return tree.drawn()
 
 
 @pytest.mark.parametrize(
