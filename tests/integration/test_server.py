@@ -12,6 +12,7 @@ from langgraph_sdk import get_client
 
 from tests.fake_server import eventually
 from tests.integration.langgraph_server import langgraph_dev
+from tests.test_readme import SERVER, blocks
 
 QUESTION = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -207,6 +208,16 @@ async def test_a_remote_graph_is_a_node_of_a_local_one(client, langgraph_server,
     state = await parent.compile().ainvoke({"messages": "hi"})
     assert state["messages"][-1].content == "agg: hi"
     assert {call.label for call in server.calls} == {"a", "b", "agg"}
+
+
+def test_the_readmes_client_works(langgraph_server, server, capsys):
+    (block,) = [block for block in blocks("python") if SERVER in block]
+    models = block.replace("together:", "openai:")
+    exec(compile(models.replace(SERVER, langgraph_server.url), "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "layer_2_critic openai/gpt-oss-120b: " in printed
+    assert "aggregator deepseek-ai/DeepSeek-V4-Pro: " in printed
+    assert {call.body.get("temperature") for call in server.calls} == {1, 0.7}
 
 
 async def test_graphs_are_built_once_for_each_configuration():
