@@ -56,7 +56,7 @@ async def kill_and_resume(
         mine = [c for c in server.calls if c.messages[-1]["content"] == question]
         return Counter(c.label for c in mine)
 
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)  # what was sent before may still be on its way
     before = calls()
     with saver(store) as opened:
         graph = build(server.url, opened)
