@@ -10,6 +10,34 @@ from pydantic import BaseModel, ConfigDict, Field
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 
 
+class AggregatorOptions(BaseModel):
+    """What the aggregator's call is given besides its messages, as chat models take it.
+
+    Nothing here says where a model is served or with which key, so a client may set it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tools: list[dict[str, Any]] | None = None
+    """Tools that it may call, as JSON (OpenAI's form, which LangChain turns into every other)."""
+    tool_choice: str | None = None
+    """`"auto"`, `"none"`, `"any"`, or the name of the tool that it must call."""
+    parallel_tool_calls: bool | None = None
+    """Whether it may call several tools at once."""
+    response_format: dict[str, Any] | None = None
+    """The form of its answer, such as a JSON schema (OpenAI's `response_format`)."""
+    stop: list[str] | None = None
+    """Where it stops."""
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are set."""
+        return self.model_dump(exclude_none=True)
+
+
 class MoAContext(BaseModel):
     """The settings of one run: `moa.invoke(..., context=MoAContext(layers=2))`.
 
@@ -51,6 +79,15 @@ class MoAContext(BaseModel):
         ge=1,
         title="Aggregator max tokens",
         description="The longest final answer, in tokens.",
+        json_schema_extra={"langgraph_nodes": ["aggregator"]},
+    )
+    aggregator_options: AggregatorOptions | None = Field(
+        default=None,
+        title="Aggregator options",
+        description=(
+            "What else the aggregator's call is given: `tools`, `tool_choice`, "
+            "`response_format`, `stop` …"
+        ),
         json_schema_extra={"langgraph_nodes": ["aggregator"]},
     )
     aggregation_prompt: str | None = Field(

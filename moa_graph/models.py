@@ -38,6 +38,7 @@ from moa_graph.local import check_local_name, local_chat_model
 
 _UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called
 _SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words
+_ASKED_FOR_USAGE = ("together", "openai")
 _MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 
 
@@ -196,11 +197,13 @@ def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
     provider = provider.strip().lower()
     if provider == "local":
         return local_chat_model(name, **params)
+    # These count the tokens of a streamed answer only when asked to.
+    defaults: dict[str, Any] = {"stream_usage": True} if provider in _ASKED_FOR_USAGE else {}
     if provider != "together":
-        other: BaseChatModel = init_chat_model(name, model_provider=provider, **params)
+        other: BaseChatModel = init_chat_model(
+            name, model_provider=provider, **{**defaults, **params}
+        )
         return other
-    # Together counts the tokens of a streamed answer only when asked to.
-    defaults: dict[str, Any] = {"stream_usage": True}
     if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
         defaults["base_url"] = url  # as Together's own client names it
     if not (os.environ.get("TOGETHER_API_KEY") or {"api_key", "together_api_key"} & params.keys()):

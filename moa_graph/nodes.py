@@ -353,7 +353,9 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             )
         )
         terms = step.terms(self.model, model, last=True)
-        model = with_call_options(model, options_in(step.config))
+        given = step.context.aggregator_options
+        options = {**(given.given() if given else {}), **options_in(step.config)}
+        model = with_call_options(model, options)
         return question, step.call(model, question, step.config, terms)
 
     def _end(self, step: Step, question: Question, call: Call, output: Any) -> dict[str, Any]:

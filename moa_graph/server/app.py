@@ -1,4 +1,4 @@
-"""The live page: a Mixture-of-Agents while it answers, beside LangGraph Server's own API."""
+"""What the server has beside its own API: a live page, and an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.routing import Mount, Route
+from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
+
+from moa_graph.server.openai_api import routes
+from moa_graph.server.users import user_of
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST = 1_000_000  # bytes of Markdown
@@ -45,20 +47,6 @@ _markdown.disable("image")
 _markdown.add_render_rule("link_open", _outside)
 
 
-async def page(request: Request) -> Response:  # noqa: ARG001 - Starlette's signature
-    """The page itself; its files are beside it."""
-    return FileResponse(_PAGE / "index.html", headers=_POLICY)
-
-
-async def markdown(request: Request) -> Response:
-    """Markdown in the body, as HTML without scripts, pictures or the HTML of the text itself."""
-    text = await request.body()
-    if len(text) > _LONGEST:
-        return Response("The text is too long.", status_code=413)
-    html = await asyncio.to_thread(_markdown.render, text.decode(errors="replace"))
-    return HTMLResponse(html, headers=_POLICY)
-
-
 class _Files(StaticFiles):
     """Files with the page's policy."""
 
@@ -68,11 +56,32 @@ class _Files(StaticFiles):
         return response
 
 
-app = Starlette(
-    routes=[
-        Route("/moa", page),
-        Route("/moa/markdown", markdown, methods=["POST"]),
-        Mount("/moa", _Files(directory=_PAGE)),
-    ]
+app = FastAPI(
+    title="Mixture-of-Agents",
+    description="Mixtures as if each were one model, beside the server's own API.",
 )
 """What `langgraph.json` adds to the server."""
+
+
+@app.get("/moa", include_in_schema=False)
+async def page() -> Response:
+    """The page itself; its files are beside it."""
+    return FileResponse(_PAGE / "index.html", headers=_POLICY)
+
+
+@app.post("/moa/markdown", include_in_schema=False)
+async def markdown(request: Request) -> Response:
+    """Markdown in the body, as HTML without scripts, pictures or the HTML of the text itself."""
+    try:
+        await run_in_threadpool(user_of, request.headers)
+    except PermissionError as error:
+        return Response(str(error), status_code=401)
+    text = await request.body()
+    if len(text) > _LONGEST:
+        return Response("The text is too long.", status_code=413)
+    html = await asyncio.to_thread(_markdown.render, text.decode(errors="replace"))
+    return HTMLResponse(html, headers=_POLICY)
+
+
+app.mount("/moa", _Files(directory=_PAGE))
+app.include_router(routes.router)

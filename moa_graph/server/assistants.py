@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from moa_graph.budget import Budget
 from moa_graph.context import MoAContext
 from moa_graph.graph import MoAGraph
 from moa_graph.local import LOCAL_MODELS
 from moa_graph.presets import PRESETS, Configuration, ModelEntry, ProposerEntry
+from moa_graph.server.bounds import check_bounds
+from moa_graph.server.settings import SETTINGS
 from moa_graph.validation import what_is_wrong
 
 _KEPT = 256  # graphs, those used last
 _TEMPERATURE = 0.7  # the reference code's
+_MAX_TOKENS = 8192  # as in the preset `together`
 _DEFAULT = PRESETS["together" if os.environ.get("TOGETHER_API_KEY") else "local"]
 
 
@@ -44,12 +49,24 @@ def _plain(entry: Any) -> Any:
     return entry if isinstance(entry, str) else entry.model_dump(exclude_defaults=True)
 
 
-class AssistantContext(MoAContext):
+class RunContext(MoAContext):
+    """The settings of a run, within the bounds of this server."""
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        for name in ("proposer_max_tokens", "aggregator_max_tokens", "token_budget"):
+            if (getattr(self, name) or 0) > SETTINGS.max_tokens:
+                raise ValueError(
+                    f"{name} may be at most {SETTINGS.max_tokens} on this server (MOA_MAX_TOKENS)"
+                )
+        return self
+
+
+class AssistantContext(RunContext):
     """What an assistant is: its models and layers, beside the settings of a run."""
 
     proposers: list[_Proposer] | list[list[_Proposer]] = Field(
         default=[_plain(entry) for entry in _DEFAULT.proposers],
-        validate_default=True,
         min_length=1,
         title="Proposers",
         description=(
@@ -70,7 +87,7 @@ class AssistantContext(MoAContext):
     layers: int | None = Field(
         default=None,
         ge=2,
-        le=10,
+        le=SETTINGS.max_layers,
         title="Layers",
         description=(
             "How many layers, the aggregator's included: 2 is one layer of proposers and the "
@@ -85,6 +102,11 @@ class AssistantContext(MoAContext):
     )
 
 
+_SHAPE = {"proposers", "aggregator", "layers", "min_proposals"}
+_ENTRIES: dict[str, type] = {"proposers": ProposerEntry, "aggregator": ModelEntry}
+_OPTIONS: dict[str, Any] = {"budget": Budget(tokens=SETTINGS.max_tokens)}
+
+
 async def mixture(config: RunnableConfig) -> MoAGraph:
     """The graph of an assistant, drawn and run as its context says.
 
@@ -92,26 +114,60 @@ async def mixture(config: RunnableConfig) -> MoAGraph:
         config: Has the assistant's context, with the run's over it, as `configurable`.
 
     Raises:
-        ValueError: If that is no Mixture-of-Agents; says which field, and why.
+        ValueError: If that is no Mixture-of-Agents, or exceeds a bound of this server; says
+            which field, and why.
     """
     given = config.get("configurable", {})
-    fields = AssistantContext.model_fields
-    try:
-        context = AssistantContext(**{name: given[name] for name in fields if name in given})
-    except ValidationError as error:
-        raise ValueError(
-            "The assistant's context: " + what_is_wrong(error, AssistantContext, _ENTRIES)
-        ) from None
-    shape = context.model_dump(include=_SHAPE, exclude_defaults=False)
+    known = {name: given[name] for name in AssistantContext.model_fields if name in given}
+    shape = _shape_of(_context_of(known))
     # Clients of providers read certificates from files, which blocks.
     return await asyncio.to_thread(_built, json.dumps(shape, sort_keys=True))
 
 
-_SHAPE = {"proposers", "aggregator", "layers", "min_proposals"}
-_ENTRIES: dict[str, type] = {"proposers": ProposerEntry, "aggregator": ModelEntry}
-
-
 @lru_cache(maxsize=_KEPT)
 def _built(shape: str) -> MoAGraph:
-    configuration = Configuration(name="mixture", temperature=_TEMPERATURE, **json.loads(shape))
-    return configuration.create(context_schema=AssistantContext)
+    configuration = _configuration(json.loads(shape))
+    check_bounds(configuration)
+    return configuration.create(context_schema=AssistantContext, **_OPTIONS)
+
+
+@lru_cache
+def preset(name: str) -> MoAGraph:
+    """The graph of a preset.
+
+    Raises:
+        ValueError: If it exceeds a bound of this server.
+    """
+    check_bounds(PRESETS[name])
+    return PRESETS[name].create(context_schema=RunContext, **_OPTIONS)
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    """Refuse what a run or an assistant may not be given, before it is started or stored.
+
+    Args:
+        given: A context, or a part of one.
+
+    Raises:
+        ValueError: If a field is unknown or wrong, or exceeds a bound; says which, and why.
+    """
+    context = _context_of(given)
+    if {"proposers", "aggregator"} & given.keys():
+        check_bounds(_configuration(_shape_of(context)))
+
+
+def _context_of(given: Mapping[str, Any]) -> AssistantContext:
+    try:
+        return AssistantContext(**given)
+    except ValidationError as error:
+        raise ValueError(
+            "The assistant's context: " + what_is_wrong(error, AssistantContext, _ENTRIES)
+        ) from None
+
+
+def _shape_of(context: AssistantContext) -> dict[str, Any]:
+    return context.model_dump(include=_SHAPE)
+
+
+def _configuration(shape: Mapping[str, Any]) -> Configuration:
+    return Configuration(name="mixture", temperature=_TEMPERATURE, max_tokens=_MAX_TOKENS, **shape)

@@ -9,7 +9,9 @@ import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client
+from langgraph_sdk.errors import UnprocessableEntityError
 
+from moa_graph.presets import PRESETS
 from tests.fake_server import eventually
 from tests.integration.langgraph_server import langgraph_dev
 from tests.test_readme import SERVER, blocks
@@ -45,7 +47,7 @@ async def test_it_starts_without_a_key_and_says_what_is_missing(tmp_path, server
         assert started.seconds < 30
         client = get_client(url=started.url)
         graphs = {a["graph_id"] for a in await client.assistants.search()}
-        assert graphs == {"mixture", "together", "self-moa", "moa", "moa-lite", "local"}
+        assert graphs == {"mixture", *PRESETS}
         for graph in graphs:
             assert "aggregator" in await nodes(client, graph)
         failed = await client.runs.wait(None, "together", input=QUESTION, raise_error=False)
@@ -106,11 +108,12 @@ async def test_a_wrong_assistant_is_told_and_calls_no_model(client, server):
         "unknown provider": ["nonsense:a"],
     }
     for says, proposers in wrong.items():
-        which = await assistant(client, proposers)
+        with pytest.raises(UnprocessableEntityError, match=says):
+            await assistant(client, proposers)
         with pytest.raises(Exception, match=says):
-            await nodes(client, which)
-        failed = await client.runs.wait(None, which, input=QUESTION, raise_error=False)
-        assert says in failed["__error__"]["message"]
+            await client.runs.wait(
+                None, "mixture", input=QUESTION, context={"proposers": proposers}
+            )
     assert server.calls == []
 
 

@@ -1,0 +1,168 @@
+"""Who may use the server, and what belongs to whom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from langgraph_sdk import Auth
+from limits import RateLimitItemPerMinute
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.storage import storage_from_string
+from starlette.concurrency import run_in_threadpool
+
+from moa_graph.server.assistants import check_given, mixture
+from moa_graph.server.settings import LOCAL_USER, SETTINGS
+from moa_graph.server.users import user_of
+
+auth = Auth()
+"""What `langgraph.json` names. LangGraph Server and Aegra ask it about every request."""
+
+_RATE = RateLimitItemPerMinute(SETTINGS.runs_per_minute)
+_rates = MovingWindowRateLimiter(storage_from_string(SETTINGS.rate_storage))
+_SYSTEM = {"created_by": "system"}  # the servers' own assistants, one for each graph
+
+
+@auth.authenticate
+async def authenticate(headers: dict[Any, Any]) -> Auth.types.MinimalUserDict:
+    """Who sends a request, for the server.
+
+    Raises:
+        Auth.exceptions.HTTPException: 401, with what to do.
+    """
+    try:
+        # LangGraph Server gives bytes, Aegra texts.
+        texts = {_text(name).lower(): _text(value) for name, value in headers.items()}
+        user = await run_in_threadpool(user_of, texts)  # it may read files of the system
+    except PermissionError as error:
+        raise Auth.exceptions.HTTPException(status_code=401, detail=str(error)) from None
+    return {"identity": user, "display_name": user, "is_authenticated": True}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+# --- what belongs to whom ----------------------------------------------------------------
+
+
+@auth.on
+async def nothing_else(ctx: Auth.types.AuthContext, value: Any) -> bool:  # noqa: ARG001
+    """What is not named below is for nobody."""
+    return False
+
+
+@auth.on.threads
+async def own_threads(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
+    """Threads, and the runs in them, are for who made them."""
+    return _own(ctx, value)
+
+
+@auth.on.threads.create_run
+async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
+    """Runs are within bounds, and not too many."""
+    _check_configuration(value.get("kwargs") or value)
+    await _check_rate(ctx.user.identity)
+    return _own(ctx, value)
+
+
+@auth.on.assistants
+async def own_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
+    """Assistants are within bounds, and the servers' own are for nobody to change or delete."""
+    _check_configuration(value)
+    return _own(ctx, value)
+
+
+@auth.on.assistants.create
+async def create_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
+    """A new mixture is built once, so that what is wrong with it is told now."""
+    given = _check_configuration(value)
+    if value.get("graph_id") == mixture.__name__:
+        with _told():
+            await mixture({"configurable": given})
+    return _own(ctx, value)
+
+
+@auth.on.assistants.read
+async def read_assistants(ctx: Auth.types.AuthContext, value: Any) -> Any:  # noqa: ARG001
+    """Everybody sees the servers' own assistants."""
+    return {"$or": [{"owner": ctx.user.identity}, _SYSTEM]}
+
+
+@auth.on.assistants.search
+async def search_assistants(ctx: Auth.types.AuthContext, value: Any) -> Any:
+    """Everybody finds the servers' own assistants."""
+    return await read_assistants(ctx=ctx, value=value)
+
+
+@auth.on.crons
+async def own_crons(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
+    """Runs of a schedule are within bounds, too."""
+    _check_configuration(value.get("payload") or value)
+    return _own(ctx, value)
+
+
+@auth.on.store
+async def own_store(ctx: Auth.types.AuthContext, value: Any) -> None:
+    """Each user's items are below the user's name."""
+    for place in ("namespace", "prefix", "namespace_prefix"):
+        if place in value:
+            given = value[place]
+            names = given.split(".") if isinstance(given, str) else given or ()
+            value[place] = (ctx.user.identity, *names)
+
+
+def _own(ctx: Auth.types.AuthContext, value: Any) -> dict[str, Any]:
+    """What is made is the user's, and nothing else is there."""
+    owner = {"owner": ctx.user.identity}
+    if value.get("metadata") is None:
+        value["metadata"] = {}
+    metadata = value["metadata"]  # the server's own, to be changed in place
+    if metadata.get("created_by") == "system":
+        del metadata["created_by"]
+    metadata.update(owner)
+    return owner
+
+
+# --- what may be asked for ---------------------------------------------------------------
+
+_SERVERS_OWN = {
+    "assistant_id", "checkpoint_id", "checkpoint_map", "checkpoint_ns", "cron_id", "graph_id",
+    "run_id", "thread_id", "user_id",
+}  # fmt: skip
+_SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
+
+
+def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse a context or configuration that is none of this server's; else return it."""
+    configurable = (value.get("config") or {}).get("configurable") or {}
+    given = {
+        name: setting
+        for name, setting in configurable.items()
+        if name not in _SERVERS_OWN and not name.startswith(_SERVERS_OWN_PREFIXES)
+    }
+    given |= value.get("context") or {}
+    with _told():
+        check_given(given)
+    return given
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise Auth.exceptions.HTTPException(status_code=422, detail=str(error)) from None
+
+
+async def _check_rate(user: str) -> None:
+    if user == LOCAL_USER or await _rates.hit(_RATE, user):
+        return
+    stats = await _rates.get_window_stats(_RATE, user)
+    raise Auth.exceptions.HTTPException(
+        status_code=429,
+        detail=f"This key may start {_RATE.amount} runs a minute (MOA_RUNS_PER_MINUTE).",
+        headers={"Retry-After": str(max(1, round(stats.reset_time - time.time())))},
+    )

@@ -1,0 +1,105 @@
+"""What a client is told when something goes wrong, in OpenAI's form."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+
+class ApiError(Exception):
+    """What a client is told, in OpenAI's form.
+
+    Args:
+        status: The HTTP status.
+        message: What was wrong, and what to do.
+        code: For programs.
+        param: The field of the request.
+        headers: Of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.body = {
+            "error": {
+                "message": message,
+                "type": "invalid_request_error"
+                if status < HTTPStatus.INTERNAL_SERVER_ERROR
+                else "server_error",
+                "param": param,
+                "code": code,
+            }
+        }
+
+    def response(self) -> Response:
+        """As the answer to the request."""
+        return JSONResponse(self.body, self.status, headers=self.headers)
+
+
+_CLIENTS_FAULT = ("ValueError", "ValidationError")
+
+
+def unknown(model: str) -> ApiError:
+    """No assistant has that name."""
+    return ApiError(
+        404,
+        f"There is no model {model!r} here. GET /v1/models lists what there is.",
+        "model_not_found",
+        param="model",
+    )
+
+
+def wrong_request(error: RequestValidationError) -> ApiError:
+    """The request is none; says which field, and why."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The request's body is no JSON.")
+    steps = [str(step) for step in first["loc"] if step != "body"]
+    said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        said = "this field is not known, or cannot be served"
+    place = ".".join(steps)
+    return ApiError(400, f"{place}: {said}." if place else f"{said}.", param=place or None)
+
+
+def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
+    """What the server's own API said to the request."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return ApiError(502, f"The server could not be asked: {error}.", "server_error")
+    body = getattr(error, "body", None)
+    said = body if isinstance(body, dict) else {}
+    message = str(said.get("detail") or said.get("message") or error)
+    if response.status_code == HTTPStatus.NOT_FOUND and model:
+        return unknown(model)
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        wait = {"Retry-After": response.headers.get("Retry-After", "60")}
+        return ApiError(429, message, "rate_limit_exceeded", headers=wait)
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        return ApiError(401, message, "invalid_api_key")
+    if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ApiError(400, message)
+    return ApiError(502, message, "server_error")
+
+
+def failed(said: Any) -> ApiError:
+    """Why the run failed."""
+    said = said if isinstance(said, dict) else {}
+    kind, message = str(said.get("error", "")), str(said.get("message") or "The run failed.")
+    if kind in _CLIENTS_FAULT:
+        return ApiError(400, message)
+    return ApiError(502, message, kind or None)

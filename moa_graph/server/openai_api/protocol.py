@@ -1,0 +1,248 @@
+"""What the OpenAI-compatible endpoint takes: the Chat Completions API as far as it can be served.
+
+Fields that say nothing about the answer are taken and left alone. What cannot be served is refused
+by name, and so is what the protocol does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+_INT64 = 2**63
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _storable(value: Any) -> Any:
+    """What has no place in JSON or a database would fail the run, or stop the server's log."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"it cannot be sent on as JSON: {error}") from None
+    if any("\x00" in text for text in _strings(value)):
+        raise ValueError("it contains a NUL character")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Json = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class _Part(BaseModel):
+    """Clients send back what they were given, with fields that say nothing to a model."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Known(BaseModel):
+    """A misspelled field is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- messages ----------------------------------------------------------------------------
+
+
+class TextPart(_Part):
+    type: Literal["text"]
+    text: Text
+
+
+class RefusalPart(_Part):
+    type: Literal["refusal"]
+    refusal: Text
+
+
+class ImageURL(_Part):
+    url: Text
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(_Part):
+    type: Literal["image_url"]
+    image_url: ImageURL
+
+
+class AudioPart(_Part):
+    type: Literal["input_audio"]
+    input_audio: Json
+
+
+class FilePart(_Part):
+    type: Literal["file"]
+    file: Json
+
+
+UserPart = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]
+AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
+class CalledFunction(_Part):
+    name: Name
+    arguments: Text
+
+
+class ToolCall(_Part):
+    id: Text
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class SystemMessage(_Part):
+    role: Literal["system", "developer"]
+    content: Text | list[TextPart]
+    name: Text | None = None
+
+
+class UserMessage(_Part):
+    role: Literal["user"]
+    content: Text | list[UserPart]
+    name: Text | None = None
+
+
+class AssistantMessage(_Part):
+    role: Literal["assistant"]
+    content: Text | list[AssistantPart] | None = None
+    name: Text | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(_Part):
+    role: Literal["tool"]
+    content: Text | list[TextPart]
+    tool_call_id: Text
+
+
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
+
+
+# --- tools and the form of the answer ------------------------------------------------------
+
+
+class Function(_Known):
+    name: Name
+    description: Text | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class Tool(_Known):
+    type: Literal["function"]
+    function: Function
+
+
+class ChosenFunction(_Known):
+    name: Name
+
+
+class ToolChoice(_Known):
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class JsonSchema(_Known):
+    name: Name
+    description: Text | None = None
+    schema_: Json | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(_Known):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Known):
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(_Known):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+]
+
+
+class StreamOptions(_Known):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+# --- the request -----------------------------------------------------------------------------
+
+
+class ChatCompletionRequest(_Known):
+    """A question to a Mixture-of-Agents, as if it were one model.
+
+    `model` is a preset or an assistant: its name, or its id. Sampling, tools, the form of the
+    answer and `stop` are the aggregator's; the proposers advise it.
+    """
+
+    model: Text = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    stop: Text | list[Text] | None = Field(default=None, max_length=16)
+
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+
+    n: Literal[1] | None = None
+    """One answer: a mixture is asked once."""
+    logprobs: Literal[False] | None = None
+    """The synthesis has no probabilities of its own."""
+    modalities: list[Literal["text"]] | None = None
+
+    user: Text | None = None
+    """Kept with the run, like `metadata`."""
+    metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
+
+    store: bool | None = None
+    service_tier: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    prompt_cache_retention: Text | None = None
+    """These five are for OpenAI's own servers; they change nothing here."""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        names = [tool.function.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("tools: every function needs a name of its own")
+        if isinstance(self.tool_choice, ToolChoice):
+            if self.tool_choice.function.name not in names:
+                raise ValueError("tool_choice: names a function that is not in tools")
+        elif self.tool_choice in ("auto", "required") and not names:
+            raise ValueError("tool_choice: is only for requests with tools")
+        if self.stream_options and not self.stream:
+            raise ValueError("stream_options: is only for requests with stream")
+        return self

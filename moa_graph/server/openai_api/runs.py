@@ -1,0 +1,192 @@
+"""This server's own API, as a request to the OpenAI-compatible endpoint uses it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+from fastapi import Request
+from langchain_core.messages import convert_to_messages
+from langgraph_sdk.client import LangGraphClient
+
+from moa_graph.presets import PRESETS
+from moa_graph.server.openai_api.errors import ApiError, refused, unknown
+from moa_graph.server.openai_api.protocol import ChatCompletionRequest, TextFormat, ToolChoice
+from moa_graph.server.settings import SETTINGS
+
+_PAGE = 100  # assistants asked for at once
+_CREDENTIALS = ("authorization", "x-api-key")
+
+T = TypeVar("T")
+
+
+class Server:
+    """This server's own API, with the credentials of a client's request."""
+
+    def __init__(self, request: Request) -> None:
+        host, port = request.scope["server"]
+        host = f"[{host}]" if ":" in host else host
+        self._client = _client(f"http://{host}:{port}{request.scope.get('root_path', '')}")
+        self._headers = {
+            name: request.headers[name] for name in _CREDENTIALS if name in request.headers
+        }
+
+    async def models(self) -> list[tuple[str, dict[str, Any]]]:
+        """What each assistant is called here, and the assistant."""
+        found: list[Any] = []
+        while len(found) % _PAGE == 0:
+            page = await self._told(
+                self._client.assistants.search(
+                    limit=_PAGE, offset=len(found), headers=self._headers
+                )
+            )
+            if not page:
+                break
+            found += page
+        return _names(found)
+
+    async def start(self, asked: ChatCompletionRequest) -> AsyncGenerator[Any, None]:
+        """The events of a run that answers the request; it starts with the first of them."""
+        given = input_of(asked)
+        assistant = await self._assistant(asked.model)
+        return self._events(assistant, given, asked)
+
+    async def _events(
+        self, assistant: str, given: dict[str, Any], asked: ChatCompletionRequest
+    ) -> AsyncGenerator[Any, None]:
+        events = self._client.runs.stream(
+            None,
+            assistant,
+            input=given,
+            context=context_of(asked),
+            metadata={**(asked.metadata or {}), **({"user": asked.user} if asked.user else {})},
+            stream_mode=["messages-tuple", "updates"],
+            on_disconnect="cancel",
+            headers=self._headers,
+        )
+        try:
+            async for event in events:
+                yield event
+        except httpx.HTTPError as error:
+            raise refused(error, asked.model) from error
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    async def _assistant(self, model: str) -> str:
+        if model in PRESETS:
+            return model  # each is a graph, and so an assistant, of that name
+        try:
+            return str(UUID(model))
+        except ValueError:
+            pass
+        found = await self._told(
+            self._client.assistants.search(name=model, limit=_PAGE, headers=self._headers)
+        )
+        for assistant in found:
+            if assistant["name"] == model:
+                return str(assistant["assistant_id"])
+        raise unknown(model)
+
+    async def _told(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except httpx.HTTPError as error:
+            raise refused(error) from error
+
+
+@lru_cache(maxsize=4)
+def _client(address: str) -> LangGraphClient:
+    transport = httpx.AsyncHTTPTransport(
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        verify=False,
+    )
+    timeout = httpx.Timeout(30, read=None)  # seconds; a run takes as long as it takes
+    return LangGraphClient(
+        httpx.AsyncClient(base_url=address, transport=transport, timeout=timeout)
+    )
+
+
+def _names(assistants: list[Any]) -> list[tuple[str, Any]]:
+    """Assistants under their names; under their ids where another one has that name already."""
+    named: dict[str, Any] = {}
+    for assistant in sorted(assistants, key=lambda a: not _is_system(a)):
+        name = assistant["graph_id"] if _is_system(assistant) else assistant["name"]
+        preset = PRESETS.get(name) if _is_system(assistant) else None
+        if preset and not all(map(SETTINGS.allows, preset.models())):
+            continue
+        named[assistant["assistant_id"] if not name or name in named else name] = assistant
+    return list(named.items())
+
+
+def _is_system(assistant: Any) -> bool:
+    return (assistant.get("metadata") or {}).get("created_by") == "system"
+
+
+def described(name: str, assistant: Any) -> dict[str, Any]:
+    """An assistant as OpenAI's API tells of a model."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": _seconds(assistant.get("created_at")),
+        "owned_by": "system" if _is_system(assistant) else "user",
+    }
+
+
+def _seconds(moment: Any) -> int:
+    try:
+        return int(datetime.fromisoformat(str(moment)).timestamp())
+    except ValueError:
+        return 0
+
+
+def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
+    """What the graph is asked.
+
+    Raises:
+        ApiError: If the messages are no conversation.
+    """
+    messages = [message.model_dump(exclude_none=True) for message in asked.messages]
+    try:
+        convert_to_messages(messages)
+    except Exception as error:
+        raise ApiError(400, f"messages: {error}", param="messages") from error
+    return {"messages": messages}
+
+
+def context_of(asked: ChatCompletionRequest) -> dict[str, Any]:
+    """The run's settings: all that the request says is the aggregator's."""
+    choice: str | None = None
+    if isinstance(asked.tool_choice, ToolChoice):
+        choice = asked.tool_choice.function.name
+    elif asked.tool_choice is not None:
+        choice = {"required": "any"}.get(asked.tool_choice, asked.tool_choice)  # LangChain's word
+    form = asked.response_format
+    if form is None or isinstance(form, TextFormat):
+        response_format = None
+    else:
+        response_format = form.model_dump(exclude_none=True, by_alias=True)
+    options = {
+        "tools": [tool.model_dump(exclude_none=True) for tool in asked.tools or ()] or None,
+        "tool_choice": choice if asked.tools else None,
+        "parallel_tool_calls": asked.parallel_tool_calls if asked.tools else None,
+        "response_format": response_format,
+        "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop or None,
+        "top_p": asked.top_p,
+        "frequency_penalty": asked.frequency_penalty,
+        "presence_penalty": asked.presence_penalty,
+        "seed": asked.seed,
+    }
+    context = {
+        "aggregator_temperature": asked.temperature,
+        "aggregator_max_tokens": asked.max_completion_tokens or asked.max_tokens,
+        "aggregator_options": _given(options) or None,
+    }
+    return _given(context)
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,80 @@
+"""Who sends a request."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import psutil
+
+from moa_graph.server.settings import LOCAL_USER, SETTINGS
+
+_KEYS = SETTINGS.keys
+_STUDIO = ".langchain.com"
+
+
+def user_of(headers: Mapping[str, str]) -> str:
+    """Who sends a request.
+
+    Args:
+        headers: The request's, in lower case. A key is in `authorization` (`Bearer KEY`) or in
+            `x-api-key`.
+
+    Raises:
+        PermissionError: If it may not be sent; says why, and what to do.
+    """
+    if not _KEYS:
+        _check_local(headers)
+        return LOCAL_USER
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    given = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    if not given:
+        raise PermissionError("Give an API key of this server: Authorization: Bearer KEY.")
+    if (owner := _KEYS.owner_of(given)) is None:
+        raise PermissionError("This is no API key of this server.")
+    return owner
+
+
+def _check_local(headers: Mapping[str, str]) -> None:
+    """Without keys, only people and programs of this machine may ask."""
+    if beyond := _listens_beyond_this_machine():
+        raise PermissionError(
+            f"This server listens on {beyond} and has no API keys: set MOA_API_KEYS, or let it "
+            "listen on 127.0.0.1."
+        )
+    # A web site that is open in a browser here can send requests here, but not hide its name.
+    host, origin = headers.get("host", ""), headers.get("origin")
+    for place in (f"//{host}", *([origin] if origin else [])):
+        name = _host_of(place)
+        if not _is_local(name) and not (place == origin and f".{name}".endswith(_STUDIO)):
+            raise PermissionError(
+                f"This server has no API keys, so it answers this machine alone, not {name!r}: "
+                "set MOA_API_KEYS."
+            )
+
+
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _listens_beyond_this_machine() -> str | None:
+    """An address of this process that other machines can reach."""
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and not _is_local(connection.laddr.ip):
+            return f"{connection.laddr.ip}:{connection.laddr.port}"
+    return None
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
