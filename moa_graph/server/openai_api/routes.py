@@ -37,6 +37,7 @@ class _Route(APIRoute):
         async def handler(request: Request) -> Response:
             try:
                 await run_in_threadpool(user_of, request.headers)
+                _check_type(request)
                 return await handle(request)
             except PermissionError as error:
                 return ApiError(401, str(error), "invalid_api_key").response()
@@ -48,6 +49,11 @@ class _Route(APIRoute):
                 return error.response()
 
         return handler
+
+
+def _check_type(request: Request) -> None:
+    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+        raise ApiError(415, "Send the request with the header Content-Type: application/json.")
 
 
 router = APIRouter(prefix="/v1", route_class=_Route, tags=["OpenAI"])

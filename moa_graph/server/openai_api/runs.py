@@ -149,11 +149,15 @@ def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
     Raises:
         ApiError: If the messages are no conversation.
     """
-    messages = [message.model_dump(exclude_none=True) for message in asked.messages]
+    # A message that only calls tools may have no content; LangChain's has an empty one.
+    messages = [
+        {"content": "", **message.model_dump(exclude_none=True)} for message in asked.messages
+    ]
     try:
         convert_to_messages(messages)
     except Exception as error:
-        raise ApiError(400, f"messages: {error}", param="messages") from error
+        said = str(error).splitlines()[0]
+        raise ApiError(400, f"messages: {said}", param="messages") from error
     return {"messages": messages}
 
 

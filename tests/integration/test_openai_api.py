@@ -1,0 +1,388 @@
+"""The OpenAI-compatible endpoint, driven by OpenAI's own clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import openai
+import pytest
+from langgraph_sdk import get_sync_client
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+from moa_graph.presets import PRESETS
+from tests.fake_server import eventually
+
+QUESTION = [{"role": "user", "content": "hi"}]
+SEARCH = {
+    "type": "function",
+    "function": {
+        "name": "search",
+        "description": "Search the city's events.",
+        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+    },
+}
+
+
+class Weather(BaseModel):
+    city: str
+    degrees: int
+    sky: Literal["clear", "fog"]
+
+
+@pytest.fixture(scope="module")
+def named(langgraph_server):
+    """`named(name, proposers, aggregator)`: an assistant of that name."""
+    client = get_sync_client(url=langgraph_server.url)
+
+    def create(name: str, proposers=("openai:a", "openai:b"), aggregator="openai:agg", **context):
+        context = {"proposers": list(proposers), "aggregator": aggregator, **context}
+        client.assistants.create("mixture", name=name, context=context)
+        return name
+
+    return create
+
+
+@pytest.fixture(scope="module")
+def mine(named):
+    return named("mine", layers=3)
+
+
+@pytest.fixture(scope="module")
+def client(langgraph_server):
+    with OpenAI(base_url=f"{langgraph_server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def aclient(langgraph_server):
+    url = f"{langgraph_server.url}/v1"
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_models_are_the_presets_and_the_assistants(client, mine):
+    listed = {model.id: model for model in client.models.list()}
+    assert {*PRESETS, "mixture", mine} <= set(listed)
+    assert listed[mine].owned_by == "user"
+    assert abs(listed[mine].created - time.time()) < 3600
+    assert client.models.retrieve(mine).id == mine
+    with pytest.raises(openai.NotFoundError, match="no model 'nothing'"):
+        client.models.retrieve("nothing")
+
+
+def test_an_answer_with_the_tokens_of_all_models(client, mine, server):
+    answer = client.chat.completions.create(model=mine, messages=QUESTION)
+    assert answer.model == mine
+    assert answer.choices[0].message.content == "agg: hi"
+    assert answer.choices[0].finish_reason == "stop"
+    assert len(server.calls) == 5
+    told = sum(len(f"{call.label}: hi".split()) for call in server.calls)
+    assert answer.usage.completion_tokens == told
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + told
+
+
+def test_the_model_may_be_an_assistants_id(client, langgraph_server, mine):
+    (found,) = get_sync_client(url=langgraph_server.url).assistants.search(name=mine)
+    answer = client.chat.completions.create(model=found["assistant_id"], messages=QUESTION)
+    assert answer.choices[0].message.content == "agg: hi"
+
+
+def test_it_streams_from_the_aggregators_first_token(client, named, server):
+    slow = named("slow", aggregator="openai:agg?tps=20")
+    server.answers["agg"] = " ".join(["word"] * 20)
+    came, usages = [], []
+    stream = client.chat.completions.create(
+        model=slow, messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    )
+    for chunk in stream:
+        usages.append(chunk.usage)
+        if chunk.choices and chunk.choices[0].delta.content:
+            came.append((time.monotonic(), chunk.choices[0].delta.content))
+    assert "".join(text for _, text in came) == server.answers["agg"]
+    first = server.of("agg")[0].first_token
+    assert came[0][0] - first < 0.5 < came[-1][0] - came[0][0]
+    assert next(usage for usage in usages if usage).completion_tokens == 20 + 2 * 2
+    assert usages[-1] is not None
+
+
+def test_what_is_asked_for_reaches_the_aggregator_alone(client, mine, server):
+    client.chat.completions.create(
+        model=mine,
+        messages=QUESTION,
+        temperature=0.1,
+        top_p=0.5,
+        seed=7,
+        max_tokens=99,
+        stop=["END"],
+        presence_penalty=0.5,
+        user="42",
+    )
+    (call,) = server.of("agg")
+    wanted = {
+        "temperature": 0.1, "top_p": 0.5, "seed": 7, "max_completion_tokens": 99,
+        "stop": ["END"], "presence_penalty": 0.5,
+    }  # fmt: skip
+    assert {name: call.body.get(name) for name in wanted} == wanted
+    for call in server.of("a"):
+        assert call.body["temperature"] == 0.7
+        assert not {"seed", "stop", "top_p", "user"} & call.body.keys()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_make_a_round_trip(client, mine, server, stream):
+    messages = [{"role": "user", "content": "What is on 'tonight'?"}]
+
+    def ask():
+        given = client.chat.completions.create(
+            model=mine, messages=messages, tools=[SEARCH], stream=stream
+        )
+        if not stream:
+            return given.choices[0].message.model_dump(exclude_none=True), given.choices[
+                0
+            ].finish_reason
+        message, finish = {"role": "assistant"}, None
+        for chunk in given:
+            delta = chunk.choices[0].delta
+            finish = chunk.choices[0].finish_reason or finish
+            if delta.content:
+                message["content"] = message.get("content", "") + delta.content
+            for part in delta.tool_calls or ():
+                calls = message.setdefault("tool_calls", [])
+                if part.index == len(calls):
+                    calls.append(part.model_dump(exclude={"index"}))
+                else:
+                    calls[part.index]["function"]["arguments"] += part.function.arguments
+        return message, finish
+
+    message, finish = ask()
+    assert finish == "tool_calls"
+    (call,) = message["tool_calls"]
+    assert call["function"]["name"] == "search"
+    assert json.loads(call["function"]["arguments"]) == {"query": "tonight"}
+    assert all("tools" not in call.body for call in server.of("a"))
+    messages += [
+        message,
+        {"role": "tool", "tool_call_id": call["id"], "content": "Jazz in the park."},
+    ]
+    message, finish = ask()
+    assert finish == "stop"
+    assert message["content"].startswith("agg: What is on")
+    assert "Jazz in the park." in str(server.of("agg")[-1].messages)
+
+
+def test_a_tool_can_be_required(client, mine, server):
+    chosen = {"type": "function", "function": {"name": "search"}}
+    for choice in ("required", chosen):
+        answer = client.chat.completions.create(
+            model=mine, messages=QUESTION, tools=[SEARCH], tool_choice=choice
+        )
+        assert answer.choices[0].message.tool_calls[0].function.name == "search"
+    assert [call.body["tool_choice"] for call in server.of("agg")] == ["required", chosen]
+
+
+def test_structured_output(client, mine, server):
+    question = [{"role": "user", "content": "It is 12 degrees in 'SF'."}]
+    answer = client.chat.completions.parse(model=mine, messages=question, response_format=Weather)
+    assert answer.choices[0].message.parsed == Weather(city="SF", degrees=12, sky="clear")
+    with client.chat.completions.stream(
+        model=mine, messages=question, response_format=Weather
+    ) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.parsed == Weather(city="SF", degrees=12, sky="clear")
+    assert all("response_format" not in call.body for call in server.of("a"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_goes_away_ends_all_model_calls(aclient, named, server, stream):
+    hung = named(f"hung {stream}", ["openai:a?hang", "openai:b?hang"])
+    asking = asyncio.create_task(
+        aclient.chat.completions.create(model=hung, messages=QUESTION, stream=stream)
+    )
+    await eventually(lambda: server.of("a") and server.of("b"))
+    asking.cancel()
+    await eventually(lambda: all(call.disconnected for call in server.calls))
+    assert server.of("agg") == []
+
+
+async def test_a_client_that_goes_away_in_mid_answer_ends_it(aclient, named, server):
+    slow = named("slow too", aggregator="openai:agg?tps=10")
+    server.answers["agg"] = "word " * 1000
+    stream = await aclient.chat.completions.create(model=slow, messages=QUESTION, stream=True)
+    async for chunk in stream:
+        if chunk.choices[0].delta.content:
+            break
+    await stream.close()
+    await eventually(lambda: server.of("agg")[0].disconnected)
+
+
+WRONG = {
+    "no messages": ({"messages": []}, "messages"),
+    "no such role": ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0"),
+    "two answers": ({"n": 2}, "n"),
+    "probabilities": ({"logprobs": True}, "logprobs"),
+    "a base URL": ({"base_url": "http://evil"}, "base_url"),
+    "a key": ({"api_key": "sk-mine"}, "api_key"),
+    "a provider": ({"model_provider": "langchain_openai.ChatOpenAI"}, "model_provider"),
+    "headers": ({"extra_headers": {"a": "b"}}, "extra_headers"),
+    "a context": ({"context": {"proposers": ["openai:x"]}}, "context"),
+    "too hot": ({"temperature": 3}, "temperature"),
+    "a tool choice without tools": ({"tool_choice": "required"}, "tool_choice"),
+    "an unknown tool": (
+        {"tools": [SEARCH], "tool_choice": {"type": "function", "function": {"name": "x"}}},
+        "tool_choice",
+    ),
+    "too many tokens": ({"max_tokens": 10**9}, "MOA_MAX_TOKENS"),
+    "broken arguments": (
+        {
+            "messages": [
+                *QUESTION,
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {"name": "x", "arguments": "{"},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": "x"},
+            ]
+        },
+        "messages",
+    ),
+    "a NUL": ({"messages": [{"role": "user", "content": "a\0b"}]}, "NUL"),
+    "half a character": (
+        {"tools": [{**SEARCH, "function": {**SEARCH["function"], "parameters": {"a": "\ud800"}}}]},
+        "JSON",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_is_told_and_calls_no_model(langgraph_server, mine, server, case):
+    changes, says = WRONG[case]
+    body = {"model": mine, "messages": QUESTION, **changes}
+    answer = httpx.post(
+        f"{langgraph_server.url}/v1/chat/completions",
+        content=json.dumps(body),
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert says in error["message"]
+    assert "https://errors.pydantic.dev" not in error["message"]
+    assert server.calls == []
+
+
+def test_an_unknown_model_is_told(client, server):
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-9'") as error:
+        client.chat.completions.create(model="gpt-9", messages=QUESTION)
+    assert error.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(
+            model="00000000-0000-0000-0000-000000000000", messages=QUESTION
+        )
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_run_has_its_status_and_says_why(client, named, stream):
+    down = named(f"down {stream}", ["openai:a?status=401"])
+    with pytest.raises(openai.InternalServerError, match="refused the API key") as error:
+        client.chat.completions.create(model=down, messages=QUESTION, stream=stream)
+    assert error.value.status_code == 502
+    assert error.value.code == "NotEnoughProposals"
+    down = named(f"agg down {stream}", aggregator="openai:agg?status=400")
+    with pytest.raises(openai.InternalServerError, match="aggregator") as error:
+        client.chat.completions.create(model=down, messages=QUESTION, stream=stream)
+    assert error.value.code == "AggregationFailed"
+
+
+def test_an_answer_cut_in_the_middle_is_an_error_of_the_stream(client, named, server):
+    cut = named("cut", aggregator="openai:agg?cut=3")
+    server.answers["agg"] = "one two three four five six"
+    came = ""
+    stream = client.chat.completions.create(model=cut, messages=QUESTION, stream=True)
+    with pytest.raises(openai.APIError, match="aggregator"):  # noqa: PT012
+        for chunk in stream:
+            came += chunk.choices[0].delta.content or ""
+    assert came == "one two three "
+
+
+def test_a_conversation_keeps_its_roles(client, mine, server):
+    client.chat.completions.create(
+        model=mine,
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "one"}]},
+            {"role": "assistant", "content": "agg: one"},
+            {"role": "user", "content": "two"},
+        ],
+    )
+    for call in server.of("a"):
+        assert "Be brief." in str(call.messages)
+        said = [m["content"] for m in call.messages if m["role"] != "system"]
+        assert said[-2:] == ["agg: one", "two"]
+
+
+NODE = """
+import OpenAI from "openai";
+const [, , baseURL, model] = process.argv;
+const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
+const messages = [{ role: "user", content: "hi 'x'" }];
+const tools = JSON.parse(process.env.TOOLS);
+const out = {};
+out.models = [];
+for await (const model of client.models.list()) out.models.push(model.id);
+out.whole = (await client.chat.completions.create({ model, messages })).choices[0].message.content;
+out.streamed = "";
+for await (const chunk of await client.chat.completions.create({ model, messages, stream: true }))
+  out.streamed += chunk.choices[0]?.delta?.content ?? "";
+out.tool = (await client.chat.completions.create({ model, messages, tools }))
+  .choices[0].message.tool_calls[0].function;
+const stream = client.chat.completions.stream({ model, messages, tools });
+out.streamedTool = (await stream.finalMessage()).tool_calls[0].function;
+const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const form = { type: "json_schema", json_schema: { name: "place", schema } };
+out.form = JSON.parse((await client.chat.completions.create({ model, messages,
+  response_format: form })).choices[0].message.content);
+try {
+  await client.chat.completions.create({ model: "nothing", messages });
+} catch (error) {
+  out.error = [error.constructor.name, error.status, error.code];
+}
+console.log(JSON.stringify(out));
+"""
+
+
+@pytest.mark.services
+def test_the_npm_client(langgraph_server, mine, tmp_path: Path):
+    subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--no-fund", "openai"],
+        cwd=tmp_path, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    (tmp_path / "client.mjs").write_text(NODE)
+    result = subprocess.run(
+        ["node", "client.mjs", f"{langgraph_server.url}/v1", mine],
+        cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"TOOLS": json.dumps([SEARCH])},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    out = json.loads(result.stdout)
+    assert mine in out["models"]
+    assert out["whole"] == out["streamed"] == "agg: hi 'x'"
+    assert out["tool"] == {"name": "search", "arguments": '{"query": "x"}'}
+    assert json.loads(out["streamedTool"]["arguments"]) == {"query": "x"}
+    assert out["form"] == {"city": "x"}
+    assert out["error"] == ["NotFoundError", 404, "model_not_found"]
