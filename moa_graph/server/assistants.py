@@ -17,7 +17,7 @@ from moa_graph.context import MoAContext
 from moa_graph.graph import MoAGraph
 from moa_graph.local import LOCAL_MODELS
 from moa_graph.presets import PRESETS, Configuration, ModelEntry, ProposerEntry
-from moa_graph.server.bounds import check_bounds
+from moa_graph.server.bounds import check_bounds, check_model, check_proposers
 from moa_graph.server.settings import SETTINGS
 from moa_graph.validation import what_is_wrong
 
@@ -152,8 +152,10 @@ def check_given(given: Mapping[str, Any]) -> None:
         ValueError: If a field is unknown or wrong, or exceeds a bound; says which, and why.
     """
     context = _context_of(given)
-    if {"proposers", "aggregator"} & given.keys():
-        check_bounds(_configuration(_shape_of(context)))
+    if "proposers" in given:
+        check_proposers(context.proposers, context.layers)
+    if "aggregator" in given:
+        check_model(context.aggregator)
 
 
 def _context_of(given: Mapping[str, Any]) -> AssistantContext:

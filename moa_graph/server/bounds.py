@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from moa_graph.presets import Configuration, FileModelEntry, FileProposerEntry
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from moa_graph.presets import Configuration, ModelEntry, ProposerEntry
 from moa_graph.server.settings import SETTINGS
+
+_Proposers: TypeAlias = Sequence[str | ProposerEntry] | Sequence[Sequence[str | ProposerEntry]]
 
 
 def check_bounds(configuration: Configuration) -> None:
@@ -13,32 +18,44 @@ def check_bounds(configuration: Configuration) -> None:
         ValueError: If it has too many layers, proposers or samples, or a model that is not
             allowed; says which bound, and the setting that it comes from.
     """
-    for model in configuration.models():
-        if not SETTINGS.allows(model):
-            raise ValueError(
-                f"This server does not allow the model {model!r} (MOA_ALLOWED_MODELS)."
-            )
-    _check_tokens(configuration.aggregator)
-    layers = _layers(configuration)
-    depth = configuration.layers or len(layers) + 1
+    check_proposers(configuration.proposers, configuration.layers)
+    check_model(configuration.aggregator)
+
+
+def check_proposers(proposers: _Proposers, layers: int | None) -> None:
+    """Refuse what `check_bounds` would refuse of the proposers alone.
+
+    Args:
+        proposers: One list for every layer, or a list a layer.
+        layers: How many, the aggregator's included; None: as many as `proposers` says.
+
+    Raises:
+        ValueError: As there.
+    """
+    lists = [entry for entry in proposers if not isinstance(entry, str | ProposerEntry)]
+    depth = layers or len(lists or [()]) + 1
     _check("layers", depth, SETTINGS.max_layers, "MOA_MAX_LAYERS")
-    for layer in layers:
+    for layer in lists or [proposers]:  # type: ignore[list-item]
+        samples = []
         for entry in layer:
-            _check_tokens(entry)
-        samples = [1 if isinstance(entry, str) else entry.samples for entry in layer]
-        _check("samples of a proposer", max(samples), SETTINGS.max_samples, "MOA_MAX_SAMPLES")
+            assert isinstance(entry, str | ProposerEntry)
+            check_model(entry)
+            samples.append(1 if isinstance(entry, str) else entry.samples)
+        most = max(samples, default=0)
+        _check("samples of a proposer", most, SETTINGS.max_samples, "MOA_MAX_SAMPLES")
         _check("proposers of a layer", sum(samples), SETTINGS.max_proposers, "MOA_MAX_PROPOSERS")
 
 
-def _check_tokens(entry: str | FileModelEntry) -> None:
-    tokens = 0 if isinstance(entry, str) else entry.max_tokens or 0
-    _check("tokens of an answer", tokens, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
+def check_model(entry: str | ModelEntry) -> None:
+    """Refuse a model that is not allowed, or whose answer may be longer than a run.
 
-
-def _layers(configuration: Configuration) -> list[list[str | FileProposerEntry]]:
-    """The proposers of each layer that differs from the one before."""
-    layers = [entry for entry in configuration.proposers if isinstance(entry, list)]
-    return layers or [configuration.proposers]  # type: ignore[list-item]
+    Raises:
+        ValueError: If it is.
+    """
+    model, tokens = (entry, None) if isinstance(entry, str) else (entry.model, entry.max_tokens)
+    if not SETTINGS.allows(model):
+        raise ValueError(f"This server does not allow the model {model!r} (MOA_ALLOWED_MODELS).")
+    _check("tokens of an answer", tokens or 0, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
 
 
 def _check(what: str, value: int, most: int, setting: str) -> None:

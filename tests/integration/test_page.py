@@ -11,6 +11,7 @@ from langgraph_sdk import get_client
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.fake_server import eventually
+from tests.integration.langgraph_server import langgraph_dev
 
 pytestmark = pytest.mark.services
 
@@ -129,11 +130,11 @@ async def test_four_proposers_stream_one_fails_and_the_answer_is_read(
     assert await page.evaluate("window.ran") is None
 
     await card(page, "d?tps=2").click()
-    await expect(page.locator("dialog")).to_be_visible()
+    await expect(page.locator("#full")).to_be_visible()
     await expect(page.locator("#full-text")).to_have_text(TRAP)
     assert await page.evaluate("window.ran") is None
     await page.keyboard.press("Escape")
-    await expect(page.locator("dialog")).to_be_hidden()
+    await expect(page.locator("#full")).to_be_hidden()
 
 
 async def test_a_thread_has_turns_and_a_reload_restores_it(open_page, assistant):
@@ -232,6 +233,36 @@ async def test_the_keyboard_and_a_screen_reader_reach_everything(open_page, assi
     await expect(page.locator("#full-text")).to_contain_text("the server said 400")
     await page.keyboard.press("Escape")
     await expect(failed).to_be_focused()
+
+
+async def test_a_server_with_keys_asks_for_one(browser, server, tmp_path):
+    key = "alice-0123456789abcdef"
+    settings = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
+    settings |= {"MOA_API_KEYS": f"alice={key}", "MOA_ALLOWED_MODELS": "openai:*"}
+    with langgraph_dev(tmp_path, "--n-jobs-per-worker", "10", **settings) as guarded:
+        async with get_client(url=guarded.url, api_key=key) as client:
+            made = {"proposers": ["openai:a"], "aggregator": "openai:agg"}
+            which = (await client.assistants.create("mixture", context=made))["assistant_id"]
+        page = await browser.new_page()
+        await page.goto(f"{guarded.url}/moa?assistant={which}")
+        dialog = page.get_by_role("dialog", name="An API key, please")
+        await expect(dialog).to_contain_text("Give an API key of this server")
+        await page.get_by_role("textbox", name="API key of this server").fill(
+            "wrong-0123456789abcdef"
+        )
+        await page.keyboard.press("Enter")
+        await expect(dialog).to_contain_text("This is no API key of this server")
+        await page.screenshot(path=tmp_path / "key.png")
+        await page.get_by_role("textbox", name="API key of this server").fill(key)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#assistant")).to_have_value(which)
+        await ask(page)
+        await expect(page.locator(".answer")).to_contain_text(f"agg: {QUESTION}")
+        await page.reload()
+        await expect(page.locator(".answer")).to_contain_text(f"agg: {QUESTION}")
+        await expect(dialog).to_be_hidden()
+        assert key not in page.url
+        await page.close()
 
 
 CONTRAST = """element => {

@@ -1,24 +1,38 @@
 // LangGraph Server's API, as far as the page needs it; any Agent Protocol server has the same.
 
-async function request(method, path, body, options = {}) {
-  const response = await fetch(path, {
+// Asks the user for the server's API key; main.js says how.
+let askForKey;
+export const onKeyNeeded = (ask) => (askForKey = ask);
+
+// A request with the key, which is kept for this tab alone.
+async function send(path, options) {
+  for (;;) {
+    const key = sessionStorage.getItem("moa-api-key");
+    const headers = { ...options.headers, ...(key && { "X-Api-Key": key }) };
+    const response = await fetch(path, { ...options, headers });
+    if (response.ok) return response;
+    const text = await response.text();
+    let detail = text;
+    try {
+      const said = JSON.parse(text);
+      detail = said.detail ?? said.message ?? text; // LangGraph Server's word, and Aegra's
+    } catch {
+      // no JSON: the text itself
+    }
+    if (response.status !== 401) {
+      throw new Error(detail || `The server answered ${response.status}.`);
+    }
+    sessionStorage.setItem("moa-api-key", await askForKey(detail));
+  }
+}
+
+const request = (method, path, body, options = {}) =>
+  send(path, {
     method,
     headers: { "Content-Type": "application/json", ...options.headers },
     body: body === undefined ? undefined : JSON.stringify(body),
     signal: options.signal,
   });
-  if (!response.ok) {
-    const text = await response.text();
-    let detail = text;
-    try {
-      detail = JSON.parse(text).detail ?? text;
-    } catch {
-      // no JSON: the text itself
-    }
-    throw new Error(detail || `The server answered ${response.status}.`);
-  }
-  return response;
-}
 
 const json = async (...call) => (await request(...call)).json();
 
@@ -73,8 +87,5 @@ async function* events(response) {
 }
 
 // Markdown as HTML in which nothing runs; see app.py.
-export async function markdown(text) {
-  const response = await fetch("/moa/markdown", { method: "POST", body: text });
-  if (!response.ok) throw new Error(await response.text());
-  return response.text();
-}
+export const markdown = async (text) =>
+  (await send("/moa/markdown", { method: "POST", body: text })).text();

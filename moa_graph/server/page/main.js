@@ -190,8 +190,22 @@ at("ask").addEventListener("submit", (event) => {
   ask(question);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && busy && !at("full").open) stop();
+  if (event.key === "Escape" && busy && !document.querySelector("dialog[open]")) stop();
 });
+
+api.onKeyNeeded(
+  (reason) =>
+    new Promise((resolve, reject) => {
+      at("key-reason").textContent = reason;
+      at("key-value").value = "";
+      at("key").onclose = () => {
+        const key = at("key-value").value.trim();
+        if (key) resolve(key);
+        else reject(new Error(reason));
+      };
+      at("key").showModal();
+    }),
+);
 
 async function begin() {
   try {

@@ -1,0 +1,252 @@
+"""A server with keys, driven by its clients and by those who have none."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+
+import httpx
+import openai
+import pytest
+from langgraph_sdk import get_client
+
+from tests.integration.langgraph_server import langgraph_dev
+
+ALICE, BOB, CAROL = (f"{name}-0123456789abcdef" for name in ("alice", "bob", "carol"))
+RUNS_PER_MINUTE = 12
+INPUT = {"messages": [{"role": "user", "content": "hi"}]}
+MIXTURE = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
+
+
+@pytest.fixture(scope="module")
+def guarded(_server, tmp_path_factory):
+    settings = {
+        "MOA_API_KEYS": f"alice={ALICE},bob={BOB},carol={CAROL}",
+        "MOA_ALLOWED_MODELS": "openai:a*,openai:b*,openai:agg*",
+        "MOA_MAX_LAYERS": "3",
+        "MOA_MAX_PROPOSERS": "4",
+        "MOA_MAX_SAMPLES": "2",
+        "MOA_MAX_TOKENS": "100000",
+        "MOA_RUNS_PER_MINUTE": str(RUNS_PER_MINUTE),
+        "OPENAI_BASE_URL": _server.url,
+        "OPENAI_API_KEY": "sk-test-0123456789",
+    }
+    folder = tmp_path_factory.mktemp("guarded")
+    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def alice(guarded):
+    async with get_client(url=guarded.url, api_key=ALICE) as client:
+        yield client
+
+
+@pytest.fixture
+async def bob(guarded):
+    async with get_client(url=guarded.url, headers={"Authorization": f"Bearer {BOB}"}) as client:
+        yield client
+
+
+async def refused(status: int, call) -> str:
+    """What the server says when it refuses the call with that status."""
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        await call
+    response = error.value.response
+    assert response.status_code == status, response.text
+    return response.text
+
+
+ROUTES = [
+    ("POST", "/assistants/search", {}),
+    ("POST", "/assistants", {"graph_id": "mixture"}),
+    ("GET", "/assistants/mixture/graph", None),
+    ("POST", "/threads", {}),
+    ("POST", "/threads/search", {}),
+    ("GET", "/threads/00000000-0000-0000-0000-000000000000", None),
+    ("POST", "/runs/wait", {"assistant_id": "mixture", "input": INPUT}),
+    ("POST", "/runs/stream", {"assistant_id": "mixture", "input": INPUT}),
+    ("POST", "/runs/batch", [{"assistant_id": "mixture", "input": INPUT}]),
+    ("POST", "/runs/crons/search", {}),
+    ("PUT", "/store/items", {"namespace": ["a"], "key": "b", "value": {}}),
+    ("POST", "/store/items/search", {"namespace_prefix": []}),
+    ("GET", "/v1/models", None),
+    ("POST", "/v1/chat/completions", {"model": "together", "messages": INPUT["messages"]}),
+    ("POST", "/moa/markdown", {}),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-api-key": "wrong-0123456789abcdef"},
+        {"Authorization": "Bearer wrong-0123456789abcdef"},
+        {"x-auth-scheme": "langsmith"},
+    ],
+    ids=["no key", "a wrong key", "a wrong bearer", "as Studio"],
+)
+def test_without_a_key_nothing_is_answered(guarded, server, headers):
+    with httpx.Client(base_url=guarded.url, headers=headers) as client:
+        for method, path, body in ROUTES:
+            answer = client.request(method, path, json=body)
+            assert answer.status_code == 401, f"{method} {path}: {answer.text}"
+            assert "API key" in answer.text
+        assert client.get("/moa").status_code == 200  # the page, which asks for a key
+        assert client.get("/ok").status_code == 200
+    assert server.calls == []
+
+
+async def test_another_users_thread_is_not_there(alice, bob, server):
+    mine = (await alice.threads.create())["thread_id"]
+    assistant = (await alice.assistants.create("mixture", context=MIXTURE))["assistant_id"]
+    await alice.runs.wait(mine, assistant, input=INPUT)
+    (run,) = await alice.runs.list(mine)
+    server.calls.clear()
+    for call in (
+        lambda: bob.threads.get(mine),
+        lambda: bob.threads.get_state(mine),
+        lambda: bob.threads.get_history(mine),
+        lambda: bob.threads.update(mine, metadata={"a": 1}),
+        lambda: bob.threads.update_state(mine, INPUT),
+        lambda: bob.runs.wait(mine, "mixture", input=INPUT, context=MIXTURE),
+        lambda: bob.runs.get(mine, run["run_id"]),
+        lambda: bob.runs.join(mine, run["run_id"]),
+        lambda: bob.runs.cancel(mine, run["run_id"]),
+        lambda: bob.runs.delete(mine, run["run_id"]),
+        lambda: bob.threads.delete(mine),
+        lambda: bob.runs.wait(None, assistant, input=INPUT),
+        lambda: bob.assistants.get(assistant),
+        lambda: bob.assistants.get_graph(assistant),
+        lambda: bob.assistants.update(assistant, name="bob's"),
+        lambda: bob.assistants.delete(assistant),
+    ):
+        await refused(404, call())
+    with suppress(httpx.HTTPStatusError):
+        assert await bob.runs.list(mine) == []
+    with pytest.raises(httpx.HTTPStatusError):
+        await bob.threads.copy(mine)
+    assert mine not in {t["thread_id"] for t in await bob.threads.search(limit=100)}
+    assert assistant not in {a["assistant_id"] for a in await bob.assistants.search(limit=100)}
+    assert server.calls == []
+    assert len(await alice.threads.get_history(mine)) > 1
+
+
+async def test_the_servers_own_assistants_are_for_all_and_nobodys(alice, bob):
+    for client in (alice, bob):
+        names = {a["name"] for a in await client.assistants.search(limit=100)}
+        assert {"mixture", "together", "local"} <= names
+    (together,) = await bob.assistants.search(graph_id="together")
+    for call in (
+        lambda: bob.assistants.update(together["assistant_id"], name="bob's"),
+        lambda: bob.assistants.delete(together["assistant_id"]),
+    ):
+        await refused(404, call())
+    # Nobody makes one for all.
+    made = await bob.assistants.create(
+        "mixture", name="forged", context=MIXTURE, metadata={"created_by": "system", "owner": "x"}
+    )
+    found = {a["assistant_id"] for a in await alice.assistants.search(limit=100)}
+    assert made["assistant_id"] not in found
+
+
+async def test_the_store_is_each_users_own(alice, bob):
+    await alice.store.put_item(("notes",), "one", {"text": "mine"})
+    assert (await alice.store.get_item(("notes",), "one"))["value"] == {"text": "mine"}
+    assert await bob.store.get_item(("notes",), "one") is None
+    assert await bob.store.get_item(("alice", "notes"), "one") is None
+    assert (await bob.store.search_items(()))["items"] == []
+    assert {place[0] for place in (await bob.store.list_namespaces())["namespaces"]} <= {"bob"}
+
+
+REFUSED = {
+    "MOA_ALLOWED_MODELS": {"proposers": ["openai:other"]},
+    "MOA_MAX_LAYERS|less than or equal to 3": {"layers": 4},
+    "MOA_MAX_PROPOSERS": {"proposers": ["openai:a"] * 5},
+    "MOA_MAX_SAMPLES": {"proposers": [{"model": "openai:a", "samples": 3}]},
+    "MOA_MAX_TOKENS": {"token_budget": 100_001},
+    "unknown field 'base_url'": {"base_url": "http://127.0.0.1:1/v1"},
+    "unknown field 'api_key'": {"api_key": "sk-mine"},
+    "unknown field 'proposers": {"proposers": [{"model": "openai:a", "base_url": "http://evil"}]},
+    "no local model": {"aggregator": "local:/etc/weights.gguf"},
+}
+
+
+@pytest.mark.parametrize("says", REFUSED)
+async def test_what_exceeds_a_bound_is_refused_and_says_which(bob, server, says):
+    context = {**MIXTURE, **REFUSED[says]}
+    assert re.search(says, await refused(422, bob.assistants.create("mixture", context=context)))
+    assistant = (await bob.assistants.create("mixture", context=MIXTURE))["assistant_id"]
+    thread = (await bob.threads.create())["thread_id"]
+    for call in (
+        lambda: bob.assistants.update(assistant, context=context),
+        lambda: bob.runs.wait(None, "mixture", input=INPUT, context=context),
+        lambda: bob.runs.create(thread, assistant, input=INPUT, context=context),
+        lambda: bob.runs.wait(None, "mixture", input=INPUT, config={"configurable": REFUSED[says]}),
+        lambda: bob.crons.create(
+            "mixture", schedule="0 0 * * *", input=INPUT, context=REFUSED[says]
+        ),
+    ):
+        assert re.search(says, await refused(422, call()))
+    assert server.calls == []
+
+
+async def test_a_preset_outside_the_allow_list_runs_nothing(guarded, bob, server):
+    failed = await bob.runs.wait(None, "together", input=INPUT, raise_error=False)
+    assert "MOA_ALLOWED_MODELS" in failed["__error__"]["message"]
+    async with openai.AsyncOpenAI(base_url=f"{guarded.url}/v1", api_key=BOB) as client:
+        assert "together" not in {m.id async for m in client.models.list()}
+        with pytest.raises(openai.BadRequestError, match="MOA_ALLOWED_MODELS"):
+            await client.chat.completions.create(model="together", messages=INPUT["messages"])
+    assert server.calls == []
+
+
+async def test_openais_client_with_a_key(guarded, alice, server):
+    await alice.assistants.create("mixture", name="alice's", context=MIXTURE)
+    url = f"{guarded.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key=ALICE) as client:
+        answer = await client.chat.completions.create(model="alice's", messages=INPUT["messages"])
+        assert answer.choices[0].message.content == "agg: hi"
+    async with openai.AsyncOpenAI(base_url=url, api_key=BOB) as client:
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.create(model="alice's", messages=INPUT["messages"])
+    async with openai.AsyncOpenAI(base_url=url, api_key="wrong", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError, match="no API key of this server"):
+            await client.chat.completions.create(model="alice's", messages=INPUT["messages"])
+
+
+async def test_a_key_may_start_so_many_runs_a_minute(guarded, server):
+    async with get_client(url=guarded.url, api_key=CAROL) as carol:
+        outcomes = await asyncio.gather(
+            *(
+                carol.runs.wait(None, "mixture", input=INPUT, context=MIXTURE)
+                for _ in range(RUNS_PER_MINUTE + 3)
+            ),
+            return_exceptions=True,
+        )
+        errors = [o for o in outcomes if isinstance(o, httpx.HTTPStatusError)]
+        assert [error.response.status_code for error in errors] == [429] * 3
+        assert "MOA_RUNS_PER_MINUTE" in errors[0].response.text
+        assert 1 <= int(errors[0].response.headers["Retry-After"]) <= 60
+        assert len(server.of("agg")) == RUNS_PER_MINUTE
+    url = f"{guarded.url}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key=CAROL, max_retries=0) as client:
+        with pytest.raises(openai.RateLimitError, match="MOA_RUNS_PER_MINUTE"):
+            await client.chat.completions.create(model="mixture", messages=INPUT["messages"])
+
+
+def test_keys_are_not_in_the_log(guarded):
+    for key in (ALICE, BOB, CAROL, "sk-test-0123456789"):
+        assert key not in guarded.log
+
+
+def test_without_keys_a_server_that_others_can_reach_answers_nobody(tmp_path):
+    with (
+        langgraph_dev(tmp_path, "--host", "0.0.0.0") as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        for method, path, body in ROUTES:
+            answer = client.request(method, path, json=body)
+            assert answer.status_code == 401, f"{method} {path}: {answer.text}"
+            assert "set MOA_API_KEYS" in answer.text
