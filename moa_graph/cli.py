@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from langchain_core.messages.ai import UsageMetadata
@@ -205,6 +206,51 @@ def presets() -> None:
         models.append("→ " + aggregator.partition(":")[2].rpartition("/")[2])
         table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
     console.print(table)
+
+
+cluster = typer.Typer(help="Several servers on this machine.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
+
+FolderOption = Annotated[Path, typer.Option(help="Where settings and logs are kept.")]
+
+
+@cluster.command("up")
+def cluster_up(
+    servers: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
+    host: Annotated[str, typer.Option(help="The address that they listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The first one's; the others' follow.")] = 2026,
+    config: Annotated[Path, typer.Option(help="The langgraph.json.")] = Path("langgraph.json"),
+    folder: FolderOption = Path(".moa-cluster"),
+) -> None:
+    """Start servers over one PostgreSQL and one Redis, which are installed where missing."""
+    with _administering():
+        from moa_graph.server.cluster import up  # noqa: PLC0415 - needs [server]
+
+        for url in up(folder, config, servers=servers, host=host, port=port, tell=_say):
+            typer.echo(url)
+
+
+@cluster.command("down")
+def cluster_down(
+    folder: FolderOption = Path(".moa-cluster"),
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the threads too.")] = False,
+) -> None:
+    """Stop them, and PostgreSQL and Redis."""
+    with _administering():
+        from moa_graph.server.cluster import down  # noqa: PLC0415 - needs [server]
+
+        down(folder, remove=remove)
+
+
+@contextmanager
+def _administering() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        _wrong(f"This needs more packages ({error.name}): pip install 'moa-graph[server]'")
+    except RuntimeError as error:
+        _say(str(error))
+        raise typer.Exit(FAILED) from None
 
 
 def main() -> None:

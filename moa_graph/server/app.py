@@ -15,6 +15,7 @@ from markdown_it.utils import EnvType, OptionsDict
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
+from moa_graph.server import auth as _auth  # noqa: F401 - Aegra runs without, if it cannot load it
 from moa_graph.server.openai_api import routes
 from moa_graph.server.users import user_of
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Self, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
+from langgraph_sdk.runtime import ServerRuntime
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from moa_graph.budget import Budget
@@ -107,11 +108,12 @@ _ENTRIES: dict[str, type] = {"proposers": ProposerEntry, "aggregator": ModelEntr
 _OPTIONS: dict[str, Any] = {"budget": Budget(tokens=SETTINGS.max_tokens)}
 
 
-async def mixture(config: RunnableConfig) -> MoAGraph:
+async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
     """The graph of an assistant, drawn and run as its context says.
 
     Args:
         config: Has the assistant's context, with the run's over it, as `configurable`.
+        runtime: What the server wants it for. What is only drawn may exceed bounds.
 
     Raises:
         ValueError: If that is no Mixture-of-Agents, or exceeds a bound of this server; says
@@ -119,26 +121,39 @@ async def mixture(config: RunnableConfig) -> MoAGraph:
     """
     given = config.get("configurable", {})
     known = {name: given[name] for name in AssistantContext.model_fields if name in given}
-    shape = _shape_of(_context_of(known))
+    shape = _context_of(known).model_dump(include=_SHAPE)
+    if _runs(runtime):
+        check_bounds(_configuration(shape))
     # Clients of providers read certificates from files, which blocks.
     return await asyncio.to_thread(_built, json.dumps(shape, sort_keys=True))
 
 
-@lru_cache(maxsize=_KEPT)
-def _built(shape: str) -> MoAGraph:
-    configuration = _configuration(json.loads(shape))
-    check_bounds(configuration)
-    return configuration.create(context_schema=AssistantContext, **_OPTIONS)
-
-
-@lru_cache
-def preset(name: str) -> MoAGraph:
+def preset(name: str, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
     """The graph of a preset.
+
+    Args:
+        name: The preset's.
+        runtime: As for `mixture`.
 
     Raises:
         ValueError: If it exceeds a bound of this server.
     """
-    check_bounds(PRESETS[name])
+    if _runs(runtime):
+        check_bounds(PRESETS[name])
+    return _built_preset(name)
+
+
+def _runs(runtime: ServerRuntime[Any] | None) -> bool:
+    return runtime is None or runtime.execution_runtime is not None
+
+
+@lru_cache(maxsize=_KEPT)
+def _built(shape: str) -> MoAGraph:
+    return _configuration(json.loads(shape)).create(context_schema=AssistantContext, **_OPTIONS)
+
+
+@lru_cache
+def _built_preset(name: str) -> MoAGraph:
     return PRESETS[name].create(context_schema=RunContext, **_OPTIONS)
 
 
@@ -165,10 +180,6 @@ def _context_of(given: Mapping[str, Any]) -> AssistantContext:
         raise ValueError(
             "The assistant's context: " + what_is_wrong(error, AssistantContext, _ENTRIES)
         ) from None
-
-
-def _shape_of(context: AssistantContext) -> dict[str, Any]:
-    return context.model_dump(include=_SHAPE)
 
 
 def _configuration(shape: Mapping[str, Any]) -> Configuration:

@@ -21,7 +21,9 @@ auth = Auth()
 """What `langgraph.json` names. LangGraph Server and Aegra ask it about every request."""
 
 _RATE = RateLimitItemPerMinute(SETTINGS.runs_per_minute)
-_rates = MovingWindowRateLimiter(storage_from_string(SETTINGS.rate_storage))
+# Aegra and LangGraph Server bring this client of Redis.
+_redis = {"implementation": "redispy"} if "redis" in SETTINGS.rate_storage else {}
+_rates = MovingWindowRateLimiter(storage_from_string(SETTINGS.rate_storage, **_redis))
 _SYSTEM = {"created_by": "system"}  # the servers' own assistants, one for each graph
 
 

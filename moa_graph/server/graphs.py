@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph_sdk.runtime import ServerRuntime
 
 from moa_graph.graph import MoAGraph
 from moa_graph.server.assistants import mixture, preset
@@ -21,13 +25,12 @@ __all__ = [
 ]
 
 
-def _factory(name: str) -> Callable[[], MoAGraph]:
+def _factory(name: str) -> Callable[[RunnableConfig, ServerRuntime[Any]], MoAGraph]:
     with suppress(ValueError):
         preset(name)  # built now: that reads certificates from files, which would block a run
 
-    # A function, so that a preset that the operator does not allow refuses its runs and no other.
-    def graph() -> MoAGraph:
-        return preset(name)
+    def graph(config: RunnableConfig, runtime: ServerRuntime[Any]) -> MoAGraph:  # noqa: ARG001
+        return preset(name, runtime)
 
     return graph
 
