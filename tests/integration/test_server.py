@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
 import uuid
+from pathlib import Path
 
 import pytest
 from langgraph.graph import START, MessagesState, StateGraph
@@ -13,7 +21,7 @@ from langgraph_sdk.errors import UnprocessableEntityError
 
 from moa_graph.presets import PRESETS
 from tests.fake_server import eventually
-from tests.integration.langgraph_server import langgraph_dev
+from tests.integration.langgraph_server import REPOSITORY, langgraph_dev
 from tests.test_readme import SERVER, blocks
 
 QUESTION = {"messages": [{"role": "user", "content": "hi"}]}
@@ -221,6 +229,39 @@ def test_the_readmes_client_works(langgraph_server, server, capsys):
     assert "layer_2_critic openai/gpt-oss-120b: " in printed
     assert "aggregator deepseek-ai/DeepSeek-V4-Pro: " in printed
     assert {call.body.get("temperature") for call in server.calls} == {1, 0.7}
+
+
+def test_the_dockerfile_of_langgraphs_command_is_one(tmp_path):
+    files = ("langgraph.json", "pyproject.toml", "README.md", "LICENSE")
+    for name in files:
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "moa_graph", tmp_path / "moa_graph")
+    command = [Path(sys.executable).with_name("langgraph"), "dockerfile", "Dockerfile"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    lines = (tmp_path / "Dockerfile").read_text().splitlines()
+    # As Docker reads it: a quote in a description would end the value.
+    environment = dict(
+        shlex.split(line.removeprefix("ENV "))[0].split("=", 1)
+        for line in lines
+        if line.startswith("ENV ")
+    )
+    said = {
+        name: json.loads(environment[name])
+        for name in ("LANGGRAPH_AUTH", "LANGGRAPH_HTTP", "LANGSERVE_GRAPHS")
+    }
+    assert set(said["LANGSERVE_GRAPHS"]) == {"mixture", *PRESETS}
+    paths = [graph["path"] for graph in said["LANGSERVE_GRAPHS"].values()]
+    for path in [*paths, said["LANGGRAPH_AUTH"]["path"], said["LANGGRAPH_HTTP"]["app"]]:
+        file, _, name = path.removeprefix(f"/deps/{tmp_path.name}/").partition(":")
+        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        assert hasattr(module, name)
+    assert said["LANGGRAPH_AUTH"]["disable_studio_auth"] is True
+    # What the server needs is installed, and no shell takes a version for a redirection.
+    (install,) = [line for line in lines if "constraints.txt fastapi" in line]
+    words = install.partition("constraints.txt ")[2].split()
+    extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = extra["optional-dependencies"]["server"]
+    assert set(words) == {requirement.partition(">")[0] for requirement in needed}
 
 
 async def test_graphs_are_built_once_for_each_configuration():
