@@ -52,6 +52,10 @@ class AggregationFailed(_RunFailed):
     """
 
 
+class AggregationRefused(AggregationFailed):
+    """The aggregator's provider, or its client, finds the run's `aggregator_options` wrong."""
+
+
 def explain(error: BaseException, secrets: Iterable[str] = ()) -> str:
     """Say in one short line what went wrong, without a trace of a key.
 
@@ -78,6 +82,11 @@ def explain(error: BaseException, secrets: Iterable[str] = ()) -> str:
 def refused_credentials(error: BaseException) -> bool:
     """Whether the provider answered 401 or 403."""
     return status_of(error) in (401, 403)
+
+
+def refused_request(error: BaseException) -> bool:
+    """Whether what was asked for was wrong: to the provider (400, 422), or to its client."""
+    return status_of(error) in (400, 422) or isinstance(error, ValueError | TypeError)
 
 
 def status_of(error: BaseException) -> int | None:

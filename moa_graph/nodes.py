@@ -16,7 +16,13 @@ from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
 from moa_graph.calls import Call, options_in
 from moa_graph.completion import Cut, Layer
-from moa_graph.errors import AggregationFailed, MoAError, refused_credentials
+from moa_graph.errors import (
+    AggregationFailed,
+    AggregationRefused,
+    MoAError,
+    refused_credentials,
+    refused_request,
+)
 from moa_graph.events import AggregatorStarted, ProposerEnded, ProposerStarted
 from moa_graph.models import (
     Model,
@@ -381,7 +387,8 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
         cause = None if refused_credentials(error) else error
         reason = str(error) if isinstance(error, _NoAnswer | Cut) else call.explain(error)
-        raise AggregationFailed(
+        refused = step.context.aggregator_options is not None and refused_request(error)
+        raise (AggregationRefused if refused else AggregationFailed)(
             f"The aggregator {self.model.name} failed: {reason}. The proposals are "
             "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
             "None to call only the aggregator again.",

@@ -178,7 +178,10 @@ class FakeServer:
         if "window" in does and sum(len(_text(m)) for m in call.messages) > 4 * int(does["window"]):
             text = f"This model's maximum context length is {does['window']} tokens."
             return _error(400, text, code="context_length_exceeded")
-        message = self._message(call, does)
+        try:
+            message = self._message(call, does)
+        except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+            return _error(400, f"the request is wrong: {error!r}")
         if "malformed" in does:
             return await _raw(request, call, b'{"choices": [{"message": {"content": "the server')
         if "invalid_utf8" in does:

@@ -50,7 +50,7 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, headers=self.headers)
 
 
-_CLIENTS_FAULT = ("ValueError", "ValidationError")
+_CLIENTS_FAULT = ("AggregationRefused", "ValueError", "ValidationError")
 
 
 def unknown(model: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""What the OpenAI-compatible endpoint takes: the Chat Completions API as far as it can be served.
+"""What the OpenAI-compatible endpoint takes and gives: Chat Completions, as far as it is served.
 
 Fields that say nothing about the answer are taken and left alone. What cannot be served is refused
 by name, and so is what the protocol does not know.
@@ -246,3 +246,64 @@ class ChatCompletionRequest(_Known):
         if self.stream_options and not self.stream:
             raise ValueError("stream_options: is only for requests with stream")
         return self
+
+
+# --- the response, as it is described --------------------------------------------------------
+
+
+class Usage(BaseModel):
+    """Tokens of all models together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Answer(BaseModel):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Choice(BaseModel):
+    index: Literal[0]
+    message: Answer
+    logprobs: None
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | None
+
+
+class Model(BaseModel):
+    """A preset, or an assistant."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: Literal["system", "user"]
+
+
+class Models(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str | None
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    error: ErrorDetail

@@ -16,10 +16,17 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from moa_graph.server.openai_api.answer import Answer
 from moa_graph.server.openai_api.errors import ApiError, unknown, wrong_request
-from moa_graph.server.openai_api.protocol import ChatCompletionRequest
+from moa_graph.server.openai_api.protocol import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    Error,
+    Model,
+    Models,
+)
 from moa_graph.server.openai_api.runs import Server, described
 from moa_graph.server.users import user_of
 
@@ -32,17 +39,20 @@ class _Route(APIRoute):
     """A route whose errors are in OpenAI's form, and whose clients are known."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle, takes_body = super().get_route_handler(), self.body_field is not None
 
         async def handler(request: Request) -> Response:
             try:
                 await run_in_threadpool(user_of, request.headers)
-                _check_type(request)
+                if takes_body:
+                    _check_type(request)
                 return await handle(request)
             except PermissionError as error:
                 return ApiError(401, str(error), "invalid_api_key").response()
             except RequestValidationError as error:
                 return wrong_request(error).response()
+            except HTTPException as error:
+                return ApiError(error.status_code, f"{error.detail}.").response()
             except RecursionError:
                 return ApiError(400, "The request is nested too deeply.").response()
             except ApiError as error:
@@ -52,22 +62,27 @@ class _Route(APIRoute):
 
 
 def _check_type(request: Request) -> None:
-    if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+    if "json" not in request.headers.get("content-type", ""):
         raise ApiError(415, "Send the request with the header Content-Type: application/json.")
 
 
-router = APIRouter(prefix="/v1", route_class=_Route, tags=["OpenAI"])
+router = APIRouter(
+    prefix="/v1",
+    route_class=_Route,
+    tags=["OpenAI"],
+    responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
+)
 """`/v1/models` and `/v1/chat/completions`."""
 
 
-@router.get("/models")
+@router.get("/models", response_model=Models)
 async def models(request: Request) -> dict[str, Any]:
     """The presets, and the client's assistants: what `model` may be."""
     server = Server(request)
     return {"object": "list", "data": [described(name, a) for name, a in await server.models()]}
 
 
-@router.get("/models/{model:path}")
+@router.get("/models/{model:path}", response_model=Model)
 async def model(request: Request, model: str) -> dict[str, Any]:
     """One of them."""
     for name, assistant in await Server(request).models():
@@ -76,7 +91,10 @@ async def model(request: Request, model: str) -> dict[str, Any]:
     raise unknown(model)
 
 
-@router.post("/chat/completions")
+@router.post(
+    "/chat/completions",
+    responses={200: {"model": ChatCompletion, "content": {"text/event-stream": {}}}},
+)
 async def chat_completions(asked: ChatCompletionRequest, request: Request) -> Response:
     """Ask a mixture; with `stream`, its aggregator's tokens come as they are made."""
     server = Server(request)
@@ -89,6 +107,21 @@ async def chat_completions(asked: ChatCompletionRequest, request: Request) -> Re
         await answer.end()
         raise
     return EventSourceResponse(answer.chunks(), ping=int(_PATIENCE), sep="\n")
+
+
+@router.api_route(
+    "/{path:path}",
+    methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "TRACE", "QUERY"],
+    include_in_schema=False,
+)
+async def nothing_else(path: str, request: Request) -> Response:
+    """The rest of OpenAI's API is not here."""
+    there = {"models": "GET", "chat/completions": "POST"}
+    if path in there:
+        message = f"/v1/{path} takes {there[path]}, not {request.method}."
+        raise ApiError(405, message, headers={"Allow": there[path]})
+    known = " and ".join(f"/v1/{name}" for name in there)
+    raise ApiError(404, f"There is no /v1/{path} here: this server has {known}.")
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
