@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -193,9 +194,22 @@ def context_schema_of(
         fields["layers"]["anyOf"][0].setdefault("maximum", layers)
         fields["quorum"]["anyOf"][0].setdefault("maximum", quorum)
 
+    @classmethod  # type: ignore[misc]
+    def model_json_schema(cls: type[MoAContext], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As pydantic's; the default one is made once, as servers ask for it in every run."""
+        if args or kwargs:
+            return base.model_json_schema.__func__(cls, *args, **kwargs)  # type: ignore[attr-defined, no-any-return]
+        return _default_schema(cls)
+
     namespace = {
         "__doc__": base.__doc__,
         "__module__": base.__module__,
         "model_config": ConfigDict(json_schema_extra=add),
+        "model_json_schema": model_json_schema,
     }
     return type(base.__name__, (base,), namespace)
+
+
+@lru_cache(maxsize=256)
+def _default_schema(schema: type[MoAContext]) -> dict[str, Any]:
+    return BaseModel.model_json_schema.__func__(schema)  # type: ignore[attr-defined, no-any-return]

@@ -18,10 +18,16 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from tests.benchmarks import growth, orchestration, soak, tail
+from tests.benchmarks import growth, orchestration, serving, soak, tail
 from tests.benchmarks.server import running
 
-BENCHMARKS = {"orchestration": orchestration, "tail": tail, "growth": growth, "soak": soak}
+BENCHMARKS = {
+    "orchestration": orchestration,
+    "tail": tail,
+    "growth": growth,
+    "soak": soak,
+    "serving": serving,
+}
 PACKAGES = ["langgraph", "langchain-core", "langchain-openai", "openai"]
 
 

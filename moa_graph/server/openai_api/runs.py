@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
-from fastapi import Request
+from fastapi import FastAPI, Request
 from langchain_core.messages import convert_to_messages
 from langgraph_sdk.client import LangGraphClient
 
@@ -17,6 +17,11 @@ from moa_graph.presets import PRESETS
 from moa_graph.server.openai_api.errors import ApiError, refused, unknown
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, TextFormat, ToolChoice
 from moa_graph.server.settings import SETTINGS
+
+try:  # LangGraph Server's own; httpx's does not stream
+    from langgraph_api.asgi_transport import ASGITransport as _ASGITransport
+except ImportError:
+    _ASGITransport = None
 
 _PAGE = 100  # assistants asked for at once
 _CREDENTIALS = ("authorization", "x-api-key")
@@ -28,9 +33,7 @@ class Server:
     """This server's own API, with the credentials of a client's request."""
 
     def __init__(self, request: Request) -> None:
-        host, port = request.scope["server"]
-        host = f"[{host}]" if ":" in host else host
-        self._client = _client(f"http://{host}:{port}{request.scope.get('root_path', '')}")
+        self._client = _client(*_way_to_itself(request))
         self._headers = {
             name: request.headers[name] for name in _CREDENTIALS if name in request.headers
         }
@@ -98,12 +101,24 @@ class Server:
             raise refused(error) from error
 
 
+def _way_to_itself(request: Request) -> tuple[str, FastAPI | None]:
+    """Where this server is, and its application where it can be asked without a connection."""
+    host, port = request.scope["server"]
+    host = f"[{host}]" if ":" in host else host
+    address = f"http://{host}:{port}{request.scope.get('root_path', '')}"
+    return address, request.app if _ASGITransport else None
+
+
 @lru_cache(maxsize=4)
-def _client(address: str) -> LangGraphClient:
-    transport = httpx.AsyncHTTPTransport(
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-        verify=False,
-    )
+def _client(address: str, app: FastAPI | None) -> LangGraphClient:
+    transport: httpx.AsyncBaseTransport
+    if app is not None and _ASGITransport:
+        transport = _ASGITransport(app)
+    else:
+        transport = httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            verify=False,  # it is plain HTTP, to this very process
+        )
     timeout = httpx.Timeout(30, read=None)  # seconds; a run takes as long as it takes
     return LangGraphClient(
         httpx.AsyncClient(base_url=address, transport=transport, timeout=timeout)
