@@ -1,0 +1,202 @@
+"""Many prompts, on many machines: the same graph in Ray Data's actors. Needs `moa-graph[batch]`.
+
+    answers = answer_prompts("prompts.jsonl", "together", "answers")
+
+Every answer is written down as it comes, so what was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from moa_graph.context import MoAContext
+from moa_graph.errors import explain
+from moa_graph.graph import MoAGraph
+from moa_graph.presets import Configuration, load_preset
+from moa_graph.state import total_usage
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+MixtureLike: TypeAlias = str | Path | Configuration | Callable[[], MoAGraph]
+"""A preset's name, a configuration file, a configuration, or a function that builds the graph."""
+
+_ROWS_AT_ONCE = 1024  # that are numbered together
+_PARTS = "part-*.jsonl"
+
+
+def answer_prompts(
+    prompts: Dataset | str | Path,
+    mixture: MixtureLike,
+    folder: str | Path,
+    *,
+    column: str = "prompt",
+    actors: int = 2,
+    at_once: int = 32,
+    context: MoAContext | None = None,
+    retry_failed: bool = False,
+    **ray_options: Any,
+) -> Dataset:
+    """Ask a Mixture-of-Agents every prompt of a dataset.
+
+    Each answer is written to a file of the folder before it counts, and a call with the same
+    folder asks only what is not answered there: what a process that was killed had in flight is
+    paid for again, and nothing else.
+
+    Args:
+        prompts: A Ray dataset, or JSON Lines (a file, a folder or a pattern).
+        mixture: The mixture; it is built once in each actor.
+        folder: Where the answers are kept; all actors must reach it (on a cluster, a shared
+            file system).
+        column: The column that has the prompt: a text, or a conversation as a list of messages.
+        actors: How many actors; each is a process with an event loop of its own.
+        at_once: Prompts in flight in each actor.
+        context: The settings of every run.
+        retry_failed: Whether prompts that failed in an earlier call are asked again.
+        **ray_options: What `ray.data.Dataset.map_batches` takes for the actors, such as
+            `num_cpus` (by default half a processor: they mostly wait).
+
+    Returns:
+        The dataset of all answers in the folder. Each row has the columns that its prompt had,
+        and `answer` (a text, None where the run failed), `error` (a text, None where it did
+        not), `proposals` (every `Proposal`) and `usage` (tokens of all calls). Rows that are
+        equal in every column are answered each; their order is not kept.
+
+    Raises:
+        ImportError: Without Ray.
+        ValueError: If the mixture is none, or a row has no such column.
+    """
+    try:
+        import ray  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("moa_graph.batch needs Ray: pip install 'moa-graph[batch]'") from error
+    if isinstance(mixture, str | Path):
+        mixture = load_preset(mixture)  # here, where its file is, and before anything starts
+    elif isinstance(mixture, Configuration):
+        mixture.create()  # what is wrong with it is told now
+    if isinstance(prompts, str | Path):
+        prompts = ray.data.read_text(str(prompts)).map(lambda line: json.loads(line["text"]))
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(_PARTS):
+        _drop_torn_line(part)
+    asked = prompts.map_batches(
+        _Unanswered,
+        fn_constructor_args=(folder, column, retry_failed),
+        batch_size=_ROWS_AT_ONCE,
+        batch_format="pandas",
+        compute=ray.data.ActorPoolStrategy(size=1),  # it counts, so there is one
+        num_cpus=0,
+    )
+    answered = asked.map_batches(
+        _Answering,
+        fn_constructor_args=(mixture, folder, column, at_once, context),
+        batch_size=at_once,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        **{"num_cpus": 0.5, **ray_options},
+    )
+    answered.count()  # runs it all
+    return ray.data.read_text(str(folder), file_extensions=["jsonl"]).map(
+        lambda line: json.loads(line["text"])["row"]
+    )
+
+
+class _Unanswered:
+    """The rows that are not answered yet, each as one text with a key."""
+
+    def __init__(self, folder: Path, column: str, retry_failed: bool) -> None:
+        self._column = column
+        self._seen: Counter[str] = Counter()
+        self._answered: set[str] = set()
+        for part in folder.glob(_PARTS):
+            self._answered |= set(_answered(part, retry_failed=retry_failed))
+
+    def __call__(self, batch: Any) -> dict[str, list[str]]:
+        rows: dict[str, str] = {}
+        for row in batch.to_dict("records"):
+            if self._column not in row:
+                known = ", ".join(map(str, row))
+                raise ValueError(f"A row has no column {self._column!r}; it has: {known}.")
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_plain)
+            digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+            key = f"{digest}-{self._seen[digest]}"
+            self._seen[digest] += 1
+            if key not in self._answered:
+                rows[key] = text
+        return {"key": list(rows), "row": list(rows.values())}
+
+
+class _Answering:
+    """An actor with the graph, which asks many prompts at once."""
+
+    def __init__(
+        self,
+        mixture: Configuration | Callable[[], MoAGraph],
+        folder: Path,
+        column: str,
+        at_once: int,
+        context: MoAContext | None,
+    ) -> None:
+        self._graph = mixture.create() if isinstance(mixture, Configuration) else mixture()
+        self._column = column
+        self._context = context
+        self._at_once = asyncio.Semaphore(at_once)
+        # Actors share no file, so that no line is written into another.
+        self._file = (folder / f"part-{uuid.uuid4().hex}.jsonl").open("ab", buffering=0)
+
+    async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, list[str]]]:
+        keys = list(batch["key"])
+        await asyncio.gather(*map(self._answer, keys, batch["row"]))
+        yield {"key": keys}
+
+    async def _answer(self, key: str, row: str) -> None:
+        columns = json.loads(row)
+        async with self._at_once:
+            answer = await self._ask(columns[self._column])
+        line = json.dumps({"key": key, "row": {**columns, **answer}}, default=_plain)
+        self._file.write(line.encode() + b"\n")  # in one piece
+
+    async def _ask(self, prompt: Any) -> dict[str, Any]:
+        try:
+            state = await self._graph.ainvoke({"messages": prompt}, context=self._context)
+        except Exception as error:  # noqa: BLE001 - one prompt's failure is not the others'
+            proposals = getattr(error, "proposals", [])
+            return _answer_of(None, explain(error), proposals)
+        message = state["messages"][-1]
+        return _answer_of(message.text, None, state["proposals"], message.usage_metadata)
+
+
+def _answer_of(
+    text: str | None, error: str | None, proposals: list[Any], *more_usage: Any
+) -> dict[str, Any]:
+    usage = total_usage([*(proposal["usage"] for proposal in proposals), *more_usage])
+    return {"answer": text, "error": error, "proposals": proposals, "usage": usage}
+
+
+def _answered(part: Path, *, retry_failed: bool) -> Iterator[str]:
+    with part.open() as lines:
+        for line in lines:
+            said = json.loads(line)
+            if not (retry_failed and said["row"]["error"]):
+                yield said["key"]
+
+
+def _drop_torn_line(part: Path) -> None:
+    """Whoever was killed while writing has left a line without its end."""
+    with part.open("rb+") as file:
+        data = file.read()
+        file.truncate(data.rfind(b"\n") + 1)
+
+
+def _plain(value: Any) -> Any:
+    """What Arrow and NumPy have made of a value, as JSON has it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
