@@ -29,6 +29,7 @@ MixtureLike: TypeAlias = str | Path | Configuration | Callable[[], MoAGraph]
 """A preset's name, a configuration file, a configuration, or a function that builds the graph."""
 
 _ROWS_AT_ONCE = 1024  # that are numbered together
+_BATCHES_OF_A_BLOCK = 4  # as many as Ray Data lets an actor work on at once
 _PARTS = "part-*.jsonl"
 
 
@@ -95,7 +96,9 @@ def answer_prompts(
         compute=ray.data.ActorPoolStrategy(size=1),  # it counts, so there is one
         num_cpus=0,
     )
-    answered = asked.map_batches(
+    # In blocks, so that every actor gets some.
+    blocks = asked.repartition(target_num_rows_per_block=_BATCHES_OF_A_BLOCK * at_once)
+    answered = blocks.map_batches(
         _Answering,
         fn_constructor_args=(mixture, folder, column, at_once, context),
         batch_size=at_once,

@@ -18,7 +18,7 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from tests.benchmarks import growth, orchestration, serving, soak, tail
+from tests.benchmarks import batch, growth, orchestration, serving, soak, tail
 from tests.benchmarks.server import running
 
 BENCHMARKS = {
@@ -27,6 +27,7 @@ BENCHMARKS = {
     "growth": growth,
     "soak": soak,
     "serving": serving,
+    "batch": batch,
 }
 PACKAGES = ["langgraph", "langchain-core", "langchain-openai", "openai"]
 

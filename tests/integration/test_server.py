@@ -221,13 +221,17 @@ async def test_a_remote_graph_is_a_node_of_a_local_one(client, langgraph_server,
     assert {call.label for call in server.calls} == {"a", "b", "agg"}
 
 
-def test_the_readmes_client_works(langgraph_server, server, capsys):
-    (block,) = [block for block in blocks("python") if SERVER in block]
-    models = block.replace("together:", "openai:")
-    exec(compile(models.replace(SERVER, langgraph_server.url), "README.md", "exec"), {})
+def test_the_readmes_clients_work(langgraph_server, server, capsys):
+    namespace: dict = {}
+    for block in blocks("python"):
+        if SERVER in block:
+            code = block.replace("together:", "openai:").replace(SERVER, langgraph_server.url)
+            exec(compile(code, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
     assert "layer_2_critic openai/gpt-oss-120b: " in printed
     assert "aggregator deepseek-ai/DeepSeek-V4-Pro: " in printed
+    assert "'critics'" in printed
+    assert printed.endswith("deepseek-ai/DeepSeek-V4-Pro: What is fun in SF?")
     assert {call.body.get("temperature") for call in server.calls} == {1, 0.7}
 
 
