@@ -7,17 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-import venv
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.integration.environments import environment
 from tests.test_tracing import TREE
 
 pytestmark = pytest.mark.services
 
-ENVIRONMENT = Path(__file__).parent / ".environments" / "phoenix"
 STARTS_WITHIN = 120  # seconds
 
 RUN = """
@@ -45,11 +43,7 @@ trace.get_tracer_provider().force_flush()
 @pytest.fixture(scope="module")
 def phoenix(tmp_path_factory):
     """Its address. It is installed on first use, in an environment of its own."""
-    if not (ENVIRONMENT / "done").exists():
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, "arize-phoenix>=11"], check=True)
-        (ENVIRONMENT / "done").touch()
+    programs = environment("phoenix", "arize-phoenix>=11")
     folder = tmp_path_factory.mktemp("phoenix")
     ports = []
     for _ in range(2):
@@ -65,7 +59,7 @@ def phoenix(tmp_path_factory):
     }
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [ENVIRONMENT / "bin" / "phoenix", "serve"],
+            [programs / "phoenix", "serve"],
             env=os.environ | settings,
             stdout=log,
             stderr=log,
