@@ -14,12 +14,11 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
-from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from moa_graph.server import auth as _auth  # noqa: F401 - Aegra runs without, if it cannot load it
+from moa_graph.server.guard import Guard
 from moa_graph.server.openai_api import routes
-from moa_graph.server.users import user_of
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST = 1_000_000  # bytes of Markdown
@@ -90,10 +89,6 @@ async def page() -> Response:
 @app.post("/moa/markdown", include_in_schema=False)
 async def markdown(request: Request) -> Response:
     """Markdown in the body, as HTML without scripts, pictures or the HTML of the text itself."""
-    try:
-        await run_in_threadpool(user_of, request.headers)
-    except PermissionError as error:
-        return Response(str(error), status_code=401)
     text = await request.body()
     if len(text) > _LONGEST:
         return Response("The text is too long.", status_code=413)
@@ -101,5 +96,6 @@ async def markdown(request: Request) -> Response:
     return HTMLResponse(html, headers=_POLICY)
 
 
+app.add_middleware(Guard)
 app.mount("/moa", _Files(directory=_PAGE))
 app.include_router(routes.router)

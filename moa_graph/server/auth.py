@@ -101,7 +101,12 @@ async def search_assistants(ctx: Auth.types.AuthContext, value: Any) -> Any:
 
 @auth.on.crons
 async def own_crons(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Runs of a schedule are within bounds, too."""
+    """Schedules start runs by themselves, which no rate would count: they are for no key."""
+    if ctx.user.identity != LOCAL_USER:
+        raise Auth.exceptions.HTTPException(
+            status_code=403,
+            detail="Keys have no schedules: their runs would not count for MOA_RUNS_PER_MINUTE.",
+        )
     _check_configuration(value.get("payload") or value)
     return _own(ctx, value)
 

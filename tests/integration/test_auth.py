@@ -74,6 +74,13 @@ ROUTES = [
     ("GET", "/v1/models", None),
     ("POST", "/v1/chat/completions", {"model": "together", "messages": INPUT["messages"]}),
     ("POST", "/moa/markdown", {}),
+    ("POST", "/internal/truncate", {}),
+    ("POST", "/deploy", {}),
+    ("GET", "/metrics", None),
+    ("POST", "/mcp/", {}),
+    ("POST", "/a2a/mixture", {}),
+    ("GET", "/nothing", None),
+    ("GET", "/moa/../assistants/search", None),
 ]
 
 
@@ -96,6 +103,15 @@ def test_without_a_key_nothing_is_answered(guarded, server, headers):
         assert client.get("/moa").status_code == 200  # the page, which asks for a key
         assert client.get("/ok").status_code == 200
     assert server.calls == []
+
+
+@pytest.mark.parametrize("path", ["/mcp/", "/mcp", "/a2a/mixture"])
+def test_what_knows_no_owner_is_not_there(guarded, path):
+    """LangGraph Server answers these with itself as the client, who may see everything."""
+    headers = {"x-api-key": ALICE}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    answer = httpx.post(guarded.url + path, json=body, headers=headers, follow_redirects=True)
+    assert answer.status_code == 404
 
 
 async def test_another_users_thread_is_not_there(alice, bob, server):
@@ -184,12 +200,14 @@ async def test_what_exceeds_a_bound_is_refused_and_says_which(bob, server, says)
         lambda: bob.runs.wait(None, "mixture", input=INPUT, context=context),
         lambda: bob.runs.create(thread, assistant, input=INPUT, context=context),
         lambda: bob.runs.wait(None, "mixture", input=INPUT, config={"configurable": REFUSED[says]}),
-        lambda: bob.crons.create(
-            "mixture", schedule="0 0 * * *", input=INPUT, context=REFUSED[says]
-        ),
     ):
         assert re.search(says, await refused(422, call()))
     assert server.calls == []
+
+
+async def test_keys_have_no_schedules(bob):
+    schedule = bob.crons.create("mixture", schedule="* * * * *", input=INPUT, context=MIXTURE)
+    assert "MOA_RUNS_PER_MINUTE" in await refused(403, schedule)
 
 
 async def test_a_preset_outside_the_allow_list_runs_nothing(guarded, bob, server):

@@ -15,7 +15,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from sse_starlette import EventSourceResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from moa_graph.server.openai_api.answer import Answer
@@ -28,7 +27,6 @@ from moa_graph.server.openai_api.protocol import (
     Models,
 )
 from moa_graph.server.openai_api.runs import Server, described
-from moa_graph.server.users import user_of
 
 _PATIENCE = 15.0  # seconds without a first token until the headers are sent, and between pings
 
@@ -36,19 +34,16 @@ T = TypeVar("T")
 
 
 class _Route(APIRoute):
-    """A route whose errors are in OpenAI's form, and whose clients are known."""
+    """A route whose errors are in OpenAI's form."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, takes_body = super().get_route_handler(), self.body_field is not None
 
         async def handler(request: Request) -> Response:
             try:
-                await run_in_threadpool(user_of, request.headers)
                 if takes_body:
                     _check_type(request)
                 return await handle(request)
-            except PermissionError as error:
-                return ApiError(401, str(error), "invalid_api_key").response()
             except RequestValidationError as error:
                 return wrong_request(error).response()
             except HTTPException as error:
