@@ -401,11 +401,22 @@ def with_call_options(model: Runnable[Any, Any], options: Mapping[str, Any]) -> 
         return model
 
     def change(chat_model: BaseChatModel) -> Runnable[Any, Any]:
-        if "tools" in options:
-            return chat_model.bind_tools(**options)
-        return chat_model.bind(**options)
+        given = _unparsed(chat_model, options)
+        return chat_model.bind_tools(**given) if "tools" in given else chat_model.bind(**given)
 
     return map_chat_models(model, change)
+
+
+def _unparsed(chat_model: BaseChatModel, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """OpenAI's client parses answers in a form, and so refuses tools that are not strict beside
+    one. The API does not: it gets the form without the client's help.
+    """
+    tools, form = options.get("tools") or (), options.get("response_format")
+    strict = all(isinstance(t, dict) and t.get("function", {}).get("strict") for t in tools)
+    if not tools or strict or not isinstance(form, dict) or not hasattr(chat_model, "extra_body"):
+        return options
+    body = {**(chat_model.extra_body or {}), "response_format": form}
+    return {**{k: v for k, v in options.items() if k != "response_format"}, "extra_body": body}
 
 
 def secrets_of(model: Runnable[Any, Any]) -> set[str]:

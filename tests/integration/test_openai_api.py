@@ -201,6 +201,28 @@ def test_structured_output(client, mine, server):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_tools_and_a_form_go_together(client, mine, server, stream):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+    given = client.chat.completions.create(
+        model=mine,
+        messages=[{"role": "user", "content": "Where is 'SF'?"}],
+        tools=[SEARCH],
+        tool_choice="none",
+        response_format=form,
+        stream=stream,
+    )
+    if stream:
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in given)
+    else:
+        said = given.choices[0].message.content
+    assert json.loads(said) == {"city": "SF"}
+    (call,) = server.of("agg")
+    assert call.body["response_format"] == form
+    assert call.body["tool_choice"] == "none"
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_goes_away_ends_all_model_calls(aclient, named, server, stream):
     hung = named(f"hung {stream}", ["openai:a?hang", "openai:b?hang"])
     asking = asyncio.create_task(
