@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 
@@ -33,6 +33,17 @@ class AggregatorOptions(BaseModel):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     seed: int | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _functions(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        # Providers run other kinds themselves, at addresses that the tool says.
+        for tool in tools or ():
+            function = tool.get("function")
+            named = isinstance(function, dict) and isinstance(function.get("name"), str)
+            if tool.get("type") != "function" or not named:
+                raise ValueError("each tool must be {'type': 'function', 'function': {'name': …}}")
+        return tools
 
     def given(self) -> dict[str, Any]:
         """Those that are set."""

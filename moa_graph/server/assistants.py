@@ -24,7 +24,7 @@ from moa_graph.validation import what_is_wrong
 
 _KEPT = 256  # graphs, those used last
 _TEMPERATURE = 0.7  # the reference code's
-_MAX_TOKENS = 8192  # as in the preset `together`
+_MAX_TOKENS = min(8192, SETTINGS.max_tokens)  # as in the preset `together`
 _DEFAULT = PRESETS["together" if os.environ.get("TOGETHER_API_KEY") else "local"]
 
 
@@ -154,7 +154,10 @@ def _built(shape: str) -> MoAGraph:
 
 @lru_cache
 def _built_preset(name: str) -> MoAGraph:
-    return PRESETS[name].create(context_schema=RunContext, **_OPTIONS)
+    preset = PRESETS[name]
+    longest = min(preset.max_tokens or SETTINGS.max_tokens, SETTINGS.max_tokens)
+    preset = preset.model_copy(update={"max_tokens": longest})
+    return preset.create(context_schema=RunContext, **_OPTIONS)
 
 
 def check_given(given: Mapping[str, Any]) -> None:

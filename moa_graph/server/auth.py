@@ -14,6 +14,7 @@ from limits.storage import storage_from_string
 from starlette.concurrency import run_in_threadpool
 
 from moa_graph.server.assistants import check_given, mixture
+from moa_graph.server.bounds import check_question
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
@@ -147,12 +148,12 @@ def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
     configurable = (value.get("config") or {}).get("configurable") or {}
     given = {
         name: setting
-        for name, setting in configurable.items()
+        for name, setting in {**configurable, **(value.get("context") or {})}.items()
         if name not in _SERVERS_OWN and not name.startswith(_SERVERS_OWN_PREFIXES)
     }
-    given |= value.get("context") or {}
     with _told():
         check_given(given)
+        check_question(value.get("input"))
     return given
 
 

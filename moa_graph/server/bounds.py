@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from moa_graph.presets import Configuration, ModelEntry, ProposerEntry
 from moa_graph.server.settings import SETTINGS
 
+_CHARACTERS_OF_A_TOKEN = 4  # about
 _Proposers: TypeAlias = Sequence[str | ProposerEntry] | Sequence[Sequence[str | ProposerEntry]]
 
 
@@ -56,6 +58,19 @@ def check_model(entry: str | ModelEntry) -> None:
     if not SETTINGS.allows(model):
         raise ValueError(f"This server does not allow the model {model!r} (MOA_ALLOWED_MODELS).")
     _check("tokens of an answer", tokens or 0, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
+
+
+def check_question(given: Any) -> None:
+    """Refuse an input that has more tokens than a run may spend.
+
+    Args:
+        given: A run's input, or None.
+
+    Raises:
+        ValueError: If it has.
+    """
+    tokens = len(json.dumps(given, default=str)) // _CHARACTERS_OF_A_TOKEN if given else 0
+    _check("tokens of input", tokens, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
 
 
 def _check(what: str, value: int, most: int, setting: str) -> None:

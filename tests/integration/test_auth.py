@@ -105,13 +105,22 @@ def test_without_a_key_nothing_is_answered(guarded, server, headers):
     assert server.calls == []
 
 
-@pytest.mark.parametrize("path", ["/mcp/", "/mcp", "/a2a/mixture"])
-def test_what_knows_no_owner_is_not_there(guarded, path):
-    """LangGraph Server answers these with itself as the client, who may see everything."""
-    headers = {"x-api-key": ALICE}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    answer = httpx.post(guarded.url + path, json=body, headers=headers, follow_redirects=True)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/mcp/"),
+        ("POST", "/a2a/mixture"),
+        ("POST", "/internal/truncate"),
+        ("GET", "/internal/debug/thread/00000000-0000-0000-0000-000000000000"),
+        ("GET", "/deploy"),
+        ("GET", "/metrics"),
+    ],
+)
+def test_what_knows_no_owner_is_not_there(guarded, method, path):
+    """LangGraph Server has these for itself, and asks `auth.py` about none of them."""
+    answer = httpx.request(method, guarded.url + path, headers={"x-api-key": ALICE})
     assert answer.status_code == 404
+    assert answer.json() == {"detail": "There is nothing here."}
 
 
 async def test_another_users_thread_is_not_there(alice, bob, server):
@@ -185,6 +194,9 @@ REFUSED = {
     "unknown field 'base_url'": {"base_url": "http://127.0.0.1:1/v1"},
     "unknown field 'api_key'": {"api_key": "sk-mine"},
     "unknown field 'proposers": {"proposers": [{"model": "openai:a", "base_url": "http://evil"}]},
+    "each tool must be": {
+        "aggregator_options": {"tools": [{"type": "mcp", "server_url": "http://evil"}]}
+    },
     "no local model": {"aggregator": "local:/etc/weights.gguf"},
 }
 
@@ -202,6 +214,13 @@ async def test_what_exceeds_a_bound_is_refused_and_says_which(bob, server, says)
         lambda: bob.runs.wait(None, "mixture", input=INPUT, config={"configurable": REFUSED[says]}),
     ):
         assert re.search(says, await refused(422, call()))
+    assert server.calls == []
+
+
+async def test_an_input_that_is_too_long_is_refused(bob, server):
+    long = {"messages": [{"role": "user", "content": "word " * 100_000}]}
+    run = bob.runs.wait(None, "mixture", input=long, context=MIXTURE)
+    assert "MOA_MAX_TOKENS" in await refused(422, run)
     assert server.calls == []
 
 

@@ -281,6 +281,36 @@ WRONG = {
         },
         "messages",
     ),
+    "half a character in arguments": (
+        {
+            "messages": [
+                *QUESTION,
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {"name": "x", "arguments": '{"a": "\\ud800"}'},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": "x"},
+            ]
+        },
+        "JSON",
+    ),
+    "a file": (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}],
+                }
+            ]
+        },
+        "url",
+    ),
     "a NUL": ({"messages": [{"role": "user", "content": "a\0b"}]}, "NUL"),
     "half a character": (
         {"tools": [{**SEARCH, "function": {**SEARCH["function"], "parameters": {"a": "\ud800"}}}]},
@@ -329,6 +359,37 @@ def test_a_failed_run_has_its_status_and_says_why(client, named, stream):
     with pytest.raises(openai.InternalServerError, match="aggregator") as error:
         client.chat.completions.create(model=down, messages=QUESTION, stream=stream)
     assert error.value.code == "AggregationFailed"
+
+
+def test_a_failed_run_is_not_paid_for_again_by_a_patient_client(langgraph_server, named, server):
+    down = named("down for all", aggregator="openai:agg?status=400")
+    with (
+        OpenAI(base_url=f"{langgraph_server.url}/v1", api_key="none") as patient,
+        pytest.raises(openai.InternalServerError),
+    ):
+        patient.chat.completions.create(model=down, messages=QUESTION)
+    assert server.labels().count("a") == 1
+
+
+def test_what_says_nothing_is_taken(client, mine, server):
+    client.chat.completions.create(
+        model=mine, messages=QUESTION, n=1, logprobs=False, logit_bias={}, tools=[],
+        stop="a rather long text to stop at", extra_body={"top_logprobs": 0, "prediction": None},
+    )  # fmt: skip
+    assert server.of("agg")[0].body["stop"] == ["a rather long text to stop at"]
+
+
+def test_a_call_without_arguments_can_be_sent_back(client, mine):
+    call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": ""}}
+    answer = client.chat.completions.create(
+        model=mine,
+        messages=[
+            *QUESTION,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "nothing"},
+        ],
+    )
+    assert answer.choices[0].message.content == "agg: hi"
 
 
 def test_an_answer_cut_in_the_middle_is_an_error_of_the_stream(client, named, server):

@@ -149,6 +149,8 @@ class Answer:
     def _call_delta(
         self, key: Any, call_id: str | None, name: str | None, args: str | None
     ) -> dict[str, Any]:
+        if key is None:  # some providers do not number them: a new id begins a new call
+            key = call_id or next(reversed(self._calls), None)
         index = self._calls.setdefault(key, len(self._calls))
         function = _given({"name": name, "arguments": args or ""})
         if call_id:

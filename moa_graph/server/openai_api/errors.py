@@ -65,10 +65,11 @@ def unknown(model: str) -> ApiError:
 
 def wrong_request(error: RequestValidationError) -> ApiError:
     """The request is none; says which field, and why."""
-    first = error.errors()[0]
+    # Of a field with alternatives pydantic reports each; the one that came furthest says most.
+    first = max(error.errors(), key=lambda said: len(said["loc"]))
     if first["type"] == "json_invalid":
         return ApiError(400, "The request's body is no JSON.")
-    steps = [str(step) for step in first["loc"] if step != "body"]
+    steps = [str(step) for step in first["loc"] if step != "body" and "[" not in str(step)]
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         said = "this field is not known, or cannot be served"
@@ -102,4 +103,5 @@ def failed(said: Any) -> ApiError:
     kind, message = str(said.get("error", "")), str(said.get("message") or "The run failed.")
     if kind in _CLIENTS_FAULT:
         return ApiError(400, message)
-    return ApiError(502, message, kind or None)
+    # What can pass was tried again already, and a client would pay for every proposal again.
+    return ApiError(502, message, kind or None, headers={"X-Should-Retry": "false"})

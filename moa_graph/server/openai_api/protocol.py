@@ -6,6 +6,7 @@ by name, and so is what the protocol does not know.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -36,6 +37,15 @@ def _storable(value: Any) -> Any:
     if any("\x00" in text for text in _strings(value)):
         raise ValueError("it contains a NUL character")
     return value
+
+
+def _arguments(text: str) -> str:
+    """The arguments of a call that was made: JSON, or nothing."""
+    try:
+        _storable(json.loads(text or "{}"))
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    return text or "{}"
 
 
 Text = Annotated[str, AfterValidator(_storable)]
@@ -69,7 +79,7 @@ class RefusalPart(_Part):
 
 
 class ImageURL(_Part):
-    url: Text
+    url: Annotated[Text, Field(pattern=r"^(https?://|data:)")]
     detail: Literal["auto", "low", "high"] | None = None
 
 
@@ -94,7 +104,7 @@ AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 class CalledFunction(_Part):
     name: Name
-    arguments: Text
+    arguments: Annotated[Text, AfterValidator(_arguments)]
 
 
 class ToolCall(_Part):
@@ -160,7 +170,7 @@ class ToolChoice(_Known):
 class JsonSchema(_Known):
     name: Name
     description: Text | None = None
-    schema_: Json | None = Field(default=None, alias="schema")
+    schema_: Json = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -209,7 +219,7 @@ class ChatCompletionRequest(_Known):
     seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    stop: Text | list[Text] | None = Field(default=None, max_length=16)
+    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
 
     tools: list[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
@@ -220,7 +230,17 @@ class ChatCompletionRequest(_Known):
     """One answer: a mixture is asked once."""
     logprobs: Literal[False] | None = None
     """The synthesis has no probabilities of its own."""
+    top_logprobs: Literal[0] | None = None
     modalities: list[Literal["text"]] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    audio: None = None
+    functions: None = None
+    function_call: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    web_search_options: None = None
+    """These are known, and cannot be served."""
 
     user: Text | None = None
     """Kept with the run, like `metadata`."""
