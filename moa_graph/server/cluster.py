@@ -165,7 +165,7 @@ def _python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
         return own
     if sys.version_info >= _NEEDS_PYTHON and _imports(Path(sys.executable), "aegra_api"):
         return Path(sys.executable)
-    for python in _newer_pythons():
+    for python in newer_pythons():
         tell(f"Installing Aegra, for {python} …")
         _run(str(python), "-m", "venv", "--clear", str(own.parents[1]))
         source = Path(__file__).parents[2]
@@ -176,7 +176,7 @@ def _python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
     raise RuntimeError(f"Aegra needs Python {needed} or newer, and there is none on the PATH.")
 
 
-def _newer_pythons() -> Iterator[Path]:
+def newer_pythons() -> Iterator[Path]:
     """Pythons that Aegra runs on, this one first."""
     names = [sys.executable, *(f"python3.{minor}" for minor in range(20, _NEEDS_PYTHON[1] - 1, -1))]
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"

@@ -20,6 +20,7 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph_sdk import get_client
 
+from moa_graph.server.cluster import newer_pythons
 from tests.integration.langgraph_server import REPOSITORY
 
 pytestmark = pytest.mark.services
@@ -70,6 +71,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def urls(_server, folder):
     """The addresses of two servers with the fake server's models."""
+    if not any(newer_pythons()):
+        pytest.skip("Aegra needs Python 3.12 or newer, and there is none on this machine")
     settings = {
         "OPENAI_BASE_URL": _server.url,
         "OPENAI_API_KEY": "sk-test-0123456789",
