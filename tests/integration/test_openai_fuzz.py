@@ -115,7 +115,7 @@ request = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=300,
+    max_examples=200,
     deadline=timedelta(seconds=30),
     derandomize=True,
     suppress_health_check=list(HealthCheck),
