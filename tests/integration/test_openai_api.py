@@ -245,6 +245,16 @@ async def test_a_client_that_goes_away_in_mid_answer_ends_it(aclient, named, ser
     await eventually(lambda: server.of("agg")[0].disconnected)
 
 
+def after_call(arguments: str) -> list[dict]:
+    """A conversation in which a tool was called with these arguments."""
+    call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": arguments}}
+    return [
+        *QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "nothing"},
+    ]
+
+
 WRONG = {
     "no messages": ({"messages": []}, "messages"),
     "no such role": ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0"),
@@ -262,44 +272,8 @@ WRONG = {
         "tool_choice",
     ),
     "too many tokens": ({"max_tokens": 10**9}, "MOA_MAX_TOKENS"),
-    "broken arguments": (
-        {
-            "messages": [
-                *QUESTION,
-                {
-                    "role": "assistant",
-                    "tool_calls": [
-                        {
-                            "id": "1",
-                            "type": "function",
-                            "function": {"name": "x", "arguments": "{"},
-                        }
-                    ],
-                },
-                {"role": "tool", "tool_call_id": "1", "content": "x"},
-            ]
-        },
-        "messages",
-    ),
-    "half a character in arguments": (
-        {
-            "messages": [
-                *QUESTION,
-                {
-                    "role": "assistant",
-                    "tool_calls": [
-                        {
-                            "id": "1",
-                            "type": "function",
-                            "function": {"name": "x", "arguments": '{"a": "\\ud800"}'},
-                        }
-                    ],
-                },
-                {"role": "tool", "tool_call_id": "1", "content": "x"},
-            ]
-        },
-        "JSON",
-    ),
+    "broken arguments": ({"messages": after_call("{")}, "messages"),
+    "half a character in arguments": ({"messages": after_call('{"a": "\\ud800"}')}, "JSON"),
     "a file": (
         {
             "messages": [
@@ -380,15 +354,7 @@ def test_what_says_nothing_is_taken(client, mine, server):
 
 
 def test_a_call_without_arguments_can_be_sent_back(client, mine):
-    call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": ""}}
-    answer = client.chat.completions.create(
-        model=mine,
-        messages=[
-            *QUESTION,
-            {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "1", "content": "nothing"},
-        ],
-    )
+    answer = client.chat.completions.create(model=mine, messages=after_call(""))
     assert answer.choices[0].message.content == "agg: hi"
 
 

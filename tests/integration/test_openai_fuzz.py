@@ -34,7 +34,7 @@ def no_crash(log: str) -> None:
 
 
 @pytest.mark.services
-def test_schemathesis_finds_nothing(url, langgraph_server):
+def test_schemathesis_finds_nothing(url, langgraph_server, tmp_path):
     """With the description of the endpoint that the server itself gives."""
     tool = str(environment("schemathesis", "schemathesis>=4") / "st")
     # What one field says of another (a tool choice without tools) is in no schema.
@@ -42,7 +42,7 @@ def test_schemathesis_finds_nothing(url, langgraph_server):
     options += ["--mode", "all", "--suppress-health-check", "all", "--no-color"]
     found = subprocess.run(
         [tool, "run", f"{url}/openapi.json", "--include-path-regex", "^/v1/", *options],
-        capture_output=True, text=True, check=False, timeout=300,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-5000:]
     assert "3 selected" in found.stdout

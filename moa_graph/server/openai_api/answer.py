@@ -13,12 +13,8 @@ from langchain_core.messages import AIMessage
 
 from moa_graph.graph import AGGREGATOR
 from moa_graph.server.openai_api.errors import ApiError, failed
-from moa_graph.server.openai_api.protocol import ChatCompletionRequest
+from moa_graph.server.openai_api.protocol import ChatCompletionRequest, given
 from moa_graph.state import total_usage
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 class Answer:
@@ -152,7 +148,7 @@ class Answer:
         if key is None:  # some providers do not number them: a new id begins a new call
             key = call_id or next(reversed(self._calls), None)
         index = self._calls.setdefault(key, len(self._calls))
-        function = _given({"name": name, "arguments": args or ""})
+        function = given({"name": name, "arguments": args or ""})
         if call_id:
             return {"index": index, "id": call_id, "type": "function", "function": function}
         return {"index": index, "function": function}

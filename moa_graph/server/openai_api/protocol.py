@@ -16,6 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 _INT64 = 2**63
 
 
+def given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those that are set."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value

@@ -15,7 +15,12 @@ from langgraph_sdk.client import LangGraphClient
 
 from moa_graph.presets import PRESETS
 from moa_graph.server.openai_api.errors import ApiError, refused, unknown
-from moa_graph.server.openai_api.protocol import ChatCompletionRequest, TextFormat, ToolChoice
+from moa_graph.server.openai_api.protocol import (
+    ChatCompletionRequest,
+    TextFormat,
+    ToolChoice,
+    given,
+)
 from moa_graph.server.settings import SETTINGS
 
 try:  # LangGraph Server's own; httpx's does not stream
@@ -54,17 +59,17 @@ class Server:
 
     async def start(self, asked: ChatCompletionRequest) -> AsyncGenerator[Any, None]:
         """The events of a run that answers the request; it starts with the first of them."""
-        given = input_of(asked)
+        question = input_of(asked)
         assistant = await self._assistant(asked.model)
-        return self._events(assistant, given, asked)
+        return self._events(assistant, question, asked)
 
     async def _events(
-        self, assistant: str, given: dict[str, Any], asked: ChatCompletionRequest
+        self, assistant: str, question: dict[str, Any], asked: ChatCompletionRequest
     ) -> AsyncGenerator[Any, None]:
         events = self._client.runs.stream(
             None,
             assistant,
-            input=given,
+            input=question,
             context=context_of(asked),
             metadata={**(asked.metadata or {}), **({"user": asked.user} if asked.user else {})},
             stream_mode=["messages-tuple", "updates"],
@@ -112,7 +117,7 @@ def _way_to_itself(request: Request) -> tuple[str, FastAPI | None]:
 @lru_cache(maxsize=4)
 def _client(address: str, app: FastAPI | None) -> LangGraphClient:
     transport: httpx.AsyncBaseTransport
-    if app is not None and _ASGITransport:
+    if app is not None:
         transport = _ASGITransport(app)
     else:
         transport = httpx.AsyncHTTPTransport(
@@ -202,10 +207,6 @@ def context_of(asked: ChatCompletionRequest) -> dict[str, Any]:
     context = {
         "aggregator_temperature": asked.temperature,
         "aggregator_max_tokens": asked.max_completion_tokens or asked.max_tokens,
-        "aggregator_options": _given(options) or None,
+        "aggregator_options": given(options) or None,
     }
-    return _given(context)
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+    return given(context)
