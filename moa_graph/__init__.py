@@ -5,8 +5,9 @@ from moa_graph.chat_model import ChatMoA
 from moa_graph.completion import Hedge, Quorum
 from moa_graph.context import MoAContext
 from moa_graph.errors import AggregationFailed, MoAError, NotEnoughProposals
-from moa_graph.graph import Proposer, create_moa
+from moa_graph.graph import create_moa
 from moa_graph.limits import CallLimits
+from moa_graph.proposers import Proposer
 from moa_graph.state import MoAState, Proposal, merge_proposals
 
 __all__ = [

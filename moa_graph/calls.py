@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
@@ -133,12 +133,15 @@ class Call:
                     raise
             time.sleep(wait)
 
-    async def ainvoke(self, *, in_thread: bool = False) -> Any:
+    async def ainvoke(
+        self, *, in_thread: bool = False, sink: Callable[[Any], None] | None = None
+    ) -> Any:
         """What the model returns.
 
         Args:
             in_thread: Whether to call the model's synchronous side, in a thread. That can only
                 be left alone when it is cancelled.
+            sink: Takes each chunk as it comes; with it, the model streams.
         """
         while True:
             try:
@@ -147,7 +150,7 @@ class Call:
                         if in_thread:
                             output = await asyncio.to_thread(self._ask, attempt.config)
                         else:
-                            output = await self._aask(attempt)
+                            output = await self._aask(attempt, sink)
                         return attempt.done(output)
             except Exception as error:
                 wait = self._seconds_before_retry(error)
@@ -167,11 +170,19 @@ class Call:
         return explain(error, secrets_of(self._model))
 
     def _ask(self, config: RunnableConfig) -> Any:
-        return self._model.invoke(self._input(), config, **self._arguments())
+        model = self.question.prepare(self._model)
+        return model.invoke(self._input(), config, **self._arguments())
 
-    async def _aask(self, attempt: _Attempt) -> Any:
+    async def _aask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
+        model = self.question.prepare(self._model)
         try:
-            return await self._model.ainvoke(self._input(), attempt.config, **self._arguments())
+            if sink is None:
+                return await model.ainvoke(self._input(), attempt.config, **self._arguments())
+            chunks = []
+            async for chunk in model.astream(self._input(), attempt.config, **self._arguments()):
+                sink(chunk)
+                chunks.append(chunk)
+            return _joined(chunks)
         except asyncio.CancelledError as error:
             await attempt.runs.cancelled(attempt.config.get("callbacks"), error)
             raise
@@ -243,6 +254,15 @@ class Call:
             return None
         self._retried += 1
         return wait
+
+
+def _joined(chunks: Sequence[Any]) -> Any:
+    if chunks and all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
+        return add_ai_message_chunks(*chunks)
+    whole = chunks[0] if chunks else AIMessageChunk("")
+    for chunk in chunks[1:]:
+        whole += chunk
+    return whole
 
 
 @dataclass

@@ -28,12 +28,13 @@ from typing_extensions import override
 
 from moa_graph.calls import with_options
 from moa_graph.context import MoAContext
-from moa_graph.graph import AGGREGATOR, MoAGraph
+from moa_graph.graph import MoAGraph
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
-from moa_graph.nodes import AggregatorNode
+from moa_graph.nodes import AnswerNode
 from moa_graph.runs import ParentRun, current_parent, inside, users_configurable
-from moa_graph.state import MoAState, Proposal, total_usage
-from moa_graph.streaming import inherited
+from moa_graph.state import Decision, MoAState, Proposal, decisions_of, total_usage
+from moa_graph.streaming import inherited, is_answer
+from moa_graph.wiring import AGGREGATOR
 
 _STREAM_MODES = ["messages", "values"]
 
@@ -79,7 +80,7 @@ class ChatMoA(BaseChatModel):
     @field_validator("graph")
     @classmethod
     def _made_by_create_moa(cls, graph: Any) -> MoAGraph:
-        if not isinstance(_aggregator_node(graph), AggregatorNode):
+        if not isinstance(_aggregator_node(graph), AnswerNode):
             raise ValueError(
                 f"graph must come from create_moa, not {type(graph).__name__}: "
                 "ChatMoA(graph=create_moa([...], aggregator))."
@@ -94,12 +95,16 @@ class ChatMoA(BaseChatModel):
         return "moa"
 
     @property
-    def _aggregator(self) -> Model:
-        return cast(AggregatorNode, _aggregator_node(self.graph)).model
+    def _node(self) -> AnswerNode:
+        return cast(AnswerNode, _aggregator_node(self.graph))
+
+    @property
+    def _aggregator(self) -> Model | None:
+        return self._node.writer
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        plan = cast(AggregatorNode, _aggregator_node(self.graph)).plan
+        plan = self._node.plan
         return {
             "graph": self.graph.name,
             "layers": plan.layers,
@@ -127,7 +132,7 @@ class ChatMoA(BaseChatModel):
 
     def _resolve_model_profile(self) -> Any:
         """What the model can do is what the aggregator can."""
-        built = self._aggregator.built
+        built = self._aggregator.built if self._aggregator else None
         model = next(chat_models_in(built), None) if built else None
         return model.profile if model else None
 
@@ -156,6 +161,7 @@ class ChatMoA(BaseChatModel):
         if tool_choice is not None:
             options["tool_choice"] = tool_choice
         self._bindable("tools")
+        assert self._aggregator is not None
         with_call_options(self._aggregator.get(), options)  # refuses here what it would refuse then
         return self.bind(**options)
 
@@ -179,6 +185,11 @@ class ChatMoA(BaseChatModel):
         return map_chat_models(structured, lambda inner: self if inner is model else inner)
 
     def _bindable(self, what: str) -> BaseChatModel:
+        if self._aggregator is None:
+            raise ValueError(
+                f"{self._node.model_name} chooses its answer among the proposals and writes none, so it "
+                f"cannot be given {what}: give create_moa a chat model as the aggregator."
+            )
         model = next(chat_models_in(self._aggregator.get()), None)
         if model is None:
             raise ValueError(
@@ -208,7 +219,8 @@ class ChatMoA(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        await self._aggregator.aget()
+        if self._aggregator:
+            await self._aggregator.aget()
         run = self._run(messages, stop, run_manager, kwargs)
         with inherited(None):
             state = await self.graph.ainvoke(run.input, run.config, context=run.context)
@@ -242,7 +254,8 @@ class ChatMoA(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        await self._aggregator.aget()
+        if self._aggregator:
+            await self._aggregator.aget()
         run = self._run(messages, stop, run_manager, kwargs)
         answer = _StreamedAnswer()
         events = self.graph.astream(
@@ -293,10 +306,13 @@ class ChatMoA(BaseChatModel):
 
     def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
         """What `response_metadata["moa"]` holds of a finished run."""
-        return {
+        record: dict[str, Any] = {
             "proposals": state["proposals"],
-            "aggregator": {"model": self._aggregator.name, "usage": message.usage_metadata},
+            "aggregator": {"model": self._node.model_name, "usage": message.usage_metadata},
         }
+        if decisions := decisions_of(state):
+            record["decisions"] = decisions
+        return record
 
     # --- usage: told after the callbacks, which have counted every call already ----------
 
@@ -383,7 +399,7 @@ class _StreamedAnswer:
             self._state = event
             return None
         message, metadata = event
-        if metadata.get("langgraph_node") != AGGREGATOR or not isinstance(message, AIMessage):
+        if not is_answer(metadata) or not isinstance(message, AIMessage):
             return None
         self._id = self._id or message.id
         # What a mixture inside tells of itself is part of this one's record.
@@ -427,7 +443,9 @@ def _total_usage(message: AIMessage) -> UsageMetadata | None:
     if not record:
         return message.usage_metadata
     proposals: list[Proposal] = record["proposals"]
-    return total_usage([*(p["usage"] for p in proposals), record["aggregator"]["usage"]])
+    steps: list[Decision] = record.get("decisions", [])
+    usages = [p["usage"] for p in proposals] + [d["usage"] for d in steps]
+    return total_usage([*usages, record["aggregator"]["usage"]])
 
 
 def _aggregator_node(graph: Any) -> Any:

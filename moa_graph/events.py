@@ -65,5 +65,23 @@ class AggregatorStarted(TypedDict):
     model: str
 
 
-MoAEvent = ProposerStarted | ProposerProgress | ProposerEnded | LayerEnded | AggregatorStarted
+class StepDecided(TypedDict):
+    """A step beside the proposers has decided: a selection, an early exit, a choice."""
+
+    type: Literal["step_decided"]
+    step: str
+    layer: int
+    outcome: str
+    """As in the `Decision`: `"kept"`, `"exit"`, `"alone"` …"""
+    error: str | None
+
+
+MoAEvent = (
+    ProposerStarted
+    | ProposerProgress
+    | ProposerEnded
+    | LayerEnded
+    | AggregatorStarted
+    | StepDecided
+)
 """Any event of `stream_mode="custom"`; `event["type"]` tells which."""

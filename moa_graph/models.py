@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -271,6 +272,13 @@ def provider_of(model: Runnable[Any, Any]) -> str | None:
     return chat_model._get_ls_params().get("ls_provider") if chat_model else None  # noqa: SLF001
 
 
+def host_of(chat_model: BaseChatModel) -> str | None:
+    """Where a chat model of OpenAI's family is served; None for every other."""
+    client = _clients_of(chat_model).get("root_client")
+    host = getattr(getattr(client, "base_url", None), "host", None)
+    return host if isinstance(host, str) else None
+
+
 def window_of(model: Runnable[Any, Any]) -> int | None:
     """How many input tokens every model inside takes, by LangChain's profiles of them."""
     profiles = [chat_model.profile or {} for chat_model in chat_models_in(model)]
@@ -522,7 +530,8 @@ def _check_prompt(model: Runnable[Any, Any], role: str) -> None:
 
 
 def as_message(output: Any) -> AIMessage:
-    """The answer in what a model returned: a message, a text, or a state with `messages`.
+    """The answer in what a model returned: a message, a text, a state with `messages`, or an
+    object of a schema, which is written as JSON.
 
     Raises:
         TypeError: If there is no message in it.
@@ -537,6 +546,10 @@ def as_message(output: Any) -> AIMessage:
         return AIMessage(output.content, id=output.id, name=output.name)
     if isinstance(output, str):
         return AIMessage(output)
+    if isinstance(output, BaseModel):  # of a model `.with_structured_output(...)`
+        return AIMessage(output.model_dump_json())
+    if isinstance(output, Mapping) and not output.keys() & {"messages", "raw"}:
+        return AIMessage(json.dumps(output, ensure_ascii=False, default=str))
     raise TypeError(
         f"the model returned {type(output).__name__}, which is neither a message, a text, nor "
         "a state with `messages`"

@@ -7,6 +7,7 @@ import time
 from typing import Any, NoReturn
 
 from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import FullKey
 from langgraph.errors import GraphBubbleUp, ParentCommand
@@ -15,11 +16,12 @@ from moa_graph import background
 from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
 from moa_graph.calls import Call, options_in
-from moa_graph.completion import Cut, Layer
+from moa_graph.completion import Cut
 from moa_graph.errors import (
     AggregationFailed,
     AggregationRefused,
     MoAError,
+    NotEnoughProposals,
     refused_credentials,
     refused_request,
 )
@@ -32,9 +34,10 @@ from moa_graph.models import (
     with_settings,
     without_llm_cache,
 )
+from moa_graph.proposers import Reads
 from moa_graph.references import Question
 from moa_graph.retries import is_last_attempt
-from moa_graph.state import MoAState, Proposal, ProposalStatus
+from moa_graph.state import MoAState, Proposal, ProposalStatus, TrimmedReference
 from moa_graph.steps import Plan, Step
 from moa_graph.streaming import ProposerTokens, without_message_stream
 
@@ -42,10 +45,11 @@ logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
 _SAYS_NOTHING = {"text", "reasoning", "thinking", "redacted_thinking", "refusal"}
-_FILTERED = "content_filter"
+FILTERED = "content_filter"
+CONTENT_FILTER = "the content filter stopped the answer"
 
 
-class _NoAnswer(MoAError):
+class NoAnswer(MoAError):
     """A model answered, and its answer is none."""
 
 
@@ -65,6 +69,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         prompt: Its role.
         sample: Which of several answers of the same model with the same role, from 0.
         timeout: Seconds that it may take.
+        reads: Which of the references it is shown.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         prompt: str | None,
         sample: int = 0,
         timeout: float | None = None,
+        reads: Reads | None = None,
     ) -> None:
         self.plan = plan
         self.layer = layer
@@ -89,6 +95,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         self.prompt = prompt
         self.sample = sample
         self.timeout = timeout
+        self.reads = reads
 
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -97,7 +104,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             return {}
         for model in self.plan.models:
             model.get()
-        asking = _Asking(self, step, input)
+        asking = Asking(self, step, input)
         if asking.cache and asking.key and (kept := asking.cache.proposal(asking.key)):
             return asking.answer_again(kept)
         if step.cuts(self.timeout):
@@ -116,7 +123,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             return {}
         for model in self.plan.models:
             await model.aget()
-        asking = _Asking(self, step, input)
+        asking = Asking(self, step, input)
         if asking.cache and asking.key and (kept := await asking.cache.aproposal(asking.key)):
             return asking.answer_again(kept)
         asking.note(await step.astored() if step.quorum else [])
@@ -125,8 +132,67 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             await asking.cache.akeep(asking.key, proposal)
         return {"proposals": [proposal]}
 
+    def tell_started(self, step: Step) -> None:
+        """Tell the custom stream that this proposer begins."""
+        if self.position == 0:
+            step.tell_layer_ended()
+        step.runtime.stream_writer(
+            ProposerStarted(
+                type="proposer_started",
+                layer=self.layer,
+                proposer=self.proposer,
+                model=self.model.name,
+            )
+        )
 
-class _Asking:
+    def record(
+        self,
+        step: Step,
+        status: ProposalStatus,
+        *,
+        content: str,
+        error: str | None,
+        usage: UsageMetadata | None,
+        latency: float,
+        attempts: int,
+        trimmed: list[TrimmedReference],
+    ) -> Proposal:
+        """The record of how it ended, which the log, the trace and the stream are told too."""
+        proposal = Proposal(
+            layer=self.layer,
+            proposer=self.proposer,
+            model=self.model.name,
+            content=content,
+            status=status,
+            error=error,
+            usage=usage,
+            latency=latency,
+            attempts=attempts,
+            position=self.position,
+            turn=step.turn,
+        )
+        if trimmed:
+            proposal["trimmed"] = trimmed
+        if error:
+            # A quorum and a budget leave proposers out on purpose.
+            level = logging.INFO if status == "abandoned" else logging.WARNING
+            logger.log(level, "Proposer %s of layer %d: %s", self.proposer, self.layer, error)
+        mark_run(self.node, error, moa_status=status, moa_attempts=attempts)
+        step.runtime.stream_writer(
+            ProposerEnded(
+                type="proposer_ended",
+                layer=self.layer,
+                proposer=self.proposer,
+                status=status,
+                latency=latency,
+                tokens=usage["output_tokens"] if usage else None,
+                error=error,
+            )
+        )
+        return proposal
+
+
+class Asking:
     """A proposer's node at work: from the state to one `Proposal`."""
 
     def __init__(self, node: ProposerNode, step: Step, state: MoAState) -> None:
@@ -138,7 +204,7 @@ class _Asking:
         self._layer = step.shared_layer
         self._before = self._layer.attempts.get(node.position, 0)
         self._model = self._tuned(node.model.get())
-        self._question = step.question(self._model, node.prompt)
+        self._question = step.question(self._model, node.prompt, node.reads)
         self.key: FullKey | None = None
         if self.cache:
             self.key = self.cache.key(
@@ -158,7 +224,7 @@ class _Asking:
 
     def answer_again(self, kept: Proposal) -> dict[str, Any]:
         """The proposal from the cache."""
-        self._tell_started()
+        self.node.tell_started(self.step)
         self._layer.answered(self.node.position, kept["latency"])
         proposal = self._record("ok", content=kept["content"])
         proposal["cached"] = True
@@ -186,13 +252,16 @@ class _Asking:
 
             async def ask() -> Any:
                 # A graph in a synchronous run may have a checkpointer without an async side.
-                return await call.ainvoke(in_thread=graph and background)
+                return await self._ask(call, in_thread=graph and background)
 
             hedge = None if graph else node.plan.hedge
             output = await self._layer.first_answer(ask, timeout=node.timeout, hedge=hedge)
             return self._ended(output)
         except Exception as error:
             return self._failed(error)
+
+    async def _ask(self, call: Call, *, in_thread: bool) -> Any:
+        return await call.ainvoke(in_thread=in_thread)
 
     def _tuned(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         model = with_settings(
@@ -215,30 +284,22 @@ class _Asking:
             [progress] if streams else [],
             until=self._layer.until(node.timeout),
         )
-        self._tell_started()
+        node.tell_started(step)
         return self._call
-
-    def _tell_started(self) -> None:
-        if self.node.position == 0:
-            self.step.tell_layer_ended()
-        self.step.runtime.stream_writer(
-            ProposerStarted(
-                type="proposer_started",
-                layer=self.node.layer,
-                proposer=self.node.proposer,
-                model=self.node.model.name,
-            )
-        )
 
     def _ended(self, output: Any) -> Proposal:
         message = as_message(output)
-        if message.response_metadata.get("finish_reason") == _FILTERED:
-            return self._record("failed", message, error="the content filter stopped the answer")
-        if not message.text.strip():
-            return self._record("failed", message, error=_why_empty(message))
-        proposal = self._record("ok", message, content=message.text)
+        text = self._text(message)
+        if message.response_metadata.get("finish_reason") == FILTERED:
+            return self._record("failed", message, error=CONTENT_FILTER)
+        if not text.strip():
+            return self._record("failed", message, error=why_empty(message))
+        proposal = self._record("ok", message, content=text)
         self._layer.answered(self.node.position, proposal["latency"])
         return proposal
+
+    def _text(self, message: AIMessage) -> str:
+        return message.text
 
     def _failed(self, error: Exception) -> Proposal:
         if isinstance(error, ParentCommand):
@@ -267,47 +328,92 @@ class _Asking:
         content: str = "",
         error: str | None = None,
     ) -> Proposal:
-        node = self.node
-        usage = self._call.tokens(message) if self._call else None
-        proposal = Proposal(
-            layer=node.layer,
-            proposer=node.proposer,
-            model=node.model.name,
+        return self.node.record(
+            self.step,
+            status,
             content=content,
-            status=status,
             error=error,
-            usage=usage,
+            usage=self._call.tokens(message) if self._call else None,
             latency=self.step.seconds_since(self._started),
             attempts=self._attempts,
-            position=node.position,
-            turn=self.step.turn,
+            trimmed=self._question.trimmed,
         )
-        if trimmed := self._question.trimmed:
-            proposal["trimmed"] = trimmed
-        if error:
-            # A quorum and a budget leave proposers out on purpose.
-            level = logging.INFO if status == "abandoned" else logging.WARNING
-            logger.log(level, "Proposer %s of layer %d: %s", node.proposer, node.layer, error)
-        mark_run(node.node, error, moa_status=status, moa_attempts=proposal["attempts"])
-        self.step.runtime.stream_writer(
-            ProposerEnded(
-                type="proposer_ended",
-                layer=node.layer,
-                proposer=node.proposer,
-                status=status,
-                latency=proposal["latency"],
-                tokens=usage["output_tokens"] if usage else None,
-                error=error,
+
+
+class AnswerNode(Runnable[MoAState, dict[str, Any]]):
+    """The last node: from proposals to the answer.
+
+    Args:
+        plan: What all nodes of the graph share.
+        writer: The model that writes the answer, and acts if it has tools; None where the answer
+            is chosen among the proposals.
+        title: What errors and records call it; by default the writer's name.
+    """
+
+    def __init__(self, plan: Plan, writer: Model | None, title: str | None = None) -> None:
+        self.plan = plan
+        self.writer = writer
+        self.model_name = title or (writer.name if writer else "aggregator")
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return background.run(self.answer(self._step(input, config), in_background=True))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return await self.answer(self._step(input, config))
+
+    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """The update with the answer.
+
+        Args:
+            step: The node's view of the run.
+            in_background: Whether this is the event loop that serves synchronous runs.
+
+        Raises:
+            AggregationFailed: If there is none.
+        """
+        raise NotImplementedError
+
+    def _step(self, state: MoAState, config: RunnableConfig | None) -> Step:
+        step = Step.of(self.plan, self.plan.layers, state, config)
+        assert step is not None  # the last layer is never left out
+        return step
+
+    def _tell_started(self, step: Step) -> None:
+        step.tell_layer_ended()
+        step.runtime.stream_writer(
+            AggregatorStarted(
+                type="aggregator_started", layer=self.plan.layers, model=self.model_name
             )
         )
-        return proposal
+
+    def _fail(self, step: Step, call: Call | None, error: Exception) -> NoReturn:
+        if isinstance(error, GraphBubbleUp | NotEnoughProposals) or not is_last_attempt(
+            self.plan.retry_policies, error, step.attempt
+        ):
+            raise error
+        step.end_run()
+        # A provider's refusal of a key may quote it, and a traceback would print its cause.
+        cause = None if refused_credentials(error) else error
+        ours = isinstance(error, NoAnswer | Cut) or call is None
+        reason = str(error) if ours else call.explain(error)
+        refused = step.context.aggregator_options is not None and refused_request(error)
+        raise (AggregationRefused if refused else AggregationFailed)(
+            f"The aggregator {self.model_name} failed: {reason}. The proposals are "
+            "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
+            "None to call only the aggregator again.",
+            step.proposals,
+        ) from cause
 
 
-class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
+class AggregatorNode(AnswerNode):
     """Synthesizes the answer from the last layer's proposals."""
 
     def __init__(self, plan: Plan, model: Model) -> None:
-        self.plan = plan
+        super().__init__(plan, model)
         self.model = model
 
     def invoke(
@@ -315,7 +421,7 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
     ) -> dict[str, Any]:
         step = self._step(input, config)
         if step.run_timeout is not None:
-            return background.run(self._answer(step, self.model.cancellable(), background=True))
+            return background.run(self.answer(step, in_background=True))
         question, call = self._start(step, self.model.get())
         try:
             return self._end(step, question, call, call.invoke())
@@ -325,25 +431,18 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        model = await self.model.aget()
-        return await self._answer(self._step(input, config), model)
+        return await self.answer(self._step(input, config))
 
-    async def _answer(
-        self, step: Step, model: Runnable[Any, Any], *, background: bool = False
-    ) -> dict[str, Any]:
+    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """As `AnswerNode`."""
+        model = self.model.cancellable() if in_background else await self.model.aget()
         question, call = self._start(step, model)
-        in_thread = background and nested_graph(model) is not None
-        wait = Layer(1, None, step.seconds_left, f"what was left of run_timeout={step.run_timeout}")
+        in_thread = in_background and nested_graph(model) is not None
         try:
-            output = await wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+            output = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
             return self._end(step, question, call, output)
         except Exception as error:
             self._fail(step, call, error)
-
-    def _step(self, state: MoAState, config: RunnableConfig | None) -> Step:
-        step = Step.of(self.plan, self.plan.layers, state, config)
-        assert step is not None  # the aggregator's layer is never left out
-        return step
 
     def _start(self, step: Step, runnable: Runnable[Any, Any]) -> tuple[Question, Call]:
         model = with_settings(
@@ -351,23 +450,19 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             temperature=step.context.aggregator_temperature,
             max_tokens=step.context.aggregator_max_tokens,
         )
-        question = step.question(model)
-        step.tell_layer_ended()
-        step.runtime.stream_writer(
-            AggregatorStarted(
-                type="aggregator_started", layer=self.plan.layers, model=self.model.name
-            )
-        )
+        question = self._question(step, model)
+        self._tell_started(step)
         terms = step.terms(self.model, model, last=True)
-        given = step.context.aggregator_options
-        options = {**(given.given() if given else {}), **options_in(step.config)}
-        model = with_call_options(model, options)
+        model = with_call_options(model, given_options(step))
         return question, step.call(model, question, step.config, terms)
+
+    def _question(self, step: Step, model: Runnable[Any, Any]) -> Question:
+        return step.question(model)
 
     def _end(self, step: Step, question: Question, call: Call, output: Any) -> dict[str, Any]:
         message = as_message(output)
-        if not _says_something(message):
-            raise _NoAnswer(_why_empty(message))
+        if not says_something(message):
+            raise NoAnswer(why_empty(message))
         step.end_run()
         known = {m.id for m in step.messages}
         update: dict[str, Any] = {"usage_metadata": call.tokens(message)}
@@ -378,25 +473,14 @@ class AggregatorNode(Runnable[MoAState, dict[str, Any]]):
             update["response_metadata"] = said
         return {"messages": [message.model_copy(update=update)]}
 
-    def _fail(self, step: Step, call: Call, error: Exception) -> NoReturn:
-        if isinstance(error, GraphBubbleUp) or not is_last_attempt(
-            self.plan.retry_policies, error, step.attempt
-        ):
-            raise error
-        step.end_run()
-        # A provider's refusal of a key may quote it, and a traceback would print its cause.
-        cause = None if refused_credentials(error) else error
-        reason = str(error) if isinstance(error, _NoAnswer | Cut) else call.explain(error)
-        refused = step.context.aggregator_options is not None and refused_request(error)
-        raise (AggregationRefused if refused else AggregationFailed)(
-            f"The aggregator {self.model.name} failed: {reason}. The proposals are "
-            "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
-            "None to call only the aggregator again.",
-            step.proposals,
-        ) from cause
+
+def given_options(step: Step) -> dict[str, Any]:
+    """What this run gives the aggregator's call besides its messages: tools, a form, `stop` …"""
+    given = step.context.aggregator_options
+    return {**(given.given() if given else {}), **options_in(step.config)}
 
 
-def _says_something(message: AIMessage) -> bool:
+def says_something(message: AIMessage) -> bool:
     """Whether there is an answer in it: text, a tool call, a picture …"""
     if message.text.strip() or message.tool_calls or message.invalid_tool_calls:
         return True
@@ -404,7 +488,7 @@ def _says_something(message: AIMessage) -> bool:
     return any(isinstance(b, dict) and b.get("type") not in _SAYS_NOTHING for b in blocks)
 
 
-def _why_empty(message: AIMessage) -> str:
+def why_empty(message: AIMessage) -> str:
     if message.additional_kwargs.get("refusal"):
         return "the model refused to answer"
     if message.tool_calls:

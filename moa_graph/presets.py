@@ -23,9 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moa_graph.budget import Budget
 from moa_graph.completion import Hedge, Quorum
-from moa_graph.graph import MoAGraph, Proposer, create_moa
+from moa_graph.graph import MoAGraph, create_moa
 from moa_graph.models import Model
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+from moa_graph.proposers import Proposer
 from moa_graph.validation import nearest, what_is_wrong
 
 _SUFFIXES = (".toml", ".yaml", ".yml")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import AnyMessage, get_buffer_string
+from langchain_core.runnables import Runnable
 
-from moa_graph.prompts import inject_references
+from moa_graph.prompts import fence_of, inject_references
 from moa_graph.state import Proposal, TrimmedReference
 
 _BYTES_PER_TOKEN = 3  # fewer than tokenizers need for almost any text: it must never be too long
@@ -42,7 +44,7 @@ def fair_shares(sizes: Sequence[int], room: int) -> list[int]:
 
     Returns:
         What each part gets: at most what it needs, in sum at most the room, and no part gets
-        less than another that needs no more.
+        less than another that needs no more (but for one, which cannot be divided).
     """
     shares = [0] * len(sizes)
     left = max(0, room)
@@ -79,6 +81,8 @@ class Question:
         messages: The conversation, the role included.
         references: Usable proposals, in their order.
         prompt: What to do with them.
+        labels: What they are called instead of `1`, `2`, …
+        fenced: Whether they are fenced as untrusted, see `format_references`.
         window: Tokens that the model takes, its answer included; None if nobody knows.
         answer: How long the answer may be, in tokens; None if nothing limits it.
     """
@@ -89,23 +93,37 @@ class Question:
         references: Sequence[Proposal] = (),
         prompt: str = "",
         *,
+        labels: Sequence[str] | None = None,
+        fenced: bool = False,
         window: int | None = None,
         answer: int | None = None,
     ) -> None:
         self._conversation = list(messages)
         self._references = references
         self._prompt = prompt
+        self._labels = labels
+        self._fenced = fenced
         self._shrinks = 0
         self._texts = [p["content"] for p in references]
         if references and window is not None:
             for_answer = min(answer or window, int(window * _ANSWER))
-            around = estimated_prompt(inject_references(messages, [""] * len(references), prompt))
+            around = estimated_prompt(self._with([""] * len(references)))
             self._fit(window - for_answer - around)
+
+    def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        """The model as it is asked this question; here, as it is."""
+        return model
 
     @property
     def messages(self) -> list[AnyMessage]:
         """What the model is given."""
-        return inject_references(self._conversation, self._texts, self._prompt)
+        return self._with(self._texts)
+
+    def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
+        fence = fence_of(*texts) if self._fenced else None
+        return inject_references(
+            self._conversation, texts, self._prompt, labels=self._labels, fence=fence
+        )
 
     @property
     def trimmed(self) -> list[TrimmedReference]:

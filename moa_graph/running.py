@@ -6,18 +6,29 @@ each other here, by what LangGraph gives all nodes of one run and of nothing els
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from langgraph.runtime import RunControl
 
 from moa_graph.budget import Ledger
 from moa_graph.completion import Layer
 
+_ABANDONED = 10.0  # seconds between two steps of a run, after which it counts as interrupted
 _MOST_UNENDED = 10_000  # runs that failed leave a record behind, until as many have followed
+
+
+class Live(Protocol):
+    """A proposal that is read while it is written."""
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
 
 
 @dataclass
@@ -29,6 +40,11 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     """Of `time.monotonic`."""
     _layers: dict[tuple[int, str], Layer] = field(default_factory=dict)
+    live: dict[str, Live] = field(default_factory=dict)
+    """Proposals that are read while they are written, by node."""
+    _at_work: int = 0
+    _idle: asyncio.Event | None = None
+    _writers: int = 0
     _ledger: Ledger | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -39,6 +55,45 @@ class Run:
             if key not in self._layers:
                 self._layers[key] = make()
             return self._layers[key]
+
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """A node of the run is at work. When none is for long, nobody waits for what is written."""
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work and self.live:
+                asyncio.get_running_loop().call_later(_ABANDONED, self._close_if_idle)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A node writes a piece, for which others may wait with `written`."""
+        self._writers += 1
+        try:
+            yield
+        finally:
+            self._writers -= 1
+            if not self._writers and self._idle:
+                self._idle.set()
+                self._idle = None
+
+    async def written(self) -> None:
+        """Wait until no node writes a piece."""
+        if self._writers:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
+
+    def close(self) -> None:
+        """End what is still being written."""
+        for live in self.live.values():
+            live.cancel()
+        self.live.clear()
+
+    def _close_if_idle(self) -> None:
+        if not self._at_work:
+            self.close()
 
     def ledger(self, make: Callable[[], Ledger]) -> Ledger:
         """What the run has spent; the first of its nodes to ask makes it."""
@@ -73,7 +128,9 @@ class RunsInProgress:
     def end(self, control: RunControl | None, namespace: str) -> None:
         """Forget a run that has its answer."""
         with self._lock:
-            self._runs.pop((id(control), namespace), None)
+            run = self._runs.pop((id(control), namespace), None)
+        if run is not None and run.live:
+            run.close()
 
     def __len__(self) -> int:
         return len(self._runs)

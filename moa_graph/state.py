@@ -93,20 +93,121 @@ class MoAState(MessagesState):
     """The proposals of the current turn; those of earlier turns are in their checkpoints."""
 
 
+class Decision(TypedDict):
+    """What a step beside the proposers has decided: a selection, an early exit, a choice."""
+
+    step: str
+    """The step's node, such as `"select_1"`."""
+    layer: int
+    """The layer whose proposals it looked at; 0 where there were none yet."""
+    turn: int
+    """The turn of the conversation, from 1."""
+    outcome: str
+    """In one word: `"kept"`, `"exit"`, `"go_on"`, `"chosen"`, `"alone"`, `"mixture"` …"""
+    kept: list[str]
+    """The proposers whose proposals go on, in the order in which they are shown."""
+    left_out: dict[str, str]
+    """The other usable proposals, by proposer, each with the reason."""
+    by: str
+    """On whose word: `"judge"`, `"agreement"`, `"votes"` …"""
+    error: str | None
+    """Why it was not decided as it should have been, such as a judge that gave no verdict."""
+    usage: UsageMetadata | None
+    """Tokens of the model calls behind the decision."""
+    attempts: int
+    """Requests made for it."""
+    texts: NotRequired[dict[str, str]]
+    """What was written for it: a reference in its shorter form by proposer, an analysis …"""
+
+
+def merge_decisions(left: list[Decision], right: list[Decision]) -> list[Decision]:
+    """Reduce two lists of decisions: the latest turn's, one for each step, sorted.
+
+    Commutative, associative and idempotent, as `merge_proposals`.
+    """
+    both = [*left, *right]
+    latest = turn_of(both)
+    current = sorted((d for d in both if d["turn"] == latest), key=_as_text)
+    by_step = {d["step"]: d for d in current}
+    return sorted(by_step.values(), key=lambda d: (d["layer"], d["step"]))
+
+
+class DecidedState(MoAState):
+    """The state of a graph with steps that decide."""
+
+    decisions: Annotated[list[Decision], merge_decisions]
+    """What the steps of the current turn have decided."""
+
+
+class Draft(TypedDict):
+    """What a node that is visited several times has written so far."""
+
+    node: str
+    question: str
+    """What the turn asks: of another question, the draft counts for nothing."""
+    turn: int
+    pieces: list[str]
+    """Its text, in the pieces in which it was written; together they are the text."""
+    tokens: int
+    """How long it is, in tokens (of most providers, the chunks in which it came)."""
+    ended: bool
+    """Whether nothing more comes."""
+    closed: bool
+    """Whether its model ended the last piece by itself, and was not cut off."""
+    views: list[dict[str, int]]
+    """For each piece, how many characters of each reference were in view, by its node."""
+    usage: UsageMetadata | None
+    attempts: int
+    latency: float
+    """Seconds of its own work so far."""
+    message_id: str
+    """Of the message that its tokens are streamed as."""
+
+
+def merge_drafts(left: dict[str, Draft], right: dict[str, Draft]) -> dict[str, Draft]:
+    """The drafts by node: newer ones replace older ones, and all of another question."""
+    questions = {draft["question"] for draft in right.values()}
+    kept = {
+        node: draft
+        for node, draft in left.items()
+        if not questions or draft["question"] in questions
+    }
+    return {**kept, **right}
+
+
+class DraftedState(DecidedState):
+    """The state of a graph that comes back to its nodes, such as a staircase."""
+
+    drafts: Annotated[dict[str, Draft], merge_drafts]
+    """What each node has written so far; not part of the output."""
+
+
 def total_usage(usages: Iterable[UsageMetadata | None]) -> UsageMetadata | None:
     """The sum of what is known; None if nothing is."""
     known = [usage for usage in usages if usage]
     return reduce(add_usage, known) if known else None
 
 
-def turn_of(proposals: Iterable[Proposal]) -> int:
-    """The latest turn among the proposals; 0 where there are none."""
-    return max((p.get("turn", 0) for p in proposals), default=0)
+def turn_of(records: Iterable[Proposal] | Iterable[Decision]) -> int:
+    """The latest turn among proposals or decisions; 0 where there are none."""
+    return max((record.get("turn", 0) for record in records), default=0)
 
 
 def proposals_of_layer(proposals: Iterable[Proposal], layer: int) -> list[Proposal]:
     """The proposals of one layer, in the proposers' order."""
     return sorted((p for p in proposals if p["layer"] == layer), key=_order)
+
+
+def decisions_of(state: MoAState) -> list[Decision]:
+    """The decisions in a state; none in that of a plain mixture."""
+    decisions: list[Decision] = state.get("decisions") or []  # type: ignore[assignment]
+    return decisions
+
+
+def has_ended(state: MoAState, node: str) -> bool:
+    """Whether a node that is visited several times has nothing more to write."""
+    drafts: dict[str, Draft] = state.get("drafts") or {}  # type: ignore[assignment]
+    return node in drafts and drafts[node]["ended"]
 
 
 def usable(proposals: Iterable[Proposal]) -> list[Proposal]:
@@ -120,5 +221,8 @@ def _order(proposal: Proposal) -> tuple[int, int, str]:
 
 def _rank(proposal: Proposal) -> tuple[bool, int, str]:
     # The text makes the order total, without which the merge would depend on arrival.
-    text = json.dumps(proposal, sort_keys=True, default=str)
-    return proposal.get("status") == "ok", proposal.get("attempts", 0), text
+    return proposal.get("status") == "ok", proposal.get("attempts", 0), _as_text(proposal)
+
+
+def _as_text(record: Proposal | Decision) -> str:
+    return json.dumps(record, sort_keys=True, default=str)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
+from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.runtime import Runtime, get_runtime
@@ -23,10 +24,20 @@ from moa_graph.errors import NotEnoughProposals
 from moa_graph.events import LayerEnded
 from moa_graph.limits import CallLimits
 from moa_graph.models import Model, max_tokens_of, own_retries, window_of
-from moa_graph.prompts import check_conversation, extend_system_message
+from moa_graph.prompts import check_conversation, extend_system_message, fence_of, letters
 from moa_graph.references import Question
 from moa_graph.running import Run, RunsInProgress
-from moa_graph.state import MoAState, Proposal, proposals_of_layer, turn_of, usable
+from moa_graph.proposers import Reads
+from moa_graph.state import (
+    Decision,
+    Draft,
+    MoAState,
+    Proposal,
+    decisions_of,
+    proposals_of_layer,
+    turn_of,
+    usable,
+)
 
 _CHECKPOINTER = "__pregel_checkpointer"  # where LangGraph keeps the run's own
 
@@ -54,6 +65,12 @@ class Plan:
     budget: Budget | None = None
     limits: CallLimits = field(default_factory=lambda: CallLimits({}))
     context_window: int | None = None
+    fenced: bool = False
+    """Whether references are fenced as untrusted."""
+    lettered: bool = False
+    """Whether references are called A, B, … instead of 1, 2, …"""
+    routed: bool = False
+    """Whether a first pass begins each turn."""
     cache: ProposalCache | None = None
     runs: RunsInProgress = field(default_factory=RunsInProgress)
 
@@ -84,12 +101,33 @@ class Step:
     context: MoAContext
     config: RunnableConfig
     runtime: Runtime[Any]
+    earlier_decisions: list[Decision] = field(default_factory=list)
+    """Those in the state, an earlier turn's perhaps among them."""
+    earlier_drafts: dict[str, Draft] = field(default_factory=dict)
+    """Those in the state, of an earlier question perhaps."""
+    opens: bool = False
+    """Whether the step comes before the proposers, and begins the turn."""
 
     @classmethod
     def of(
-        cls, plan: Plan, layer: int, state: MoAState, config: RunnableConfig | None
+        cls,
+        plan: Plan,
+        layer: int,
+        state: MoAState,
+        config: RunnableConfig | None,
+        *,
+        after: bool = False,
+        opens: bool = False,
     ) -> Step | None:
         """The step, or None if the run's context leaves this layer out.
+
+        Args:
+            plan: What all nodes of the graph share.
+            layer: The layer, from 1.
+            state: The node's input.
+            config: That of the node's run.
+            after: Whether the step stands behind that layer, and reads its proposals.
+            opens: Whether it stands before the first.
 
         Raises:
             ValueError: If the conversation or the context is not usable.
@@ -100,14 +138,28 @@ class Step:
         _check_context(plan, context)
         if layer < plan.layers and layer >= (context.layers or plan.layers):
             return None
+        if after:
+            layer += 1
         if layer == 1:
             check_conversation(state["messages"])
-        proposals = state.get("proposals", [])
-        return cls(plan, layer, state["messages"], proposals, context, config or {}, runtime)
+        return cls(
+            plan,
+            layer,
+            state["messages"],
+            state.get("proposals", []),
+            context,
+            config or {},
+            runtime,
+            decisions_of(state),
+            state.get("drafts") or {},  # type: ignore[arg-type]
+            opens,
+        )
 
     # --- what the model is asked ----------------------------------------------------------
 
-    def question(self, model: Runnable[Any, Any], role: str | None = None) -> Question:
+    def question(
+        self, model: Runnable[Any, Any], role: str | None = None, reads: Reads | None = None
+    ) -> Question:
         """What a model of this layer is asked: the references of the layer before included.
 
         Raises:
@@ -116,15 +168,83 @@ class Step:
         messages = extend_system_message(self.messages, role) if role else list(self.messages)
         if self.layer == 1:
             return Question(messages)
+        return self.asking(model, self.references(reads), messages)
+
+    def asking(
+        self,
+        model: Runnable[Any, Any],
+        references: Sequence[Proposal],
+        messages: Sequence[AnyMessage] | None = None,
+        prompt: str | None = None,
+    ) -> Question:
+        """The conversation with these references, as this graph shows them to a model.
+
+        Args:
+            model: Who is asked.
+            references: What it is shown.
+            messages: The conversation; by default the state's.
+            prompt: What to do with the references; by default the run's, else the graph's.
+        """
         return Question(
-            messages,
-            self._references(),
-            self.context.aggregation_prompt or self.plan.aggregation_prompt,
-            window=self.plan.context_window or window_of(model),
+            self.messages if messages is None else messages,
+            references,
+            prompt or self.aggregation_prompt,
+            labels=letters(len(references)) if self.plan.lettered else None,
+            fenced=self.plan.fenced,
+            window=self.window_of(model),
             answer=max_tokens_of(model),
         )
 
-    def _references(self) -> list[Proposal]:
+    def window_of(self, model: Runnable[Any, Any]) -> int | None:
+        """Tokens that a model takes, its answer included; None if nobody knows."""
+        return self.plan.context_window or window_of(model)
+
+    @property
+    def aggregation_prompt(self) -> str:
+        """What models are told to do with references: the run's, else the graph's."""
+        return self.context.aggregation_prompt or self.plan.aggregation_prompt
+
+    @property
+    def asked(self) -> str:
+        """The text of the latest human message."""
+        questions = [m.text for m in self.messages if isinstance(m, HumanMessage)]
+        return questions[-1] if questions else ""
+
+    def references(self, reads: Reads | None = None) -> list[Proposal]:
+        """The proposals that this step's models are shown, after what was selected of them.
+
+        Args:
+            reads: Which of these one model is shown; where it leaves none, all.
+
+        Raises:
+            NotEnoughProposals: If the layer before gave too few.
+        """
+        given = self.usable_before()
+        selection = self._decision(f"select_{given[0]['layer']}") if given else None
+        if selection is not None:
+            by_name = {p["proposer"]: p for p in given}
+            texts = selection.get("texts", {})
+            given = [
+                by_name[name] | {"content": texts.get(name, by_name[name]["content"])}  # type: ignore[misc]
+                for name in selection["kept"]
+                if name in by_name
+            ]
+        return (reads(given) or given) if reads else given
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What the steps of this turn have decided so far."""
+        return [d for d in self.earlier_decisions if d["turn"] == self.turn]
+
+    def _decision(self, step: str) -> Decision | None:
+        return next((d for d in self.decisions if d["step"] == step), None)
+
+    def usable_before(self) -> list[Proposal]:
+        """The usable proposals of the layer before, in the proposers' order.
+
+        Raises:
+            NotEnoughProposals: If there are too few.
+        """
         before = proposals_of_layer(self.proposals, self.layer_before)
         references = usable(before)
         if len(references) >= self.plan.min_proposals:
@@ -138,13 +258,22 @@ class Step:
                     return what_there_is
         if over_budget:
             return []
+        self.raise_not_enough(self.layer_before, len(references))
+
+    def raise_not_enough(self, layer: int, count: int) -> NoReturn:
+        """Say that a layer gave too few usable proposals.
+
+        Raises:
+            NotEnoughProposals: Always; says why each failed.
+        """
+        before = proposals_of_layer(self.proposals, layer)
         reasons = "; ".join(
             f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
         )
         self.end_run()
         raise NotEnoughProposals(
-            f"Layer {self.layer_before} gave {len(references)} usable proposals of "
-            f"{len(before)}, and {self.plan.min_proposals} are needed. {reasons}",
+            f"Layer {layer} gave {count} usable proposals of "
+            f"{self.plan.widths[layer - 1]}, and {self.plan.min_proposals} are needed. {reasons}",
             self.proposals,
         )
 
@@ -216,7 +345,7 @@ class Step:
     def shared_layer(self) -> Layer:
         """This layer of this run."""
         info = self.runtime.execution_info
-        return self.run.layer(self.layer, info.checkpoint_id if info else "", self._new_layer)
+        return self.run.layer(self.layer, info.checkpoint_id if info else "", self.new_layer)
 
     def cuts(self, timeout: float | None) -> bool:
         """Whether a proposer, with that timeout of its own, may not be waited for to its end."""
@@ -230,7 +359,13 @@ class Step:
             return None
         return max(0.001, self.run.started + self.run_timeout - time.monotonic())
 
-    def _new_layer(self) -> Layer:
+    @property
+    def last_wait(self) -> Layer:
+        """How long the answer's model may take: what the run's timeout leaves."""
+        return Layer(1, None, self.seconds_left, f"what was left of run_timeout={self.run_timeout}")
+
+    def new_layer(self) -> Layer:
+        """This step's layer, as if nobody had made it yet."""
         timeout = self.context.layer_timeout or self.plan.layer_timeout
         why = "layer_timeout"
         if (left := self.seconds_left) is not None:
@@ -257,6 +392,9 @@ class Step:
         for proposal in self._proposals_of_this_turn():
             if (usage := proposal["usage"]) and (model := by_name.get(proposal["model"])):
                 spent += Amount.used(usage, _price(budget, model))
+        for decision in () if self.opens else self.decisions:
+            if usage := decision["usage"]:
+                spent += Amount(usage["total_tokens"], 0.0)
         layers = (self.context.layers or self.plan.layers) - 1
         return Ledger(budget, sum(self.plan.widths[self.layer - 1 : layers]) + 1, spent)
 
@@ -304,12 +442,54 @@ class Step:
     @property
     def layer_before(self) -> int:
         """The layer whose proposals are this step's references; 0 for the first."""
+        if self.layer == self.plan.layers:
+            for decision in self.decisions:
+                if decision["outcome"] == "exit":
+                    return decision["layer"]
         return min(self.layer, self.context.layers or self.plan.layers) - 1
 
     @property
     def turn(self) -> int:
         """The turn of the conversation that the run answers, from 1."""
-        return turn_of(self.proposals) + (1 if self.layer == 1 else 0)
+        for draft in self.drafts.values():
+            return draft["turn"]
+        before = turn_of(self.proposals)
+        if self.layer > 1:
+            return before
+        begun = turn_of(self.earlier_decisions)
+        return begun if self.plan.routed and not self.opens else max(before, begun) + 1
+
+    @property
+    def drafts(self) -> dict[str, Draft]:
+        """What the nodes have written of this turn's answer so far, by node."""
+        return {
+            node: draft
+            for node, draft in self.earlier_drafts.items()
+            if draft["question"] == self.question_key
+        }
+
+    def draft(self, node: str) -> Draft:
+        """What a node has written so far; an empty draft where that is nothing."""
+        return self.drafts.get(node) or Draft(
+            node=node,
+            question=self.question_key,
+            turn=self.turn,
+            pieces=[],
+            tokens=0,
+            ended=False,
+            closed=False,
+            views=[],
+            usage=None,
+            attempts=0,
+            latency=0.0,
+            message_id=f"run--{uuid4()}",
+        )
+
+    @property
+    def question_key(self) -> str:
+        """What tells this turn's question from every other of the thread."""
+        last = self.messages[-1]
+        return f"{last.id} {fence_of(str(last.content))}"
 
     @property
     def attempt(self) -> int:

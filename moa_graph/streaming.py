@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
+from pydantic import PrivateAttr
 
 from moa_graph.events import ProposerProgress
 
@@ -26,6 +29,15 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
     """
     module = type(handler).__module__
     return isinstance(handler, ProposalTokens) or module == "langgraph.pregel._messages"
+
+
+def is_answer(metadata: Mapping[str, Any]) -> bool:
+    """Whether a message of the stream is (a part of) the graph's answer, by its metadata.
+
+    It mostly is the aggregator's; an early exit or a first pass may give it too. The only other
+    messages are the proposers'.
+    """
+    return "moa_proposer" not in metadata
 
 
 def without_message_stream(config: RunnableConfig) -> RunnableConfig:
@@ -59,6 +71,69 @@ def inherited(config: RunnableConfig | None) -> Iterator[None]:
 
 def _others(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
     return [handler for handler in handlers if not is_message_stream(handler)]
+
+
+def only_message_stream(config: RunnableConfig) -> RunnableConfig | None:
+    """The same configuration, whose model calls nobody but `stream_mode="messages"` sees.
+
+    None if there is no such stream.
+    """
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return None
+    manager = callbacks.copy()
+    manager.handlers = [h for h in manager.handlers if is_message_stream(h)]
+    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if is_message_stream(h)]
+    if not manager.handlers and not manager.inheritable_handlers:
+        return None
+    return {**config, "callbacks": manager}
+
+
+class WrittenTokens(BaseChatModel):
+    """Shows a stream of messages a text that several model calls write, as one message.
+
+    A chat model whose tokens are what it is told: so LangChain and LangGraph stream them as any
+    other model's, each once, in whichever of their protocols.
+    """
+
+    message_id: str
+    """The message's id."""
+    _tokens: asyncio.Queue[str | None] = PrivateAttr(default_factory=asyncio.Queue)
+    _task: asyncio.Task[Any] | None = PrivateAttr(default=None)
+    _config: RunnableConfig | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, message_id: str, config: RunnableConfig) -> Self:
+        """The tokens of that message, for whoever streams messages in that configuration."""
+        tokens = cls(message_id=message_id)
+        tokens._config = only_message_stream(config)
+        return tokens
+
+    def write(self, text: str) -> None:
+        """Show the next part of the text."""
+        if self._config is None or not text:
+            return
+        self._tokens.put_nowait(text)
+        if self._task is None:
+            self._task = asyncio.ensure_future(self.ainvoke("", self._config))
+
+    async def end(self) -> None:
+        """There is no more for now; returns when all is shown."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._tokens.put_nowait(None)
+            await task
+
+    @property
+    def _llm_type(self) -> str:
+        return "written"
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError  # it is only streamed
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        while (text := await self._tokens.get()) is not None:
+            yield ChatGenerationChunk(message=AIMessageChunk(text, id=self.message_id))
 
 
 class ProposerTokens(BaseCallbackHandler):

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from moa_graph.events import MoAEvent
-from moa_graph.graph import AGGREGATOR, MoAGraph
+from moa_graph.graph import MoAGraph
 from moa_graph.state import MoAState, Proposal
+from moa_graph.streaming import is_answer
 
 _STYLES = {"ok": "green", "failed": "red", "timed_out": "red", "abandoned": "yellow"}
 
@@ -91,7 +92,7 @@ class RunView:
                         live.stop()
                         print_proposals(state["proposals"])
                         print_title("Answer")
-                elif event[1].get("langgraph_node") == AGGREGATOR:
+                elif is_answer(event[1]):
                     live.stop()  # the table stays; the answer is written below it
                     self._write(event[0])
         finally:

@@ -21,7 +21,7 @@ def test_shares_are_fair_and_fit(sizes, room):
     cut = [share for share, size in zip(shares, sizes, strict=True) if share < size]
     if cut:
         assert max(cut) - min(cut) <= 1
-        assert max(shares) == max(cut)
+        assert max(shares) - max(cut) <= 1  # a token cannot be divided
         assert sum(shares) > room - len(sizes) or room < 0
     else:
         assert shares == sizes

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 
-from moa_graph.graph import AGGREGATOR
 from moa_graph.server.openai_api.errors import ApiError, failed
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, given
 from moa_graph.state import total_usage
+from moa_graph.streaming import is_answer
 
 
 class Answer:
@@ -105,7 +105,7 @@ class Answer:
                 raise failed(event.data)
             if event.event == "messages":
                 message, metadata = event.data
-                if metadata.get("langgraph_node") == AGGREGATOR and (delta := self._delta(message)):
+                if is_answer(metadata) and (delta := self._delta(message)):
                     told = True
                     yield delta
             elif event.event == "updates":
@@ -116,11 +116,12 @@ class Answer:
             yield self._delta(self._message.model_dump()) or {"content": ""}
 
     def _note(self, update: dict[str, Any]) -> None:
-        for node, written in update.items():
+        for written in update.values():
             if not isinstance(written, dict):
                 continue
-            self._usages += [p["usage"] for p in written.get("proposals") or ()]
-            if node == AGGREGATOR:
+            for records in ("proposals", "decisions"):
+                self._usages += [record["usage"] for record in written.get(records) or ()]
+            if written.get("messages"):
                 self._message = AIMessage.model_validate(written["messages"][-1])
                 self._usages.append(self._message.usage_metadata)
 

@@ -1,0 +1,157 @@
+"""How a model goes on from a text of its own, and how the parts are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable
+
+from moa_graph.models import chat_models_in, host_of, map_chat_models, provider_of
+
+Continuation: TypeAlias = Literal["prefix", "instruction"]
+"""By the provider's prefix feature, which goes on at the very next character, or by asking."""
+
+CONTINUE = (
+    "Your answer so far stands above, cut off. Go on with it from exactly where it stops: reply "
+    "with nothing but the text that comes next. Do not repeat, correct or comment on what is "
+    "there. If it is complete, reply with nothing."
+)
+"""What a model is told that has no prefix feature."""
+
+_INSTRUCTED_HOSTS = (  # these take a trailing assistant message for a turn that has ended
+    "api.openai.com",
+    "azure.com",
+    "together.xyz",
+    "together.ai",
+)
+_LENGTH = {"length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length"}
+_LONGEST_WORD = 40  # characters: beyond that it is none, as in scripts without spaces
+_SHORTEST_OVERLAP = 16  # characters: less may be chance
+
+
+def continuation_of(model: Runnable[Any, Any]) -> Continuation:
+    """How a model goes on from its own text.
+
+    Servers of OpenAI's protocol other than OpenAI's own (vLLM, SGLang, llama.cpp …), Mistral and
+    Ollama have a prefix feature. Everybody else is asked.
+    """
+    first = next(chat_models_in(model), None)
+    if first is None:
+        return "instruction"
+    provider = provider_of(first)
+    if provider in ("mistralai", "mistral", "ollama"):
+        return "prefix"
+    host = host_of(first)
+    if host is None or host.endswith(_INSTRUCTED_HOSTS):
+        return "instruction"
+    return "prefix"
+
+
+def with_own_text(messages: Sequence[AnyMessage], text: str, how: Continuation) -> list[AnyMessage]:
+    """The conversation with what the model itself has written so far as its end."""
+    if not text:
+        return list(messages)
+    # Mistral wants to be told in the message; others ignore it.
+    said = {"prefix": True} if how == "prefix" else {}
+    own: list[AnyMessage] = [*messages, AIMessage(text, additional_kwargs=said)]
+    return own if how == "prefix" else [*own, HumanMessage(CONTINUE)]
+
+
+def going_on(model: Runnable[Any, Any], how: Continuation) -> Runnable[Any, Any]:
+    """The model, its server told that the last message is to be continued."""
+    if how == "instruction":
+        return model
+
+    def change(chat_model: BaseChatModel) -> Runnable[Any, Any]:
+        if not hasattr(chat_model, "extra_body"):
+            return chat_model
+        flags = {"continue_final_message": True, "add_generation_prompt": False}
+        return chat_model.bind(extra_body={**(chat_model.extra_body or {}), **flags})
+
+    return map_chat_models(model, change)
+
+
+def was_cut(metadata: Mapping[str, Any]) -> bool | None:
+    """Whether an answer ended at its limit of tokens; None if nothing says how it ended."""
+    for key in ("finish_reason", "stop_reason", "done_reason"):
+        if reason := metadata.get(key):
+            return str(reason) in _LENGTH
+    return None
+
+
+class Joint:
+    """Joins what a model writes next to what it has written; no character is lost or doubled.
+
+    What a cut leaves uncertain is not taken: spaces at its end, which chat templates trim, and
+    without a prefix feature the word that may not be complete. The model writes it again.
+
+    Args:
+        before: The text so far.
+        how: How the model goes on from it.
+    """
+
+    def __init__(self, before: str, how: Continuation) -> None:
+        self.taken = ""
+        """What goes on the text, as far as it is certain."""
+        self._before = before
+        self._how = how
+        self._held = ""
+        self._at_start = how == "instruction" and len(before) >= _SHORTEST_OVERLAP
+
+    def add(self, text: str) -> str:
+        """Add what has come; returns what of it is certain."""
+        self._held += text
+        if self._at_start:
+            if self._held in self._before:
+                return ""  # it may be repeating itself
+            self._held = self._held[self._overlap() :]
+            self._at_start = False
+        return self._take(self._certain())
+
+    def end(self, *, cut: bool) -> str:
+        """There is no more; returns what was uncertain until now.
+
+        Args:
+            cut: Whether the text is not at its end.
+        """
+        if self._at_start:
+            self._held = self._held[self._overlap() :]
+            self._at_start = False
+        if not cut or not self.taken:
+            return self._take(len(self._held))  # a piece that is taken in no part makes no way
+        return self._take(self._certain())
+
+    def _take(self, length: int) -> str:
+        text, self._held = self._held[:length], self._held[length:]
+        self.taken += text
+        return text
+
+    def _certain(self) -> int:
+        """How many characters of what is held are certain."""
+        if self._how == "prefix":
+            return len(self._held.rstrip())
+        last_space = max((i for i, c in enumerate(self._held) if c.isspace()), default=-1)
+        return max(last_space + 1, len(self._held) - _LONGEST_WORD)
+
+    def _overlap(self) -> int:
+        """How many characters the model has repeated before it went on."""
+        longest = min(len(self._held), len(self._before))
+        for length in range(longest, _SHORTEST_OVERLAP - 1, -1):
+            part = self._held[:length]
+            if self._before.endswith(part) and not self._is_ambiguous(part):
+                return length
+        return 0
+
+    def _is_ambiguous(self, part: str) -> bool:
+        """Whether the text goes in circles there, so that saying it again may be right."""
+        half = len(part) // 2
+        circles = any(part[shift:] == part[:-shift] for shift in range(1, half + 1))
+        return circles or self._before.count(part) > 1
+
+
+def as_text(chunk: Any) -> str:
+    """The text of a chunk that a model streams."""
+    return chunk.text if isinstance(chunk, BaseMessage) else str(chunk)

@@ -1,0 +1,156 @@
+"""First what the references agree on and where they contradict each other, then the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langgraph.errors import GraphBubbleUp
+
+from moa_graph.models import Model, ModelLike, as_message, as_model, nested_graph
+from moa_graph.nodes import AggregatorNode, AnswerNode
+from moa_graph.prompts import extend_system_message
+from moa_graph.references import Question
+from moa_graph.state import total_usage
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.answers import AnswerStrategy
+from moa_graph.strategies.deciding import DecidingNode, decided
+from moa_graph.streaming import without_message_stream
+
+ANALYSE = (
+    "You have been provided with a set of responses from various models to the latest user query. "
+    "Do not answer the query yet. Analyse the responses for the one who will, in five short "
+    "lists:\n"
+    "Consensus: what they agree on.\n"
+    "Contradictions: where they contradict each other, and who is probably right and why.\n"
+    "Gaps: what the query asks for and no response covers.\n"
+    "Unique points: what only one response says and is worth keeping.\n"
+    "Errors: what is wrong or unfounded, though several may say it.\n"
+    "\n"
+    "Responses from models:"
+)
+"""What the analyst is told; the responses follow it."""
+
+USE_ANALYSIS = (
+    "An analysis of these responses follows. It may be wrong too: use it to check them, to settle "
+    "what they contradict each other in, and to fill the gaps. Answer the query itself; mention "
+    "neither the responses nor the analysis.\n"
+    "\n"
+    "Analysis:\n"
+)
+"""What the writer is told besides the aggregation prompt; the analysis follows it."""
+
+NODE = "analysis"
+
+
+class Analyse(AnswerStrategy):
+    """An analysis (consensus, contradictions, gaps, unique points, errors), then the answer.
+
+    It costs one call more than synthesis. If the analyst fails, that is recorded, and the answer
+    is written without it.
+
+    Args:
+        writer: The model that writes the answer, with the references and the analysis in view.
+        analyst: The model that analyses; by default the writer.
+
+    Raises:
+        TypeError: If an argument is no model.
+    """
+
+    def __init__(self, writer: ModelLike, *, analyst: ModelLike | None = None) -> None:
+        self._writer = as_model(writer, "Analyse(writer=…)")
+        self.analyst = self._writer if analyst is None else as_model(analyst, "Analyse(analyst=…)")
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """As `AnswerStrategy`."""
+        return [self.analyst, self._writer]
+
+    @property
+    def writer(self) -> Model:
+        """As `AnswerStrategy`."""
+        return self._writer
+
+    def before(self, plan: Plan) -> DecidingNode:
+        """As `AnswerStrategy`."""
+        return _AnalysisNode(plan, self.analyst)
+
+    def node(self, plan: Plan) -> AnswerNode:
+        """As `AnswerStrategy`."""
+        return _WriterNode(plan, self._writer)
+
+
+class _AnalysisNode(DecidingNode):
+    def __init__(self, plan: Plan, model: Model) -> None:
+        super().__init__(plan, NODE, plan.layers - 1)
+        self._model = model
+
+    def _step(self, state: Any, config: Any) -> Step | None:
+        # Whichever layer was the last: an early exit, or the run's context, may say so.
+        return Step.of(self.plan, self.plan.layers, state, config)
+
+    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """As `DecidingNode`."""
+        references = step.references()
+        model = self._model.cancellable() if in_background else await self._model.aget()
+        question = step.asking(model, references, prompt=ANALYSE)
+        config = without_message_stream(step.config)
+        text, error, usages, attempts = "", None, [], 0
+        try:
+            call = step.call(model, question, config, step.terms(self._model, model))
+        except Exception as failure:  # noqa: BLE001 - over the budget: recorded
+            error = f"The analyst was {failure}"
+        else:
+            try:
+                in_thread = in_background and nested_graph(model) is not None
+                text = as_message(await call.ainvoke(in_thread=in_thread)).text
+            except GraphBubbleUp:
+                raise
+            except Exception as failure:  # noqa: BLE001 - the answer is written without it
+                error = f"The analyst {self._model.name} failed: {call.explain(failure)}"
+            usages.append(call.tokens())
+            attempts = call.attempts
+        decision = decided(
+            step,
+            NODE,
+            step.layer_before,
+            "analysed" if text else "failed",
+            kept=references,
+            by=self._model.name,
+            error=error,
+            usage=total_usage(usages),
+            attempts=attempts,
+            texts={NODE: text} if text else None,
+        )
+        return {"decisions": [decision]}
+
+
+class _WriterNode(AggregatorNode):
+    def _question(self, step: Step, model: Any) -> Question:
+        texts = [d.get("texts", {}).get(NODE, "") for d in step.decisions if d["step"] == NODE]
+        question = step.question(model)
+        if not (texts and texts[0]):
+            return question
+        return _WithAnalysis(question, texts[0])
+
+
+class _WithAnalysis(Question):
+    """A question whose system message ends with an analysis."""
+
+    def __init__(self, question: Question, analysis: str) -> None:
+        self._inner = question
+        self._analysis = analysis
+
+    @property
+    def messages(self) -> Any:
+        return extend_system_message(self._inner.messages, USE_ANALYSIS + self._analysis)
+
+    @property
+    def trimmed(self) -> Any:
+        return self._inner.trimmed
+
+    def prepare(self, model: Any) -> Any:
+        return self._inner.prepare(model)
+
+    def shorten(self) -> bool:
+        return self._inner.shorten()

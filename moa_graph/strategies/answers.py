@@ -1,0 +1,108 @@
+"""Ways from references to an answer, in place of an aggregator: `create_moa(proposers, Rank(...))`.
+
+Each is a value of `create_moa`'s `aggregator`. A plain model there synthesizes, as in the paper.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage
+
+from moa_graph.models import Model
+from moa_graph.nodes import AnswerNode
+from moa_graph.proposers import Seat
+from moa_graph.state import Decision, Proposal
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.deciding import DecidingNode
+
+
+class AnswerStrategy(ABC):
+    """What gives the answer. Subclass it for one of your own.
+
+    Attributes:
+        whole: Whether it chooses among whole proposals, so that they must not be shortened.
+        comes_back: Whether its node is visited until its draft has ended.
+    """
+
+    whole: bool = False
+    comes_back: bool = False
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """The models that it calls."""
+        return ()
+
+    @property
+    def writer(self) -> Model | None:
+        """The model that writes the answer; None where the answer is chosen."""
+        return None
+
+    def seats(self, width: int) -> list[Seat]:
+        """Proposers of a layer of its own, behind the others; mostly none.
+
+        Args:
+            width: How many proposers the last layer has.
+
+        Raises:
+            ValueError: If it makes no sense for so many; says why.
+        """
+        del width
+        return []
+
+    def before(self, plan: Plan) -> DecidingNode | None:
+        """A node that comes before the answer's, if it needs one."""
+        del plan
+        return None
+
+    @abstractmethod
+    def node(self, plan: Plan) -> AnswerNode:
+        """The node that gives the answer."""
+
+
+class ChoosingNode(AnswerNode):
+    """Gives the answer without writing one: a proposal, word for word.
+
+    Args:
+        plan: What all nodes of the graph share.
+        title: What errors and records call it.
+    """
+
+    def __init__(self, plan: Plan, title: str) -> None:
+        super().__init__(plan, None, title)
+
+    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """As `AnswerNode`."""
+        try:
+            self._tell_started(step)
+            references = step.references()
+            if not references:
+                raise ValueError("no proposal is usable")
+            message, decision = await self.choose(references, step, in_background=in_background)
+        except Exception as error:  # noqa: BLE001 - told with the proposals
+            self._fail(step, None, error)
+        step.end_run()
+        return {"messages": [message], "decisions": [decision]}
+
+    async def choose(
+        self, references: list[Proposal], step: Step, *, in_background: bool = False
+    ) -> tuple[AIMessage, Decision]:
+        """The answer, and the record of how it was chosen.
+
+        Args:
+            references: The usable proposals, at least one.
+            step: The node's view of the run.
+            in_background: Whether this is the event loop that serves synchronous runs.
+        """
+        raise NotImplementedError
+
+
+def word_for_word(proposal: Proposal) -> AIMessage:
+    """A proposal as the answer: its text byte for byte, and whose it is."""
+    chosen = {"proposer": proposal["proposer"], "layer": proposal["layer"]}
+    return AIMessage(
+        proposal["content"], id=f"run--{uuid4()}", response_metadata={"chosen_proposal": chosen}
+    )

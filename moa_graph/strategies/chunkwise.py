@@ -1,0 +1,277 @@
+"""Chunk-wise aggregation: proposers write each next chunk from the aggregated text.
+
+The graph loops over its layers. In a round, each proposer goes on from the answer as it stands,
+by one chunk, and the aggregator makes the answer's next piece of these chunks.
+
+Source: named as future work in arXiv 2406.04692, section 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
+
+from moa_graph import background
+from moa_graph.models import Model, with_call_options, with_settings, without_llm_cache
+from moa_graph.nodes import AggregatorNode, NoAnswer, ProposerNode, given_options, why_empty
+from moa_graph.prompts import extend_system_message
+from moa_graph.state import Draft, MoAState, Proposal
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.pieces import Chunkwise
+from moa_graph.strategies.staircase import how_it_failed, is_whole, layer_of_turn
+from moa_graph.strategies.writing import IN_CHUNKS, Pen, Piece, View
+from moa_graph.streaming import WrittenTokens, without_message_stream
+
+_AGGREGATOR = "aggregator"
+
+Nodes = Sequence[tuple[str, str]]
+"""The nodes of a layer, and their proposers."""
+
+
+class ChunkProposer(ProposerNode):
+    """A proposer that writes one chunk a visit."""
+
+    def __init__(self, plan: Plan, chunkwise: Chunkwise, before: Nodes, **place: Any) -> None:
+        super().__init__(plan, **place)
+        self.chunkwise = chunkwise
+        self.before = before
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        if is_whole(step):
+            return super().invoke(input, config, **kwargs)
+        for model in self.plan.models:
+            model.get()
+        return background.run(self._visit(step, in_background=True))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        if is_whole(step):
+            return await super().ainvoke(input, config, **kwargs)
+        for model in self.plan.models:
+            await model.aget()
+        return await self._visit(step, in_background=False)
+
+    async def _visit(self, step: Step, *, in_background: bool) -> dict[str, Any]:
+        draft = step.draft(self.node)
+        if draft["ended"]:
+            return {}
+        if self.before:
+            _, view = chunks(step, self.before, self.layer - 1)
+        else:
+            view = View({}, {}, complete=False)
+        aggregated = step.draft(_AGGREGATOR)
+        piece = None
+        try:
+            layer = step.shared_layer
+            layer.check_open()
+            model = self.model.cancellable() if in_background else await self.model.aget()
+            model = with_settings(
+                model,
+                temperature=step.context.proposer_temperature,
+                max_tokens=step.context.proposer_max_tokens,
+            )
+            model = without_llm_cache(model) if self.sample else model
+            config = step.config if step.streams_proposals else without_message_stream(step.config)
+            if not draft["pieces"]:
+                self.tell_started(step)
+            timeout = None if self.timeout is None else max(0.001, self.timeout - draft["latency"])
+            piece = Piece(
+                Pen(step, model, step.terms(self.model, model), config, layer, timeout),
+                # It goes on from the answer, and not from its own chunks.
+                {**draft, "pieces": aggregated["pieces"], "tokens": aggregated["tokens"]},
+                view,
+                size=self.chunkwise.size(len(aggregated["pieces"])),
+                note=IN_CHUNKS,
+                messages=extend_system_message(step.messages, self.prompt)
+                if self.prompt
+                else step.messages,
+                last=False,
+                fresh=True,
+            )
+            written = await piece.write()
+        except (GraphBubbleUp, asyncio.CancelledError):
+            raise
+        except Exception as error:  # whatever a model raises is recorded
+            status, reason = how_it_failed(self.plan, step, piece, error)
+            ended: Draft = {**draft, "ended": True, **(piece.spent() if piece else {})}
+            proposal = self.record(
+                step,
+                status,
+                content="",
+                error=reason,
+                usage=ended["usage"],
+                latency=ended["latency"],
+                attempts=ended["attempts"],
+                trimmed=[],
+            )
+            return {"drafts": {self.node: ended}, "proposals": [proposal]}
+        update: Draft = {
+            **written,
+            "pieces": [*draft["pieces"], written["pieces"][-1]],
+            "views": [],
+        }
+        layer.answered(self.position, update["latency"])
+        return {"drafts": {self.node: update}}
+
+    def finished(self, step: Step) -> Proposal | None:
+        """Its record at the end of the run; None if it has failed before, which is recorded."""
+        draft = step.draft(self.node)
+        if draft["ended"]:
+            return None
+        text = "".join(draft["pieces"])
+        said = bool(text.strip())
+        return self.record(
+            step,
+            "ok" if said else "failed",
+            content=text if said else "",
+            error=None if said else "the answer was empty",
+            usage=draft["usage"],
+            latency=draft["latency"],
+            attempts=draft["attempts"],
+            trimmed=[],
+        )
+
+
+class ChunkAggregator(AggregatorNode):
+    """The aggregator: makes the answer's next piece of the last layer's chunks.
+
+    Args:
+        plan: What all nodes of the graph share.
+        model: Its model.
+        chunkwise: The sizes.
+        layers: The proposers of each layer.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model,
+        chunkwise: Chunkwise,
+        layers: Sequence[Sequence[ProposerNode]],
+    ) -> None:
+        super().__init__(plan, model)
+        self._chunkwise = chunkwise
+        self._layers = layers
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return background.run(self.answer(self._step(input, config), in_background=True))
+
+    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """As `AnswerNode`: one visit."""
+        draft = step.draft(_AGGREGATOR)
+        if is_whole(step):
+            update = await super().answer(step, in_background=in_background)
+            return {**update, "drafts": {_AGGREGATOR: {**draft, "ended": True}}}
+        last_layer = self._layers[step.layer_before - 1]
+        nodes = [(node.node, node.proposer) for node in last_layer]
+        ended, view = chunks(step, nodes, step.layer_before)
+        tokens = WrittenTokens.of(draft["message_id"], step.config)
+        piece = None
+        try:
+            if not draft["pieces"]:
+                self._tell_started(step)
+            nothing_new = not any(view.texts.values())
+            if not (nothing_new and draft["closed"] and draft["pieces"]):
+                model = self.model.cancellable() if in_background else await self.model.aget()
+                model = with_settings(
+                    model,
+                    temperature=step.context.aggregator_temperature,
+                    max_tokens=step.context.aggregator_max_tokens,
+                )
+                model = with_call_options(model, given_options(step))
+                pen = Pen(
+                    step,
+                    model,
+                    step.terms(self.model, model, last=True),
+                    without_message_stream(step.config),
+                    step.last_wait,
+                    show=tokens.write,
+                )
+                size = self._chunkwise.size(len(draft["pieces"]))
+                last = ended
+                while True:
+                    piece = Piece(
+                        pen,
+                        draft,
+                        view,
+                        size=size,
+                        note=IN_CHUNKS,
+                        messages=step.messages,
+                        last=last,
+                        fresh=True,
+                    )
+                    draft = await piece.write()
+                    if draft["pieces"][-1] or draft["closed"]:
+                        break
+                    last = True  # a model that thinks first may need more than a chunk
+            await tokens.end()
+        except BaseException as error:
+            await tokens.end()
+            if isinstance(error, Exception):
+                self._fail(step, piece.call if piece else None, error)
+            raise
+        added = bool(draft["pieces"]) and bool(draft["pieces"][-1])
+        if draft["closed"] and (ended or nothing_new or not added):
+            return self._finished(step, draft, piece)
+        return {"drafts": {_AGGREGATOR: draft}}
+
+    def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
+        text = "".join(draft["pieces"])
+        message = piece.message if piece else AIMessage("")
+        if not text.strip():
+            self._fail(step, None, NoAnswer(why_empty(message)))
+        built = (node for layer in self._layers[: step.layer_before] for node in layer)
+        proposals = [
+            p for node in built if isinstance(node, ChunkProposer) and (p := node.finished(step))
+        ]
+        step.end_run()
+        answer = AIMessage(
+            text,
+            id=draft["message_id"],
+            usage_metadata=draft["usage"],
+            response_metadata={**message.response_metadata, "pieces": len(draft["pieces"])},
+        )
+        return {
+            "drafts": {_AGGREGATOR: {**draft, "ended": True}},
+            "proposals": proposals,
+            "messages": [answer],
+        }
+
+
+def chunks(step: Step, nodes: Nodes, layer: int) -> tuple[bool, View]:
+    """The chunks of a layer in this round.
+
+    Args:
+        step: The view of the run.
+        nodes: The layer's nodes.
+        layer: Its number.
+
+    Returns:
+        Whether all of them have ended by themselves, and the chunks.
+
+    Raises:
+        NotEnoughProposals: If too few proposers are left.
+    """
+    failed = {p["proposer"] for p in layer_of_turn(step, layer)}
+    left = [(node, name) for node, name in nodes if name not in failed]
+    if len(left) < step.plan.min_proposals:
+        step.raise_not_enough(layer, len(left))
+    drafts = {node: step.draft(node) for node, _ in left}
+    texts = {node: draft["pieces"][-1] if draft["pieces"] else "" for node, draft in drafts.items()}
+    labels = {node: str(place) for place, (node, _) in enumerate(left, 1)}
+    ended = all(draft["closed"] for draft in drafts.values())
+    return ended, View(texts, labels, complete=False)

@@ -1,0 +1,142 @@
+"""A node that decides something between the layers, and leaves a record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from moa_graph import background
+from moa_graph.callbacks import mark_run
+from moa_graph.events import StepDecided
+from moa_graph.similarity import INSTALL, is_installed
+from moa_graph.state import Decision, MoAState, Proposal
+from moa_graph.steps import Plan, Step
+
+
+class DecidingNode(Runnable[MoAState, dict[str, Any]]):
+    """Looks at the proposals of one layer, and decides.
+
+    Args:
+        plan: What all nodes of the graph share.
+        name: The node's name.
+        layer: The layer behind which it stands; 0 for before the first.
+    """
+
+    def __init__(self, plan: Plan, name: str, layer: int) -> None:
+        self.plan = plan
+        self.step_name = name
+        self.layer = layer
+
+    def invoke(
+        self,
+        input: MoAState,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,  # noqa: ARG002 - LangChain's signature
+    ) -> dict[str, Any]:
+        """As `ainvoke`."""
+        if (step := self._step(input, config)) is None:
+            return {}
+        return background.run(self.decide(step, in_background=True))
+
+    async def ainvoke(
+        self,
+        input: MoAState,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,  # noqa: ARG002 - LangChain's signature
+    ) -> dict[str, Any]:
+        """The update of the state; empty where the run's context leaves the layer out."""
+        if (step := self._step(input, config)) is None:
+            return {}
+        return await self.decide(step)
+
+    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """The update of the state.
+
+        Args:
+            step: The node's view of the run.
+            in_background: Whether this is the event loop that serves synchronous runs.
+
+        Raises:
+            NotEnoughProposals: If the layer gave too few proposals to decide about.
+        """
+        raise NotImplementedError
+
+    def _step(self, state: MoAState, config: RunnableConfig | None) -> Step | None:
+        if self.layer == 0:
+            return Step.of(self.plan, 1, state, config, opens=True)
+        return Step.of(self.plan, self.layer, state, config, after=True)
+
+
+def decided(
+    step: Step,
+    name: str,
+    layer: int,
+    outcome: str,
+    *,
+    kept: Sequence[Proposal] = (),
+    left_out: dict[str, str] | None = None,
+    by: str,
+    error: str | None = None,
+    usage: UsageMetadata | None = None,
+    attempts: int = 0,
+    texts: dict[str, str] | None = None,
+) -> Decision:
+    """The record of a decision, which the custom stream and the trace are told too."""
+    decision = Decision(
+        step=name,
+        layer=layer,
+        turn=step.turn,
+        outcome=outcome,
+        kept=[p["proposer"] for p in kept],
+        left_out=left_out or {},
+        by=by,
+        error=error,
+        usage=usage,
+        attempts=attempts,
+    )
+    if texts:
+        decision["texts"] = texts
+    mark_run(name, error, moa_outcome=outcome, moa_by=by)
+    step.runtime.stream_writer(
+        StepDecided(type="step_decided", step=name, layer=layer, outcome=outcome, error=error)
+    )
+    return decision
+
+
+def check_comparable(what: str, embeddings: object) -> None:
+    """Refuse a strategy that compares texts where nothing can.
+
+    Raises:
+        ValueError: If neither scikit-learn is installed nor embeddings are given.
+    """
+    if embeddings is None and not is_installed():
+        raise ValueError(f"{what} compares texts: run {INSTALL}, or give it embeddings=….")
+
+
+def check_share(what: str, value: object) -> None:
+    """Refuse what is no share between 0 and 1.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not above 0 and at most 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} must be a number such as 0.8, not {value!r}.")
+    if not 0 < value <= 1:
+        raise ValueError(f"{what} is {value}: it must be above 0 and at most 1.")
+
+
+def check_whole(what: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number of at least `least`.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be a whole number, not {value!r}.")
+    if value < least:
+        raise ValueError(f"{what} is {value}: it must be at least {least}.")

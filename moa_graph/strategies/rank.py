@@ -1,0 +1,150 @@
+"""The answer is the best proposal, word for word: chosen by a judge, or by agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from langchain_core.messages import AIMessage
+
+from moa_graph.models import Model, ModelLike, as_model
+from moa_graph.nodes import AnswerNode
+from moa_graph.similarity import most_central, similarities
+from moa_graph.state import Decision, Proposal
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
+from moa_graph.strategies.deciding import check_comparable, decided
+from moa_graph.strategies.judging import Verdict, case_for, judge, numbers_in
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+RANKER = (
+    "You are given a user's query and responses of several models to it. Decide which one is the "
+    "best answer: correct first, then complete, then clear. Judge what they say, neither their "
+    "length nor their order. Reply with the number of the best response and nothing else."
+)
+"""What the judge is told."""
+
+_AGAIN = "Reply with one number from 1 to {highest}, and nothing else."
+
+
+class Rank(AnswerStrategy):
+    """The LLM ranker, the paper's baseline: a judge chooses, and its choice is the answer.
+
+    It costs one short call instead of a synthesis, and cannot be better than the best proposal.
+    The text is returned byte for byte. A judge that answers nonsense is asked once more; then
+    the proposal that agrees most with the others is the answer, and the record says so.
+
+    Args:
+        judge: The model that chooses.
+        embeddings: Measures agreement by meaning; by default words are compared.
+
+    Raises:
+        TypeError: If `judge` is no model.
+        ValueError: If nothing can compare texts.
+
+    Source: arXiv 2406.04692, section 3.3 ("LLM-Ranker").
+    """
+
+    whole = True
+
+    def __init__(self, judge: ModelLike, *, embeddings: Embeddings | None = None) -> None:
+        check_comparable("Rank", embeddings)
+        self.judge = as_model(judge, "Rank(judge=…)")
+        self.embeddings = embeddings
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """As `AnswerStrategy`."""
+        return [self.judge]
+
+    def node(self, plan: Plan) -> AnswerNode:
+        """As `AnswerStrategy`."""
+        return _RankNode(plan, self)
+
+
+class MostCentral(AnswerStrategy):
+    """The proposal that agrees most with the others, word for word; no model is called for it.
+
+    Args:
+        embeddings: Measures agreement by meaning; by default words are compared.
+
+    Raises:
+        ValueError: If nothing can compare texts.
+    """
+
+    whole = True
+
+    def __init__(self, *, embeddings: Embeddings | None = None) -> None:
+        check_comparable("MostCentral", embeddings)
+        self.embeddings = embeddings
+
+    def node(self, plan: Plan) -> AnswerNode:
+        """As `AnswerStrategy`."""
+        return _CentralNode(plan, self.embeddings)
+
+
+class _RankNode(ChoosingNode):
+    def __init__(self, plan: Plan, rank: Rank) -> None:
+        super().__init__(plan, f"Rank({rank.judge.name})")
+        self._rank = rank
+
+    async def choose(
+        self, references: list[Proposal], step: Step, *, in_background: bool = False
+    ) -> tuple[AIMessage, Decision]:
+        verdict: Verdict[list[int]] = Verdict([1], None, None, 0)
+        if len(references) > 1:
+            verdict = await judge(
+                step,
+                self._rank.judge,
+                case_for(step.asked, references, RANKER),
+                lambda said: numbers_in(said, len(references), 1),
+                _AGAIN.format(highest=len(references)),
+                in_background=in_background,
+            )
+        if verdict.value is not None:
+            place, by = verdict.value[0] - 1, "judge"
+        else:
+            place, by = await _central(references, step, self._rank.embeddings), "agreement"
+        return _chosen(step, references, place, by, verdict)
+
+
+class _CentralNode(ChoosingNode):
+    def __init__(self, plan: Plan, embeddings: Embeddings | None) -> None:
+        super().__init__(plan, "MostCentral")
+        self._embeddings = embeddings
+
+    async def choose(
+        self,
+        references: list[Proposal],
+        step: Step,
+        *,
+        in_background: bool = False,  # noqa: ARG002 - no model is called
+    ) -> tuple[AIMessage, Decision]:
+        place = await _central(references, step, self._embeddings)
+        return _chosen(step, references, place, "agreement", Verdict(None, None, None, 0))
+
+
+async def _central(references: list[Proposal], step: Step, embeddings: Embeddings | None) -> int:
+    texts = [p["content"] for p in references]
+    return most_central(await similarities(texts, step.asked, embeddings))
+
+
+def _chosen(
+    step: Step, references: list[Proposal], place: int, by: str, verdict: Verdict[list[int]]
+) -> tuple[AIMessage, Decision]:
+    best = references[place]
+    decision = decided(
+        step,
+        "aggregator",
+        best["layer"],
+        "chosen",
+        kept=[best],
+        left_out={p["proposer"]: "not chosen" for p in references if p is not best},
+        by=by,
+        error=verdict.error,
+        usage=verdict.usage,
+        attempts=verdict.attempts,
+    )
+    return word_for_word(best), decision

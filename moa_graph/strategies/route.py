@@ -1,0 +1,243 @@
+"""Route or mix: a cheap first pass answers alone when it is sure, and else the mixture convenes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Overwrite
+
+from moa_graph.models import (
+    Model,
+    ModelLike,
+    as_message,
+    as_model,
+    nested_graph,
+    with_settings,
+    without_llm_cache,
+)
+from moa_graph.references import Question
+from moa_graph.similarity import majority, normalize
+from moa_graph.state import Proposal, total_usage
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.deciding import DecidingNode, check_share, check_whole, decided
+from moa_graph.strategies.judging import case_for, judge, yes_or_no
+from moa_graph.strategies.vote import Parse
+from moa_graph.streaming import without_message_stream
+
+NODE = "first_pass"
+
+_SURE = (
+    "You decide whether a response to a user's query is good enough to be sent as it is. Say no "
+    "if anything in it may be wrong, if it leaves out a part of the query, or if the query is hard "
+    "enough that several opinions would help. Reply with yes or no and nothing else."
+)
+
+
+class Route:
+    """A cheap model answers first. If it is sure, that is the answer; else the mixture convenes.
+
+    It is sure if its samples agree (self-consistency), or if a judge says so. A first pass that
+    fails, or a judge that gives no verdict, convenes the mixture; the record says why. Every run
+    records which way it went: `route_rates` counts them.
+
+    Args:
+        model: The cheap model.
+        judge: A model that says whether its answer can be sent.
+        samples: How many answers to draw from the cheap model: 1 with a judge; without, as many
+            as are to be compared (at least 2).
+        share: Which part of the samples must give the same answer, above 0 and at most 1.
+        parse: From a sample's text to its answer, as for `Vote`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a value is out of range, or nothing can tell whether it is sure.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        *,
+        judge: ModelLike | None = None,
+        samples: int | None = None,
+        share: float = 1.0,
+        parse: Parse | None = None,
+    ) -> None:
+        if judge is None and samples is None:
+            raise ValueError(
+                "Route needs a way to tell whether the model is sure: give judge=model, or "
+                "samples=3 for self-consistency."
+            )
+        if judge is not None and samples is not None:
+            raise ValueError("Route takes judge or samples, not both.")
+        if samples is not None:
+            check_whole("Route(samples=…)", samples, least=2)
+        check_share("Route(share=…)", share)
+        if parse is not None and not callable(parse):
+            raise TypeError(f"Route(parse={parse!r}) must be a function from a text to an answer.")
+        self.model = as_model(model, "Route(model=…)")
+        self.judge = None if judge is None else as_model(judge, "Route(judge=…)")
+        self.samples = samples or 1
+        self.share = share
+        self.parse = parse or normalize
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """The models that it calls."""
+        return [self.model, self.judge] if self.judge else [self.model]
+
+
+def route_rates(states: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """How often the first pass answered alone, and how often the mixture was convened.
+
+    Args:
+        states: What runs of a graph with a `Route` returned.
+
+    Returns:
+        `{"alone": …, "mixture": …}`, shares from 0 to 1 of the runs that were routed; empty if
+        there are none.
+
+    Example:
+        ```python
+        route_rates(moa.batch([{"messages": question} for question in questions]))
+        ```
+    """
+    ways = Counter(
+        decision["outcome"]
+        for state in states
+        for decision in state.get("decisions", ())
+        if decision["step"] == NODE
+    )
+    total = sum(ways.values())
+    return {way: ways[way] / total for way in ("alone", "mixture")} if total else {}
+
+
+class RouteNode(DecidingNode):
+    """The first pass.
+
+    Args:
+        plan: What all nodes of the graph share.
+        route: How it goes.
+    """
+
+    def __init__(self, plan: Plan, route: Route) -> None:
+        super().__init__(plan, NODE, 0)
+        self._route = route
+
+    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """As `DecidingNode`."""
+        for needed in self.plan.models:
+            await needed.aget()
+        answers, usages, attempts, errors = await self._answers(step, in_background=in_background)
+        sure, by = False, "samples"
+        if self._route.judge and answers:
+            draft = _as_proposal(answers[0], self._route.model)
+            verdict = await judge(
+                step,
+                self._route.judge,
+                case_for(step.asked, [draft], _SURE),
+                yes_or_no,
+                "Reply with yes or no, and nothing else.",
+                in_background=in_background,
+            )
+            sure, by = bool(verdict.value), "judge"
+            usages.append(verdict.usage)
+            attempts += verdict.attempts
+            errors += [verdict.error] if verdict.error else []
+        elif answers:
+            places, _ = majority([self._parsed(a.text) for a in answers])
+            sure = len(places) >= self._route.share * self._route.samples
+            answers = [answers[places[0]], *answers]
+        decision = decided(
+            step,
+            NODE,
+            0,
+            "alone" if sure else "mixture",
+            by=by,
+            error="; ".join(dict.fromkeys(errors)) or None,
+            usage=total_usage(usages),
+            attempts=attempts,
+            texts={self._route.model.name: answers[0].text} if answers else None,
+        )
+        if not sure:
+            return {"decisions": [decision]}
+        step.end_run()
+        message = answers[0].model_copy(update={"usage_metadata": None})
+        if message.id in {m.id for m in step.messages}:
+            message.id = None
+        # The answer is this turn's, and the proposals of an earlier one are not.
+        return {
+            "messages": [message],
+            "decisions": [decision],
+            "proposals": Overwrite([]),
+        }
+
+    def _parsed(self, text: str) -> str:
+        try:
+            return str(self._route.parse(text))
+        except Exception:  # noqa: BLE001 - the user's function: no answer, equal to no other
+            return text
+
+    async def _answers(
+        self, step: Step, *, in_background: bool
+    ) -> tuple[list[AIMessage], list[Any], int, list[str]]:
+        runnable = (
+            self._route.model.cancellable() if in_background else await self._route.model.aget()
+        )
+        runnable = with_settings(
+            runnable,
+            temperature=step.context.proposer_temperature,
+            max_tokens=step.context.proposer_max_tokens,
+        )
+        config = without_message_stream(step.config)
+        in_thread = in_background and nested_graph(runnable) is not None
+        models = [runnable] + [without_llm_cache(runnable)] * (self._route.samples - 1)
+        answers: list[AIMessage] = []
+        usages: list[Any] = []
+        errors: list[str] = []
+        attempts = 0
+
+        async def ask(model: Any) -> None:
+            nonlocal attempts
+            try:
+                call = step.call(
+                    model, Question(step.messages), config, step.terms(self._route.model, model)
+                )
+            except Exception as error:  # noqa: BLE001 - over the budget
+                errors.append(f"The first pass was {error}")
+                return
+            message = None
+            try:
+                message = as_message(await call.ainvoke(in_thread=in_thread))
+                if message.text.strip():
+                    answers.append(message)
+                else:
+                    errors.append("The first pass gave an empty answer")
+            except GraphBubbleUp:
+                raise
+            except Exception as error:  # noqa: BLE001 - recorded
+                errors.append(f"The first pass failed: {call.explain(error)}")
+            finally:
+                usages.append(call.tokens(message))
+                attempts += call.attempts
+
+        await asyncio.gather(*(ask(model) for model in models))
+        return answers, usages, attempts, errors
+
+
+def _as_proposal(message: AIMessage, model: Model) -> Proposal:
+    return Proposal(
+        layer=0,
+        proposer=NODE,
+        model=model.name,
+        content=message.text,
+        status="ok",
+        error=None,
+        usage=None,
+        latency=0.0,
+        attempts=1,
+    )

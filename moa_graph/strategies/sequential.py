@@ -1,0 +1,158 @@
+"""Self-MoA-Seq: any number of samples through a context that stays short."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from moa_graph.calls import Call
+from moa_graph.models import (
+    Model,
+    ModelLike,
+    as_message,
+    as_model,
+    nested_graph,
+    with_call_options,
+    with_settings,
+)
+from moa_graph.nodes import AnswerNode, NoAnswer, given_options, says_something, why_empty
+from moa_graph.references import trimmed
+from moa_graph.state import Draft, Proposal, total_usage
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.answers import AnswerStrategy
+from moa_graph.strategies.deciding import check_whole
+from moa_graph.streaming import without_message_stream
+
+_NODE = "aggregator"
+_BYTES_PER_TOKEN = 3
+_SO_FAR = "synthesis"
+
+
+class SelfMoASeq(AnswerStrategy):
+    """Aggregates in a sliding window: the synthesis so far, and the next samples.
+
+    The first call sees `window` references; each next one the synthesis of the calls before and
+    `window - 1` further references, until all were seen. No prompt has more than `window`
+    references, and none is larger than `window` times the longest of them, whatever the number of
+    samples. The graph visits the aggregator once for each window, so that a run that was
+    interrupted goes on with the next. Only the last window's tokens are the answer's.
+
+    Args:
+        writer: The model that synthesizes.
+        window: References in a prompt, the synthesis so far included (at least 2).
+
+    Raises:
+        TypeError: If `writer` is no model, or `window` no whole number.
+        ValueError: If `window` is below 2.
+
+    Example:
+        ```python
+        create_moa([Proposer(model, samples=40)], SelfMoASeq(model, window=6))
+        ```
+
+    Source: Li, Lin, Xia, Jin (arXiv 2502.00674), section 5.
+    """
+
+    comes_back = True
+
+    def __init__(self, writer: ModelLike, *, window: int = 6) -> None:
+        check_whole("SelfMoASeq(window=…)", window, least=2)
+        self._model = as_model(writer, "SelfMoASeq(writer=…)")
+        self.window = window
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """As `AnswerStrategy`."""
+        return [self._model]
+
+    @property
+    def writer(self) -> Model:
+        """As `AnswerStrategy`."""
+        return self._model
+
+    def node(self, plan: Plan) -> AnswerNode:
+        """As `AnswerStrategy`."""
+        return _WindowNode(plan, self._model, self.window)
+
+
+class _WindowNode(AnswerNode):
+    def __init__(self, plan: Plan, model: Model, window: int) -> None:
+        super().__init__(plan, model)
+        self._model = model
+        self._window = window
+
+    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """One window."""
+        references = step.references()
+        draft = step.draft(_NODE)
+        seen = _seen(len(draft["pieces"]), self._window)
+        window = self._references(draft, references[seen:], references)
+        last = seen + len(window) - bool(draft["pieces"]) >= len(references)
+        if not draft["pieces"]:
+            self._tell_started(step)
+        started = time.perf_counter()
+        call = None
+        try:
+            model = self._model.cancellable() if in_background else await self._model.aget()
+            model = with_settings(
+                model,
+                temperature=step.context.aggregator_temperature,
+                max_tokens=step.context.aggregator_max_tokens,
+            )
+            question = step.asking(model, window)
+            terms = step.terms(self._model, model, last=True)
+            if last:
+                model = with_call_options(model, given_options(step))
+            config = step.config if last else without_message_stream(step.config)
+            call = step.call(model, question, config, terms)
+            message = await self._ask(step, model, call, in_background=in_background)
+        except Exception as error:  # noqa: BLE001 - told with the proposals
+            self._fail(step, call, error)
+        update = Draft(
+            **{
+                **draft,
+                "pieces": [*draft["pieces"], message.text],
+                "ended": last,
+                "closed": True,
+                "usage": total_usage([draft["usage"], call.tokens(message)]),
+                "attempts": draft["attempts"] + call.attempts,
+                "latency": draft["latency"] + time.perf_counter() - started,
+            }
+        )
+        if not last:
+            return {"drafts": {_NODE: update}}
+        step.end_run()
+        known = {m.id for m in step.messages}
+        changes: dict[str, Any] = {"usage_metadata": update["usage"]}
+        if message.id in known:
+            changes["id"] = None
+        return {"drafts": {_NODE: update}, "messages": [message.model_copy(update=changes)]}
+
+    async def _ask(self, step: Step, model: Any, call: Call, *, in_background: bool) -> AIMessage:
+        in_thread = in_background and nested_graph(model) is not None
+        output = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+        message = as_message(output)
+        if not says_something(message):
+            raise NoAnswer(why_empty(message))
+        return message
+
+    def _references(
+        self, draft: Draft, rest: Sequence[Proposal], all_of_them: Sequence[Proposal]
+    ) -> list[Proposal]:
+        """What this window shows: the synthesis so far, if there is one, and the next samples."""
+        if not draft["pieces"]:
+            return list(rest[: self._window])
+        samples = list(rest[: self._window - 1])
+        longest = max(len(p["content"].encode()) for p in all_of_them)
+        room = self._window * longest - sum(len(p["content"].encode()) for p in samples)
+        text = trimmed(draft["pieces"][-1], room // _BYTES_PER_TOKEN)
+        so_far: Proposal = {**all_of_them[0], "proposer": _SO_FAR, "content": text}
+        return [so_far, *samples]
+
+
+def _seen(windows: int, size: int) -> int:
+    """How many references that many windows have shown."""
+    return 0 if windows == 0 else size + (windows - 1) * (size - 1)

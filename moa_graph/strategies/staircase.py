@@ -1,0 +1,580 @@
+"""Staircase streaming: every layer begins on the first chunks of the layer before.
+
+All nodes of the graph are visited in rounds. In a round, each proposer of the first layer returns
+what its one streaming call has brought, and every later node writes its next piece from what the
+layer before had at the end of the round before. So a round's end is a checkpoint of everything.
+
+Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.errors import GraphBubbleUp
+
+from moa_graph import background
+from moa_graph.budget import OverBudget
+from moa_graph.callbacks import mark_run
+from moa_graph.calls import Call
+from moa_graph.completion import Cut, Quorum
+from moa_graph.continuation import (
+    Continuation,
+    Joint,
+    as_text,
+    continuation_of,
+    going_on,
+    with_own_text,
+)
+from moa_graph.models import (
+    Model,
+    chat_models_in,
+    nested_graph,
+    with_call_options,
+    with_settings,
+    without_llm_cache,
+)
+from moa_graph.nodes import (
+    AggregatorNode,
+    Asking,
+    NoAnswer,
+    ProposerNode,
+    given_options,
+    why_empty,
+)
+from moa_graph.prompts import extend_system_message
+from moa_graph.references import Question
+from moa_graph.retries import is_last_attempt
+from moa_graph.running import Run
+from moa_graph.state import Draft, MoAState, Proposal, ProposalStatus, proposals_of_layer
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.pieces import Staircase
+from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View, tokens_in
+from moa_graph.streaming import WrittenTokens, without_message_stream
+
+_WHOLE = ("tools", "response_format")  # what makes no sense piece by piece
+
+
+def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
+    """Tokens of a piece.
+
+    The first chunk has `first`. Until the aggregator has begun, pieces are half as large, so that
+    the first token does not wait for more than it rests on; from then on all layers write pieces
+    of the same, growing size.
+
+    Args:
+        staircase: The sizes.
+        layers: Layers of the graph, the aggregator's included.
+        layer: Whose piece, from 1.
+        number: Which of its pieces, from 0.
+    """
+    round_number = layer - 1 + number
+    if round_number == 0:
+        return staircase.first
+    if round_number < layers - 1:
+        return max(1, staircase.first // 2)
+    return staircase.size(round_number - layers + 2)
+
+
+class StaircaseProposer(ProposerNode):
+    """A proposer of the first layer: one continuous call, read while it writes."""
+
+    def __init__(self, plan: Plan, staircase: Staircase, **place: Any) -> None:
+        super().__init__(plan, **place)
+        self.staircase = staircase
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        for model in self.plan.models:
+            model.get()
+        return background.run(self._visit(step, input, in_background=True))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        for model in self.plan.models:
+            await model.aget()
+        return await self._visit(step, input, in_background=False)
+
+    async def _visit(self, step: Step, state: MoAState, *, in_background: bool) -> dict[str, Any]:
+        draft = step.draft(self.node)
+        if draft["ended"]:
+            return {}
+        run = step.run
+        with run.visited():
+            live = run.live.get(self.node)
+            if not isinstance(live, LiveProposal):
+                asking = _LiveAsking(self, step, state, draft)
+                if (
+                    asking.cache
+                    and asking.key
+                    and (kept := await asking.cache.aproposal(asking.key))
+                ):
+                    update = asking.answer_again(kept)
+                    return update | {"drafts": {self.node: _ended(draft, kept["content"])}}
+                live = run.live[self.node] = asking.live
+                live.start(asking, in_background=in_background)
+            try:
+                await self._reach(step, run, live, self._target(len(draft["pieces"])))
+                if not live.task.done() and draft["pieces"]:
+                    # The later layers' pieces end the round: until then, more may come.
+                    written = asyncio.ensure_future(run.written())
+                    both: set[asyncio.Future[Any]] = {live.task, written}
+                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                    written.cancel()
+            except asyncio.CancelledError:
+                live.cancel()
+                raise
+            if not live.task.done():
+                return {"drafts": {self.node: live.draft(draft)}}
+            del run.live[self.node]
+            proposal = live.task.result()
+        if live.cache and live.key and proposal["status"] == "ok":
+            await live.cache.akeep(live.key, proposal)
+        mark_run(
+            self.node,
+            proposal["error"],
+            moa_status=proposal["status"],
+            moa_attempts=proposal["attempts"],
+        )
+        return {
+            "drafts": {self.node: _ended(live.draft(draft))},
+            "proposals": [proposal],
+        }
+
+    def _target(self, visits: int) -> int:
+        """Tokens that must be there at the end of this visit."""
+        sizes = (
+            piece_size(self.staircase, self.plan.layers, 1, number) for number in range(visits + 1)
+        )
+        return sum(sizes)
+
+    async def _reach(self, step: Step, run: Run, live: LiveProposal, target: int) -> None:
+        """Wait for so many tokens, the end, or a quorum of the siblings and its grace."""
+        live.target = target
+        layer = [node for node in run.live.values() if isinstance(node, LiveProposal)]
+        bell = live.bell = layer[0].bell
+        quorum = step.quorum
+        since: float | None = None
+        while not live.there:
+            left: float | None = None
+            if quorum and _there(run, step, quorum):
+                since = since or time.monotonic()
+                left = since + quorum.grace - time.monotonic()
+                if left <= 0:
+                    return
+            await bell.wait(left)
+
+
+def _there(run: Run, step: Step, quorum: Quorum) -> bool:
+    there = sum(isinstance(one, LiveProposal) and one.there for one in run.live.values())
+    ended = sum(p["turn"] == step.turn and p["status"] == "ok" for p in layer_of_turn(step, 1))
+    return there + ended >= quorum.proposals
+
+
+class Bell:
+    """Wakes everybody who waits when something has happened."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Something has happened."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until it rings, or for so long."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            pass
+
+
+class LiveProposal:
+    """A proposal while it is written.
+
+    Args:
+        draft: What was written of it before, in a run that was interrupted.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self.text = "".join(draft["pieces"])
+        self.tokens = draft["tokens"]
+        self.target = 0
+        self.bell = Bell()
+        self.cache = self.key = None
+        self._joint: Joint | None = None
+        self.task: asyncio.Task[Proposal]
+
+    @property
+    def there(self) -> bool:
+        """Whether it has as many tokens as are waited for, or has ended."""
+        return self.tokens >= self.target or self.task.done()
+
+    def start(self, asking: Asking, *, in_background: bool) -> None:
+        """Begin to write."""
+        self.cache, self.key = asking.cache, asking.key  # type: ignore[assignment]
+        self.task = asyncio.ensure_future(asking.proposal(background=in_background))
+        self.task.add_done_callback(lambda _: self.bell.ring())
+
+    def begin(self, model: Runnable[Any, Any]) -> None:
+        """A call begins, or is repeated: it goes on from what is there."""
+        self._joint = Joint(self.text, continuation_of(model))
+
+    def add(self, chunk: Any) -> None:
+        """Add what has come."""
+        assert self._joint is not None
+        text = as_text(chunk)
+        self.text += self._joint.add(text)
+        before = self.tokens
+        self.tokens += tokens_in(text)
+        if before < self.target <= self.tokens:
+            self.bell.ring()
+
+    def end(self, message: AIMessage) -> str:
+        """There is no more; returns all of it."""
+        if self._joint is not None:
+            self.text += self._joint.end(cut=False)
+            self._joint = None
+        self.text = self.text or message.text
+        return self.text
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.task.cancel()
+
+    def draft(self, before: Draft) -> Draft:
+        """The draft with what has come since."""
+        length = sum(map(len, before["pieces"]))
+        return {
+            **before,
+            "pieces": [*before["pieces"], self.text[length:]],
+            "tokens": self.tokens,
+        }
+
+
+class _LiveAsking(Asking):
+    """Asks as every proposer is asked, but is read meanwhile."""
+
+    def __init__(self, node: ProposerNode, step: Step, state: MoAState, draft: Draft) -> None:
+        super().__init__(node, step, state)
+        self.live = LiveProposal(draft)
+        self._question = _GoingOn(self._question, self.live)
+
+    async def _ask(self, call: Call, *, in_thread: bool) -> Any:
+        streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
+        return await call.ainvoke(in_thread=in_thread, sink=self.live.add if streams else None)
+
+    def _text(self, message: AIMessage) -> str:
+        return self.live.end(message)
+
+
+class _GoingOn(Question):
+    """A question whose answer goes on from what is there when it is asked again."""
+
+    def __init__(self, question: Question, live: LiveProposal) -> None:
+        super().__init__(question.messages)
+        self._live = live
+        self._how: Continuation = "instruction"
+
+    def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        self._live.begin(model)
+        self._how = continuation_of(model)
+        return going_on(model, self._how) if self._live.text else model
+
+    @property
+    def messages(self) -> list[Any]:
+        return with_own_text(super().messages, self._live.text, self._how)
+
+
+class _Reader:
+    """What nodes that write from a growing layer have in common."""
+
+    def __init__(self, staircase: Staircase, before: Sequence[tuple[str, str]]) -> None:
+        self.staircase = staircase
+        self.before = before
+        """The nodes of the layer before, and their proposers."""
+
+    def view(self, step: Step) -> View:
+        """What there is of the layer before.
+
+        Raises:
+            NotEnoughProposals: If it has ended with too few.
+        """
+        ended = {p["proposer"]: p for p in layer_of_turn(step, step.layer_before)}
+        texts: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        for place, (node, proposer) in enumerate(self.before, 1):
+            proposal = ended.get(proposer)
+            if proposal is not None and proposal["status"] != "ok":
+                continue
+            texts[node] = "".join(step.draft(node)["pieces"])
+            labels[node] = str(place)
+        complete = len(ended) == len(self.before)
+        if complete:
+            step.usable_before()
+        return View(texts, labels, complete)
+
+    def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
+        """Whether there is something to write from that was not there for the last piece."""
+        if view.complete:
+            return True
+        enough = sum(bool(text.strip()) for text in view.texts.values()) >= step.plan.min_proposals
+        return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
+
+
+def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
+    """The proposals of a layer that have ended in this turn."""
+    return [
+        p for p in proposals_oflayer_of_turn(step.proposals, layer) if p.get("turn") == step.turn
+    ]
+
+
+def is_whole(step: Step) -> bool:
+    """Whether the answer must be written in one piece, as it may call tools or has a form."""
+    return any(option in given_options(step) for option in _WHOLE)
+
+
+def how_it_failed(
+    plan: Plan, step: Step, piece: Piece | None, error: Exception
+) -> tuple[ProposalStatus, str]:
+    """How a proposer that wrote a piece has ended, with the reason.
+
+    Raises:
+        Exception: The error, where LangGraph's retry policy runs the node again.
+    """
+    if isinstance(error, Cut):
+        return error.status, str(error)
+    if isinstance(error, OverBudget):
+        return "abandoned", str(error)
+    if isinstance(error, NoAnswer):
+        return "failed", str(error)
+    if not is_last_attempt(plan.retry_policies, error, step.attempt):
+        raise error
+    return "failed", piece.call.explain(error) if piece and piece.call else str(error)
+
+
+def _all_was_in_view(draft: Draft, view: View) -> bool:
+    """Whether the draft was ended by its model with everything in view."""
+    return draft["closed"] and bool(draft["views"]) and draft["views"][-1] == view.lengths
+
+
+class StaircaseReader(ProposerNode):
+    """A proposer of a later layer: writes piece by piece from the layer before."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        staircase: Staircase,
+        before: Sequence[tuple[str, str]],
+        **place: Any,
+    ) -> None:
+        super().__init__(plan, **place)
+        self.reader = _Reader(staircase, before)
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        return background.run(self._visit(step, in_background=True))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        return await self._visit(step, in_background=False)
+
+    async def _visit(self, step: Step, *, in_background: bool) -> dict[str, Any]:
+        draft = step.draft(self.node)
+        if draft["ended"]:
+            return {}
+        view = self.reader.view(step)
+        if not self.reader.is_ready(step, draft, view):
+            return {}
+        with step.run.visited(), step.run.writing():
+            piece, update, ended = await self._write(step, draft, view, in_background=in_background)
+        result: dict[str, Any] = {"drafts": {self.node: update}}
+        if ended:
+            status, error = ended
+            trimmed = piece.question.trimmed if piece else []
+            text = "".join(update["pieces"]) if status == "ok" else ""
+            proposal = self.record(
+                step,
+                status,
+                content=text,
+                error=error,
+                usage=update["usage"],
+                latency=update["latency"],
+                attempts=update["attempts"],
+                trimmed=trimmed,
+            )
+            if status == "ok":
+                self._shared(step).answered(self.position, update["latency"])
+            result["proposals"] = [proposal]
+        return result
+
+    def _shared(self, step: Step) -> Any:
+        # One layer for all of its rounds: it began with the first.
+        return step.run.layer(self.layer, "", step.new_layer)
+
+    async def _write(
+        self, step: Step, draft: Draft, view: View, *, in_background: bool
+    ) -> tuple[Piece | None, Draft, tuple[ProposalStatus, str | None] | None]:
+        """The piece, the draft with it, and if it has ended, how."""
+        piece = None
+        try:
+            layer = self._shared(step)
+            layer.check_open()
+            if view.complete and _all_was_in_view(draft, view):
+                return None, {**draft, "ended": True}, ("ok", None)
+            given = self.model.cancellable() if in_background else await self.model.aget()
+            model = with_settings(
+                given,
+                temperature=step.context.proposer_temperature,
+                max_tokens=step.context.proposer_max_tokens,
+            )
+            model = without_llm_cache(model) if self.sample else model
+            config = step.config if step.streams_proposals else without_message_stream(step.config)
+            if not draft["pieces"]:
+                self.tell_started(step)
+            timeout = None if self.timeout is None else max(0.001, self.timeout - draft["latency"])
+            role = self.prompt
+            piece = Piece(
+                Pen(step, model, step.terms(self.model, model), config, layer, timeout),
+                draft,
+                view,
+                size=piece_size(
+                    self.reader.staircase, self.plan.layers, self.layer, len(draft["pieces"])
+                ),
+                note=IN_PARTS,
+                messages=extend_system_message(step.messages, role) if role else step.messages,
+                last=view.complete,
+            )
+            update = await piece.write()
+        except (GraphBubbleUp, asyncio.CancelledError):
+            raise
+        except Exception as error:  # whatever a model raises is recorded
+            ended: Draft = {**draft, "ended": True, **(piece.spent() if piece else {})}
+            return piece, ended, how_it_failed(self.plan, step, piece, error)
+        if not (view.complete and update["closed"]):
+            return piece, update, None
+        update["ended"] = True
+        if not "".join(update["pieces"]).strip():
+            return piece, update, ("failed", why_empty(piece.message))
+        return piece, update, ("ok", None)
+
+
+class StaircaseAggregator(AggregatorNode):
+    """The aggregator: writes the answer piece by piece from the last layer.
+
+    Args:
+        plan: What all nodes of the graph share.
+        model: Its model.
+        reader: The last layer.
+        of_layers: The nodes and proposers of every layer, as a run may leave out the last ones.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model,
+        staircase: Staircase,
+        of_layers: Sequence[Sequence[tuple[str, str]]],
+    ) -> None:
+        super().__init__(plan, model)
+        self._staircase = staircase
+        self._of_layers = of_layers
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return background.run(self.answer(self._step(input, config), in_background=True))
+
+    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+        """As `AnswerNode`: one visit."""
+        draft = step.draft("aggregator")
+        if draft["ended"]:
+            return {}
+        reader = _Reader(self._staircase, self._of_layers[step.layer_before - 1])
+        view = reader.view(step)
+        whole = is_whole(step)
+        if not reader.is_ready(step, draft, view) or (whole and not view.complete):
+            return {}
+        if whole:
+            answered = await super().answer(step, in_background=in_background)
+            return {**answered, "drafts": {"aggregator": {**draft, "ended": True}}}
+        piece = None
+        tokens = WrittenTokens.of(draft["message_id"], step.config)
+        try:
+            if view.complete and _all_was_in_view(draft, view):
+                return self._finished(step, {**draft, "ended": True}, None)
+            model = self.model.cancellable() if in_background else await self.model.aget()
+            model = with_settings(
+                model,
+                temperature=step.context.aggregator_temperature,
+                max_tokens=step.context.aggregator_max_tokens,
+            )
+            model = with_call_options(model, given_options(step))
+            if not draft["pieces"]:
+                self._tell_started(step)
+            terms = step.terms(self.model, model, last=True)
+            config = without_message_stream(step.config)
+            pen = Pen(step, model, terms, config, step.last_wait, show=tokens.write)
+            size = piece_size(
+                self._staircase, self.plan.layers, self.plan.layers, len(draft["pieces"])
+            )
+            piece = Piece(
+                pen,
+                draft,
+                view,
+                size=size,
+                note=IN_PARTS,
+                messages=step.messages,
+                last=view.complete,
+            )
+            with step.run.visited(), step.run.writing():
+                update = await piece.write()
+            await tokens.end()
+            if not (view.complete and update["closed"]):
+                return {"drafts": {"aggregator": update}}
+            return self._finished(step, {**update, "ended": True}, piece)
+        except BaseException as error:
+            await tokens.end()
+            if isinstance(error, Exception):
+                self._fail(step, piece.call if piece else None, error)
+            raise
+
+    def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
+        text = "".join(draft["pieces"])
+        message = piece.message if piece else AIMessage("")
+        if not text.strip():
+            raise NoAnswer(why_empty(message))
+        step.end_run()
+        metadata = {**message.response_metadata, "pieces": len(draft["pieces"])}
+        if piece and (trimmed := piece.question.trimmed):
+            metadata["trimmed_references"] = trimmed
+        answer = AIMessage(
+            text,
+            id=draft["message_id"],
+            usage_metadata=draft["usage"],
+            response_metadata=metadata,
+        )
+        return {"drafts": {"aggregator": draft}, "messages": [answer]}
+
+
+def _ended(draft: Draft, text: str | None = None) -> Draft:
+    pieces = draft["pieces"] if text is None else [*draft["pieces"], text]
+    return {**draft, "pieces": pieces, "ended": True, "closed": True}

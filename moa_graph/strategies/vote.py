@@ -1,0 +1,281 @@
+"""The answer is what most proposals say; of structured ones, each field for itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from moa_graph.models import Model, ModelLike, as_model
+from moa_graph.nodes import AnswerNode
+from moa_graph.similarity import majority, normalize
+from moa_graph.state import Decision, Proposal
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
+from moa_graph.strategies.deciding import decided
+from moa_graph.strategies.judging import Verdict, case_for, judge, numbers_in
+from moa_graph.strategies.rank import RANKER
+
+TieRule: TypeAlias = Literal["first", "shortest", "longest"]
+
+Parse: TypeAlias = Callable[[str], Any]
+"""From a proposal's text to its answer; None, or an error, where there is none in it."""
+
+
+class Vote(AnswerStrategy):
+    """The majority of the answers (self-consistency); it calls no model.
+
+    Two proposals give the same answer if `parse` makes the same of both. What it can make
+    nothing of has no vote. The answer is the first proposal of the majority, word for word.
+
+    With a `schema`, proposals are JSON (as `model.with_structured_output(…)` gives them), and
+    each field is voted on for itself: the answer is the object of the most frequent values, in
+    JSON, and `additional_kwargs["parsed"]` has it as data.
+
+    Args:
+        parse: From a proposal's text to its answer, such as the number in it. By default the
+            text without case, spaces, punctuation around it, and what stands before "answer:".
+        tie: Who wins among answers that are as frequent: the one given by the `"first"`
+            proposer, the `"shortest"` or `"longest"` proposal, or a model that judges.
+        schema: A pydantic model, a TypedDict or a dataclass: what the proposals are.
+
+    Raises:
+        TypeError: If `parse` cannot be called, or `tie` is neither a rule nor a model.
+        ValueError: If both `parse` and `schema` are given, or `schema` and a judge.
+
+    Source: Wang et al., self-consistency (arXiv 2203.11171); the paper's MATH table uses it.
+    """
+
+    whole = True
+
+    def __init__(
+        self,
+        *,
+        parse: Parse | None = None,
+        tie: TieRule | ModelLike = "first",
+        schema: type | None = None,
+    ) -> None:
+        if parse is not None and schema is not None:
+            raise ValueError("Vote() takes parse or schema: fields of a schema need no parsing.")
+        if parse is not None and not callable(parse):
+            raise TypeError(f"Vote(parse={parse!r}) must be a function from a text to an answer.")
+        if isinstance(tie, str) and tie not in get_args(TieRule) and ":" not in tie:
+            rules = ", ".join(map(repr, get_args(TieRule)))
+            raise ValueError(f"Vote(tie={tie!r}) must be one of {rules}, or a model that judges.")
+        self.parse = parse or normalize
+        self.tie: TieRule | Model = (
+            tie if tie in get_args(TieRule) else as_model(tie, "Vote(tie=…)")  # type: ignore[assignment, arg-type]
+        )
+        if schema is not None and isinstance(self.tie, Model):
+            raise ValueError(
+                "Vote(schema=…) cannot ask a judge about each field: give tie='first'."
+            )
+        self.schema = schema
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """As `AnswerStrategy`."""
+        return [self.tie] if isinstance(self.tie, Model) else []
+
+    def node(self, plan: Plan) -> AnswerNode:
+        """As `AnswerStrategy`."""
+        return _VoteNode(plan, self) if self.schema is None else _FieldsNode(plan, self)
+
+
+class _VoteNode(ChoosingNode):
+    def __init__(self, plan: Plan, vote: Vote) -> None:
+        super().__init__(plan, "Vote")
+        self._vote = vote
+
+    async def choose(
+        self, references: list[Proposal], step: Step, *, in_background: bool = False
+    ) -> tuple[AIMessage, Decision]:
+        answers, unparsed = parsed_answers(references, self._vote.parse)
+        if not answers:
+            raise ValueError("no proposal has an answer that can be counted (Vote(parse=…))")
+        voters = [p for p in references if p["proposer"] in answers]
+        keys = [_comparable(answers[p["proposer"]]) for p in voters]
+        places, tied = majority(keys)
+        verdict: Verdict[list[int]] = Verdict(None, None, None, 0)
+        by = "votes"
+        if tied > 1:
+            firsts = [i for i in _first_of_each(keys) if keys.count(keys[i]) == len(places)]
+            place, verdict, by = await self._break(
+                [voters[i] for i in firsts], step, in_background=in_background
+            )
+            places = [i for i, key in enumerate(keys) if key == keys[firsts[place]]]
+        winner = voters[places[0]]
+        agreed = {voters[i]["proposer"] for i in places}
+        left_out = {p["proposer"]: "another answer" for p in voters if p["proposer"] not in agreed}
+        decision = decided(
+            step,
+            "aggregator",
+            winner["layer"],
+            "chosen",
+            kept=[p for p in voters if p["proposer"] in agreed],
+            left_out=left_out | unparsed,
+            by=by,
+            error=verdict.error,
+            usage=verdict.usage,
+            attempts=verdict.attempts,
+        )
+        return word_for_word(winner), decision
+
+    async def _break(
+        self, tied: list[Proposal], step: Step, *, in_background: bool
+    ) -> tuple[int, Verdict[list[int]], str]:
+        tie = self._vote.tie
+        none: Verdict[list[int]] = Verdict(None, None, None, 0)
+        if isinstance(tie, Model):
+            verdict = await judge(
+                step,
+                tie,
+                case_for(step.asked, tied, RANKER),
+                lambda said: numbers_in(said, len(tied), 1),
+                f"Reply with one number from 1 to {len(tied)}, and nothing else.",
+                in_background=in_background,
+            )
+            if verdict.value is not None:
+                return verdict.value[0] - 1, verdict, "judge"
+            return 0, verdict, "tie: first"
+        return _by_rule(tie, [p["content"] for p in tied]), none, f"tie: {tie}"
+
+
+class _FieldsNode(ChoosingNode):
+    """Votes on each field of structured proposals."""
+
+    def __init__(self, plan: Plan, vote: Vote) -> None:
+        super().__init__(plan, "Vote")
+        assert vote.schema is not None
+        self._schema = TypeAdapter(vote.schema)
+        self._rule: TieRule = vote.tie  # type: ignore[assignment]
+
+    async def choose(
+        self,
+        references: list[Proposal],
+        step: Step,
+        *,
+        in_background: bool = False,  # noqa: ARG002 - no model is called
+    ) -> tuple[AIMessage, Decision]:
+        objects, unparsed = parsed_answers(references, self._object)
+        if not objects:
+            raise ValueError("no proposal is an object of the schema (Vote(schema=…))")
+        merged, ties = field_majority(list(objects.values()), self._rule)
+        try:
+            parsed = self._schema.validate_python(merged)
+        except ValidationError as error:
+            # Fields that are right one by one may contradict each other: then a whole one wins.
+            whole = [json.dumps(o, sort_keys=True, default=str) for o in objects.values()]
+            merged = list(objects.values())[majority(whole)[0][0]]
+            parsed = self._schema.validate_python(merged)
+            ties = [f"the fields together are not valid ({error.error_count()} errors)"]
+        text = json.dumps(self._schema.dump_python(parsed, mode="json"), ensure_ascii=False)
+        message = AIMessage(
+            text, id=f"run--{uuid4()}", additional_kwargs={"parsed": json.loads(text)}
+        )
+        voters = [p for p in references if p["proposer"] in objects]
+        by = "votes on fields" + (f"; ties: {', '.join(ties)}" if ties else "")
+        layer = references[0]["layer"]
+        return message, decided(
+            step, "aggregator", layer, "chosen", kept=voters, left_out=unparsed, by=by
+        )
+
+    def _object(self, text: str) -> dict[str, Any]:
+        value = self._schema.validate_json(_without_fence(text))
+        return dict(self._schema.dump_python(value, mode="json"))
+
+
+def parsed_answers(
+    references: Sequence[Proposal], parse: Parse
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The answer in each proposal, and which have none.
+
+    Args:
+        references: The proposals.
+        parse: From a text to its answer; None, an empty text or an error if there is none.
+
+    Returns:
+        By proposer, the answers, and the reasons why others have none.
+    """
+    answers: dict[str, Any] = {}
+    without: dict[str, str] = {}
+    for proposal in references:
+        try:
+            answer = parse(proposal["content"])
+        except Exception as error:  # noqa: BLE001 - the user's function
+            without[proposal["proposer"]] = f"no answer in it ({type(error).__name__})"
+            continue
+        if answer is None or answer == "":
+            without[proposal["proposer"]] = "no answer in it"
+        elif isinstance(answer, BaseModel):
+            answers[proposal["proposer"]] = answer.model_dump_json()
+        else:
+            answers[proposal["proposer"]] = answer
+    return answers, without
+
+
+def field_majority(
+    objects: Sequence[dict[str, Any]], tie: TieRule = "first"
+) -> tuple[dict[str, Any], list[str]]:
+    """The object of the most frequent values, field by field.
+
+    Args:
+        objects: Plain JSON data, at least one; each object gives each of its fields one vote.
+            Objects inside are voted on as fields of their own.
+        tie: Which value wins of those as frequent.
+
+    Returns:
+        The object, and the names of the fields that were tied.
+    """
+    merged: dict[str, Any] = {}
+    ties: list[str] = []
+    for name in dict.fromkeys(name for o in objects for name in o):
+        values = [o[name] for o in objects if name in o]
+        if all(isinstance(value, dict) for value in values):
+            merged[name], inner = field_majority(values, tie)
+            ties += [f"{name}.{field}" for field in inner]
+            continue
+        texts = [json.dumps(value, sort_keys=True, ensure_ascii=False) for value in values]
+        keys = [
+            normalize(value) if isinstance(value, str) else text
+            for value, text in zip(values, texts, strict=True)
+        ]
+        places, tied = majority(keys)
+        if tied > 1:
+            ties.append(name)
+            most = len(places)
+            firsts = [i for i in _first_of_each(keys) if keys.count(keys[i]) == most]
+            merged[name] = values[firsts[_by_rule(tie, [texts[i] for i in firsts])]]
+        else:
+            merged[name] = values[places[0]]
+    return merged, ties
+
+
+def _comparable(answer: Any) -> Any:
+    """The answer, or where it is a list or the like, a text that says the same."""
+    return (
+        answer if isinstance(answer, Hashable) else json.dumps(answer, sort_keys=True, default=str)
+    )
+
+
+def _first_of_each(keys: Sequence[Any]) -> list[int]:
+    return [i for i, key in enumerate(keys) if key not in keys[:i]]
+
+
+def _by_rule(rule: TieRule, texts: Sequence[str]) -> int:
+    if rule == "first":
+        return 0
+    sign = 1 if rule == "shortest" else -1
+    return min(range(len(texts)), key=lambda i: (sign * len(texts[i]), i))
+
+
+def _without_fence(text: str) -> str:
+    """JSON without the code fence that models like to put around it."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text[3:-3].removeprefix("json").strip()
+    return text

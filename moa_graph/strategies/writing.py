@@ -1,0 +1,348 @@
+"""One text written piece by piece: from references that grow, and from itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from moa_graph.calls import Call, Terms
+from moa_graph.completion import Layer
+from moa_graph.continuation import (
+    Continuation,
+    Joint,
+    as_text,
+    continuation_of,
+    going_on,
+    was_cut,
+    with_own_text,
+)
+from moa_graph.models import as_message, max_tokens_of, with_settings
+from moa_graph.nodes import CONTENT_FILTER, FILTERED, NoAnswer
+from moa_graph.prompts import extend_system_message, fence_notice, fence_of, fenced
+from moa_graph.references import Question
+from moa_graph.retries import can_pass
+from moa_graph.state import Draft, Proposal, total_usage
+from moa_graph.steps import Step
+
+_HEADING = "Responses from models:"  # ends the paper's prompt; here it stands before each part
+
+IN_PARTS = (
+    "The responses stand below the query, in parts, as far as they are written: what has the same "
+    "number belongs together. Answer the query from the beginning, without waiting for the rest and "
+    "without mentioning the responses or their parts. Where you are cut off, you will go on from "
+    "your own text, with more of the responses in view."
+)
+"""What is said of references that are still being written."""
+
+IN_CHUNKS = (
+    "The responses stand below the query. Each is a proposal for how the answer goes on from its "
+    "text so far, which is yours; none at all means that the answer has only begun. Go on with the "
+    "answer from where its text stops, without mentioning the responses. End it when it is complete."
+)
+"""What is said of references that go on from the aggregated text."""
+
+_COMPLETE = "The responses are complete now."
+_LONGEST = 32_768  # tokens of a text that nothing else limits, so that it ends in any case
+_CHARACTERS = 16  # of one chunk of a stream, up to which it counts as one token
+_CHARACTERS_OF_A_TOKEN = 4
+
+Part = Sequence[tuple[str, str]]
+"""Of each reference, its label and what came of it."""
+
+
+def tokens_in(text: str) -> int:
+    """How many tokens a chunk of a stream is: one, unless a server puts many together."""
+    if len(text) <= _CHARACTERS:
+        return 1 if text else 0
+    return -(-len(text) // _CHARACTERS_OF_A_TOKEN)
+
+
+class PieceQuestion(Question):
+    """What a model is asked for its next piece.
+
+    From piece to piece the prompt grows at its end only: references are appended part by part
+    behind the query, and the model's own text comes last, so that a provider's cache of prompts
+    serves what was there before.
+
+    Args:
+        messages: The conversation, the role included.
+        references: What is in view of each reference, in their order.
+        parts: The same, in the parts in which it came.
+        prompt: What to do with them.
+        note: How they are given, such as `IN_PARTS`.
+        own: The text so far.
+        how: How the model goes on from it.
+        complete: Whether nothing is to come any more.
+        labels: What each reference is called.
+        fence: Fences the references as untrusted; None for the plain form.
+        limit: Tokens of the piece; None for as many as the model likes.
+        window: Tokens that the model takes; None if nobody knows.
+        answer: Tokens of the whole text; None if nothing limits it.
+    """
+
+    def __init__(
+        self,
+        messages: Sequence[AnyMessage],
+        references: Sequence[Proposal],
+        parts: Sequence[Part],
+        prompt: str,
+        *,
+        note: str,
+        own: str,
+        how: Continuation,
+        complete: bool,
+        labels: Sequence[str],
+        fence: str | None,
+        limit: int | None,
+        window: int | None,
+        answer: int | None,
+    ) -> None:
+        self._parts = parts
+        self._note = note
+        self._own = own
+        self._how = how
+        self._complete = complete
+        self._fence = fence
+        self._limit = limit
+        super().__init__(messages, references, prompt, labels=labels, window=window, answer=answer)
+
+    def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        """As `Question`: with the piece's limit, and told to go on."""
+        if self._limit is not None:
+            model = with_settings(model, temperature=None, max_tokens=self._limit)
+        return going_on(model, self._how) if self._own else model
+
+    def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
+        if not self._parts:
+            return with_own_text(self._conversation, self._own, self._how)
+        whole = [p["content"] for p in self._references]
+        parts = self._parts
+        if list(texts) != whole:  # shortened: the parts no longer matter
+            parts = [list(zip(self._labels or (), texts, strict=True))]
+        lines = []
+        for number, part in enumerate(parts, 1):
+            lines.append(_HEADING if number == 1 else f"Part {number}:")
+            for label, text in part:
+                lines.append(
+                    f"{label}. {text}" if self._fence is None else fenced(text, label, self._fence)
+                )
+        if self._complete:
+            lines.append(_COMPLETE)
+        prompt = self._prompt.removesuffix(_HEADING).rstrip()
+        system = f"{prompt}\n\n{self._note}"
+        if self._fence:
+            system += f"\n\n{fence_notice(self._fence, len(texts))}"
+        messages = extend_system_message(self._conversation, system)
+        return with_own_text(_appended(messages, "\n".join(lines)), self._own, self._how)
+
+
+def _appended(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
+    """The conversation with a text behind its last question."""
+    last = messages[-1]
+    if not isinstance(last, HumanMessage):
+        return [*messages, HumanMessage(text)]
+    content: str | list[Any]
+    if isinstance(last.content, str):
+        content = f"{last.content}\n\n{text}"
+    else:
+        content = [*last.content, {"type": "text", "text": f"\n\n{text}"}]
+    return [*messages[:-1], last.model_copy(update={"content": content})]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a node sees of the layer before.
+
+    Args:
+        texts: By node, what there is of each usable reference, in their order.
+        labels: By node, what it is called.
+        complete: Whether nothing more comes.
+    """
+
+    texts: Mapping[str, str]
+    labels: Mapping[str, str]
+    complete: bool
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Characters by node."""
+        return {node: len(text) for node, text in self.texts.items()}
+
+    def parts(self, views: Sequence[Mapping[str, int]]) -> list[Part]:
+        """What is in view, in the parts in which it came.
+
+        Args:
+            views: What was in view for each piece so far.
+        """
+        parts: list[Part] = []
+        shown = dict.fromkeys(self.texts, 0)
+        for lengths in [*views, self.lengths]:
+            part = []
+            for node, text in self.texts.items():
+                until = min(lengths.get(node, 0), len(text))
+                if until > shown[node]:
+                    part.append((self.labels[node], text[shown[node] : until]))
+                    shown[node] = until
+            if part:
+                parts.append(part)
+        return parts
+
+    def references(self) -> list[Proposal]:
+        """What is in view, as records of which only name and text count."""
+        return [
+            Proposal(
+                layer=0, proposer=node, model="", content=text, status="ok", error=None,
+                usage=None, latency=0.0, attempts=0,
+            )
+            for node, text in self.texts.items()
+            if text
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pen:
+    """With what a piece is written.
+
+    Args:
+        step: The node's view of the run.
+        model: The model, with the run's settings.
+        terms: How it may be called.
+        config: The configuration of its calls.
+        wait: How long it is waited for.
+        timeout: Seconds that it may take besides.
+        show: Told what is certain of the text, as it comes.
+    """
+
+    step: Step
+    model: Runnable[Any, Any]
+    terms: Terms
+    config: RunnableConfig
+    wait: Layer
+    timeout: float | None = None
+    show: Callable[[str], None] = lambda _: None
+
+
+class Piece:
+    """One piece of a text, while it is written and after.
+
+    Args:
+        pen: With what.
+        draft: The text so far.
+        view: What is in view.
+        size: Tokens that it may have, as long as more is to come.
+        note: How the references are given.
+        messages: The conversation, the role included.
+        last: Whether to write to the end, whatever is to come.
+        fresh: Whether what was in view for earlier pieces no longer counts.
+    """
+
+    def __init__(
+        self,
+        pen: Pen,
+        draft: Draft,
+        view: View,
+        *,
+        size: int,
+        note: str,
+        messages: Sequence[AnyMessage],
+        last: bool,
+        fresh: bool = False,
+    ) -> None:
+        step = pen.step
+        self._pen = pen
+        self._draft = draft
+        self._view = view
+        own = "".join(draft["pieces"])
+        how = continuation_of(pen.model)
+        longest = max_tokens_of(pen.model)
+        self._left = (longest or _LONGEST) - draft["tokens"]
+        self._limit: int | None = None if last else min(size, self._left)
+        if last and longest is not None and draft["tokens"]:
+            self._limit = self._left
+        views = [] if fresh else draft["views"]
+        fence = fence_of(draft["message_id"], str(len(draft["views"])) if fresh else "")
+        self.question = PieceQuestion(
+            messages,
+            view.references(),
+            view.parts(views),
+            step.aggregation_prompt,
+            note=note,
+            own=own,
+            how=how,
+            complete=view.complete,
+            labels=[view.labels[node] for node, text in view.texts.items() if text],
+            fence=fence if step.plan.fenced else None,
+            limit=self._limit,
+            window=step.window_of(pen.model),
+            answer=longest,
+        )
+        self._joint = Joint(own, how)
+        self._tokens = 0
+        self._started = time.perf_counter()
+        self.call: Call | None = None
+        self.message = AIMessage("")
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the text may not become any longer."""
+        return bool(self._draft["tokens"]) and self._left <= 0
+
+    async def write(self) -> Draft:
+        """Write it; returns the draft with it.
+
+        Raises:
+            Exception: What the call raised, or `Cut`, or `OverBudget`.
+        """
+        pen = self._pen
+        if self.exhausted:
+            return self._updated(closed=True)
+        self.call = call = pen.step.call(pen.model, self.question, pen.config, pen.terms)
+        try:
+            output = await pen.wait.first_answer(
+                lambda: call.ainvoke(sink=self._take), timeout=pen.timeout
+            )
+        except Exception as error:
+            if not (self._joint.taken and can_pass(error)):
+                raise
+            # What came before the interruption is a piece too, if a short one.
+            pen.show(self._joint.end(cut=True))
+            return self._updated(closed=False)
+        self.message = as_message(output)
+        if self.message.response_metadata.get("finish_reason") == FILTERED:
+            raise NoAnswer(CONTENT_FILTER)
+        cut = was_cut(self.message.response_metadata)
+        if cut is None:
+            cut = self._limit is not None and self._tokens >= self._limit
+        own_limit = self._limit is not None and self._limit < self._left
+        pen.show(self._joint.end(cut=cut and own_limit))
+        return self._updated(closed=not (cut and own_limit))
+
+    def _take(self, chunk: Any) -> None:
+        text = as_text(chunk)
+        self._tokens += tokens_in(text)
+        self._pen.show(self._joint.add(text))
+
+    def _updated(self, *, closed: bool) -> Draft:
+        draft = self._draft
+        return {
+            **draft,
+            "pieces": [*draft["pieces"], self._joint.taken],
+            "tokens": draft["tokens"] + self._tokens,
+            "closed": closed,
+            "views": [*draft["views"], self._view.lengths],
+            **self.spent(),
+        }
+
+    def spent(self) -> Any:
+        """What the draft has cost with this piece, whether it was finished or not."""
+        draft, call = self._draft, self.call
+        return {
+            "usage": total_usage([draft["usage"], call.tokens(self.message) if call else None]),
+            "attempts": draft["attempts"] + (call.attempts if call else 0),
+            "latency": draft["latency"] + time.perf_counter() - self._started,
+        }
