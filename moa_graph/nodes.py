@@ -45,6 +45,7 @@ logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
 _SAYS_NOTHING = {"text", "reasoning", "thinking", "redacted_thinking", "refusal"}
+_ACTS = {"tools", "response_format"}
 FILTERED = "content_filter"
 CONTENT_FILTER = "the content filter stopped the answer"
 
@@ -478,6 +479,11 @@ def given_options(step: Step) -> dict[str, Any]:
     """What this run gives the aggregator's call besides its messages: tools, a form, `stop` …"""
     given = step.context.aggregator_options
     return {**(given.given() if given else {}), **options_in(step.config)}
+
+
+def must_act(step: Step) -> bool:
+    """Whether the answer may call tools or has a form, so that only the aggregator can give it."""
+    return not _ACTS.isdisjoint(given_options(step))
 
 
 def says_something(message: AIMessage) -> bool:

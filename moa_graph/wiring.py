@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import RetryPolicy
 
-from moa_graph.state import MoAState, decisions_of, has_ended, turn_of
+from moa_graph.state import decisions_of, has_ended, turn_of
 
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
@@ -48,7 +49,7 @@ class Stage:
 
     nodes: Sequence[Node]
     exits: Mapping[str, str] = field(default_factory=dict)
-    again: Callable[[MoAState, str], bool] | None = None
+    again: Callable[[Any, str], bool] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -72,26 +73,11 @@ def wire(
         loop: Whether the answer's node leads back to the first stage until it has ended.
     """
     for stage in stages:
-        for node in stage.nodes:
-            metadata = dict(node.metadata)
-            builder.add_node(node.name, node.runnable, metadata=metadata, retry_policy=retries)
-            if stage.again and node.name != AGGREGATOR:
-                builder.add_conditional_edges(
-                    node.name, _itself(node.name, stage.again), [node.name]
-                )
+        _add(builder, stage, retries)
     for name in stages[0].names:
         builder.add_edge(START, name)
-    for stage, following in zip(stages, stages[1:], strict=False):
-        if stage.exits:
-            (name,) = stage.names
-            targets = dict.fromkeys([*following.names, *stage.exits.values()])
-            way = _way(name, following.names, stage.exits)
-            builder.add_conditional_edges(name, way, list(targets))
-            continue
-        for node in following.nodes:
-            for name in stage.names:
-                if node.after is None or name in node.after:
-                    builder.add_edge(name, node.name)
+    for stage, following in pairwise(stages):
+        _connect(builder, stage, following)
     back = loop_start(stages) if loop else [AGGREGATOR] if stages[-1].again else []
     if back:
         builder.add_conditional_edges(
@@ -103,31 +89,57 @@ def wire(
         builder.add_edge(AGGREGATOR, END)
 
 
+def _add(
+    builder: StateGraph[Any, Any, Any, Any], stage: Stage, retries: Sequence[RetryPolicy] | None
+) -> None:
+    for node in stage.nodes:
+        metadata = dict(node.metadata)
+        builder.add_node(node.name, node.runnable, metadata=metadata, retry_policy=retries)
+        if stage.again and node.name != AGGREGATOR:
+            builder.add_conditional_edges(node.name, _itself(node.name, stage.again), [node.name])
+
+
+def _connect(
+    builder: StateGraph[Any, Any, Any, Any], stage: Stage, following: Stage
+) -> None:
+    if stage.exits:
+        (name,) = stage.names
+        targets = dict.fromkeys([*following.names, *stage.exits.values()])
+        way = _way(name, following.names, stage.exits)
+        builder.add_conditional_edges(name, way, list(targets))
+        return
+    for node in following.nodes:
+        for name in stage.names:
+            if node.after is None or name in node.after:
+                builder.add_edge(name, node.name)
+
+
 def loop_start(stages: Sequence[Stage]) -> list[str]:
     """Where a loop begins again: with the first stage that does not decide about the whole."""
     return next(stage.names for stage in stages if not stage.exits)
 
 
-def unfinished(state: MoAState, node: str) -> bool:
+def unfinished(state: Any, node: str) -> bool:
     """Whether a node that is visited several times has more to write."""
     return not has_ended(state, node)
 
 
-def _itself(name: str, again: Callable[[MoAState, str], bool]) -> Callable[[MoAState], list[str]]:
+def _itself(name: str, again: Callable[[Any, str], bool]) -> Callable[[Any], list[str]]:
     return lambda state: [name] if again(state, name) else []
 
 
 def _way(
     step: str, following: Sequence[str], exits: Mapping[str, str]
-) -> Callable[[MoAState], list[str]]:
-    def way(state: MoAState) -> list[str]:
-        decisions = decisions_of(state)
-        turn = max(turn_of(state.get("proposals", [])), turn_of(decisions))
-        for decision in decisions:
+) -> Callable[[Any], list[str]]:
+    # Annotated with a state, LangGraph would show it that state's fields only.
+    def way(state: Any) -> list[str]:
+        turn = max(turn_of(state.get("proposals", [])), turn_of(decisions_of(state)))
+        outcomes = (
             # Where the run's context leaves the layer out, the last turn's decision still stands.
-            if decision["step"] == step and decision["turn"] == turn:
-                if decision["outcome"] in exits:
-                    return [exits[decision["outcome"]]]
-        return list(following)
+            decision["outcome"]
+            for decision in decisions_of(state)
+            if decision["step"] == step and decision["turn"] == turn
+        )
+        return [exits[o] for o in outcomes if o in exits] or list(following)
 
     return way

@@ -21,6 +21,9 @@ A model's name is a label, then `?` and `&`-joined behaviours:
     alpha?finish=length          answers as usual, with that `finish_reason`
     alpha?size=10000000          answers with that many characters
     alpha?max_tokens             answers with as many words as it was allowed
+    alpha?writes                 stops at its limit of tokens, and goes on from a text of its own
+                                 (a trailing assistant message, or when asked to)
+    alpha?stall=5                writes so many tokens, and then no more
     alpha?unstable               answers differently each time
     alpha?...&times=1            does all that in the first call only
 
@@ -56,6 +59,7 @@ class Call:
     first_token: float | None = None
     ended: float | None = None
     disconnected: bool = False
+    finish: str = "stop"
     number: int = 0
     """Which call of its model, from 1."""
 
@@ -189,6 +193,8 @@ class FakeServer:
             return await _raw(request, call, body.replace(b"alpha", b"\xff\xfe"))
         call.first_token = time.monotonic()
         delay = 1 / float(does["tps"]) if "tps" in does else 0.0
+        if "writes" in does and call.finish == "length":
+            does = {**does, "finish": "length"}
         if call.streamed:
             return await _stream(request, call, message, delay, does)
         await asyncio.sleep(delay * len(_tokens(message.get("content") or "")))
@@ -207,11 +213,38 @@ class FakeServer:
         if "max_tokens" in does:
             limit = call.body.get("max_tokens") or call.body.get("max_completion_tokens") or 1000
             text = "word " * (limit - 1) + "word"
+        if "writes" in does:
+            text = _piece(call, text)
         if "unstable" in does:
             text += f" ({call.number})"
         for stop in _as_list(call.body.get("stop")):
             text = text.partition(stop)[0]
         return {"role": "assistant", "content": text}
+
+
+def _piece(call: Call, text: str) -> str:
+    """What a model with that answer writes: it goes on from its own text, up to its limit."""
+    own = _own_text(call.messages)
+    if own and text.startswith(own):
+        text = text[len(own) :]
+    limit = call.body.get("max_tokens") or call.body.get("max_completion_tokens")
+    tokens = _fine_tokens(text)
+    if limit is not None and len(tokens) > limit:
+        call.finish = "length"
+        tokens = tokens[:limit]
+    return "".join(tokens)
+
+
+def _own_text(messages: list[dict[str, Any]]) -> str:
+    asked = 1 if messages[-1]["role"] == "user" and len(messages) > 1 else 0
+    last = messages[-1 - asked]
+    goes_on = last["role"] == "assistant" and (not asked or "Go on with it" in _text(messages[-1]))
+    return _text(last) if goes_on else ""
+
+
+def _fine_tokens(text: str) -> list[str]:
+    """Tokens as models have them: spaces before words, signs of other scripts one by one."""
+    return re.findall(r" ?[A-Za-z0-9]{1,8}|\s|.", text, flags=re.DOTALL)
 
 
 def _default_answer(call: Call) -> str:
@@ -327,7 +360,7 @@ async def _stream(
         await send([{"index": 0, "delta": fields, "finish_reason": None}])
 
     await delta(role="assistant", content="")
-    tokens = _tokens(message.get("content") or "")
+    tokens = (_fine_tokens if "writes" in does else _tokens)(message.get("content") or "")
     if "size" in does:  # a network's chunks are larger than tokens
         tokens = ["".join(tokens[i : i + 10_000]) for i in range(0, len(tokens), 10_000)]
     for i, token in enumerate(tokens):
@@ -335,7 +368,10 @@ async def _stream(
             assert request.transport is not None
             request.transport.abort()
             return response
-        await asyncio.sleep(delay)
+        if i == int(does.get("stall", -1)):
+            await asyncio.sleep(3600)
+        # The first token came with the latency.
+        await asyncio.sleep(delay if i or "writes" not in does else 0)
         await delta(content=token)
     for i, tool_call in enumerate(message.get("tool_calls") or ()):
         await delta(tool_calls=[{"index": i, **tool_call}])

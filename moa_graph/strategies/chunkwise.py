@@ -18,12 +18,12 @@ from langgraph.errors import GraphBubbleUp
 
 from moa_graph import background
 from moa_graph.models import Model, with_call_options, with_settings, without_llm_cache
-from moa_graph.nodes import AggregatorNode, NoAnswer, ProposerNode, given_options, why_empty
+from moa_graph.nodes import AggregatorNode, NoAnswer, ProposerNode, given_options, must_act, why_empty
 from moa_graph.prompts import extend_system_message
 from moa_graph.state import Draft, MoAState, Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.pieces import Chunkwise
-from moa_graph.strategies.staircase import how_it_failed, is_whole, layer_of_turn
+from moa_graph.strategies.staircase import how_it_failed, layer_of_turn
 from moa_graph.strategies.writing import IN_CHUNKS, Pen, Piece, View
 from moa_graph.streaming import WrittenTokens, without_message_stream
 
@@ -46,7 +46,7 @@ class ChunkProposer(ProposerNode):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        if is_whole(step):
+        if must_act(step):
             return super().invoke(input, config, **kwargs)
         for model in self.plan.models:
             model.get()
@@ -57,7 +57,7 @@ class ChunkProposer(ProposerNode):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        if is_whole(step):
+        if must_act(step):
             return await super().ainvoke(input, config, **kwargs)
         for model in self.plan.models:
             await model.aget()
@@ -173,7 +173,7 @@ class ChunkAggregator(AggregatorNode):
     async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
         """As `AnswerNode`: one visit."""
         draft = step.draft(_AGGREGATOR)
-        if is_whole(step):
+        if must_act(step):
             update = await super().answer(step, in_background=in_background)
             return {**update, "drafts": {_AGGREGATOR: {**draft, "ended": True}}}
         last_layer = self._layers[step.layer_before - 1]

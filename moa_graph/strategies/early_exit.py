@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.messages.ai import UsageMetadata
 
 from moa_graph.models import Model, ModelLike, as_model
+from moa_graph.nodes import must_act
 from moa_graph.similarity import majority, most_central, normalize, similarities
 from moa_graph.state import Proposal, proposals_of_layer, usable
 from moa_graph.steps import Plan, Step
@@ -275,7 +276,7 @@ class UntilNode(DecidingNode):
         consensus = Consensus(reached=False)
         if len(proposals) >= _FEWEST:
             consensus = await self.until.reached(proposals, step, in_background=in_background)
-        answers = consensus.reached and self.until.then == "answer"
+        answers = consensus.reached and self.until.then == "answer" and not must_act(step)
         outcome = "answer" if answers else "exit" if consensus.reached else "go_on"
         spokesman = [proposals[consensus.place]] if answers else proposals
         update: dict[str, Any] = {

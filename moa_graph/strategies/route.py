@@ -20,6 +20,7 @@ from moa_graph.models import (
     with_settings,
     without_llm_cache,
 )
+from moa_graph.nodes import must_act
 from moa_graph.references import Question
 from moa_graph.similarity import majority, normalize
 from moa_graph.state import Proposal, total_usage
@@ -132,6 +133,10 @@ class RouteNode(DecidingNode):
         """As `DecidingNode`."""
         for needed in self.plan.models:
             await needed.aget()
+        if must_act(step):
+            # Tools and forms are the aggregator's: asking would be in vain.
+            reason = "the answer may call tools, or has a form"
+            return {"decisions": [decided(step, NODE, 0, "mixture", by=reason)]}
         answers, usages, attempts, errors = await self._answers(step, in_background=in_background)
         sure, by = False, "samples"
         if self._route.judge and answers:

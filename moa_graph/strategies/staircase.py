@@ -45,6 +45,7 @@ from moa_graph.nodes import (
     NoAnswer,
     ProposerNode,
     given_options,
+    must_act,
     why_empty,
 )
 from moa_graph.prompts import extend_system_message
@@ -57,7 +58,6 @@ from moa_graph.strategies.pieces import Staircase
 from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View, tokens_in
 from moa_graph.streaming import WrittenTokens, without_message_stream
 
-_WHOLE = ("tools", "response_format")  # what makes no sense piece by piece
 
 
 def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
@@ -337,13 +337,8 @@ class _Reader:
 def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
     """The proposals of a layer that have ended in this turn."""
     return [
-        p for p in proposals_oflayer_of_turn(step.proposals, layer) if p.get("turn") == step.turn
+        p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn
     ]
-
-
-def is_whole(step: Step) -> bool:
-    """Whether the answer must be written in one piece, as it may call tools or has a form."""
-    return any(option in given_options(step) for option in _WHOLE)
 
 
 def how_it_failed(
@@ -510,7 +505,7 @@ class StaircaseAggregator(AggregatorNode):
             return {}
         reader = _Reader(self._staircase, self._of_layers[step.layer_before - 1])
         view = reader.view(step)
-        whole = is_whole(step)
+        whole = must_act(step)
         if not reader.is_ready(step, draft, view) or (whole and not view.complete):
             return {}
         if whole:
