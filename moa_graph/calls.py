@@ -259,7 +259,7 @@ class Call:
 def _joined(chunks: Sequence[Any]) -> Any:
     if chunks and all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
         return add_ai_message_chunks(*chunks)
-    whole = chunks[0] if chunks else AIMessageChunk("")
+    whole = chunks[0] if chunks else AIMessageChunk(content="")
     for chunk in chunks[1:]:
         whole += chunk
     return whole

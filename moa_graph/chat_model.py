@@ -187,8 +187,8 @@ class ChatMoA(BaseChatModel):
     def _bindable(self, what: str) -> BaseChatModel:
         if self._aggregator is None:
             raise ValueError(
-                f"{self._node.model_name} chooses its answer among the proposals and writes none, so it "
-                f"cannot be given {what}: give create_moa a chat model as the aggregator."
+                f"{self._node.model_name} chooses its answer among the proposals and writes none, "
+                f"so it cannot be given {what}: give create_moa a chat model as the aggregator."
             )
         model = next(chat_models_in(self._aggregator.get()), None)
         if model is None:

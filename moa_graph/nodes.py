@@ -399,8 +399,9 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         step.end_run()
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
         cause = None if refused_credentials(error) else error
-        ours = isinstance(error, NoAnswer | Cut) or call is None
-        reason = str(error) if ours else call.explain(error)
+        reason = (
+            str(error) if call is None or isinstance(error, NoAnswer | Cut) else call.explain(error)
+        )
         refused = step.context.aggregator_options is not None and refused_request(error)
         raise (AggregationRefused if refused else AggregationFailed)(
             f"The aggregator {self.model_name} failed: {reason}. The proposals are "
@@ -495,6 +496,7 @@ def says_something(message: AIMessage) -> bool:
 
 
 def why_empty(message: AIMessage) -> str:
+    """Why there is no text in it."""
     if message.additional_kwargs.get("refusal"):
         return "the model refused to answer"
     if message.tool_calls:

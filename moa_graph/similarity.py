@@ -25,7 +25,21 @@ _NO_SPACES = re.compile(  # scripts that write words without spaces between them
 _NUMBERS = {
     word: str(number)
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+        ]
     )
 }
 _ANSWERS = {"no", "not", "yes"}  # stop words elsewhere; here they may be the whole answer
@@ -104,7 +118,7 @@ def _cosines(texts: Sequence[str], vectors: Any) -> Matrix:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in their simplest form; of scripts without spaces, pairs of characters."""
+    """The words of a text in their simplest form; of scripts without spaces, pairs of signs."""
     text = unicodedata.normalize("NFKC", text).casefold()
     found: list[str] = []
     for word in _WORD.findall(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -25,9 +25,9 @@ from moa_graph.events import LayerEnded
 from moa_graph.limits import CallLimits
 from moa_graph.models import Model, max_tokens_of, own_retries, window_of
 from moa_graph.prompts import check_conversation, extend_system_message, fence_of, letters
+from moa_graph.proposers import Reads
 from moa_graph.references import Question
 from moa_graph.running import Run, RunsInProgress
-from moa_graph.proposers import Reads
 from moa_graph.state import (
     Decision,
     Draft,
@@ -225,7 +225,7 @@ class Step:
             by_name = {p["proposer"]: p for p in given}
             texts = selection.get("texts", {})
             given = [
-                by_name[name] | {"content": texts.get(name, by_name[name]["content"])}  # type: ignore[misc]
+                by_name[name] | {"content": texts.get(name, by_name[name]["content"])}
                 for name in selection["kept"]
                 if name in by_name
             ]
@@ -258,20 +258,16 @@ class Step:
                     return what_there_is
         if over_budget:
             return []
-        self.raise_not_enough(self.layer_before, len(references))
+        raise self.not_enough(self.layer_before, len(references))
 
-    def raise_not_enough(self, layer: int, count: int) -> NoReturn:
-        """Say that a layer gave too few usable proposals.
-
-        Raises:
-            NotEnoughProposals: Always; says why each failed.
-        """
+    def not_enough(self, layer: int, count: int) -> NotEnoughProposals:
+        """That a layer gave too few usable proposals, which ends the run."""
         before = proposals_of_layer(self.proposals, layer)
         reasons = "; ".join(
             f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
         )
         self.end_run()
-        raise NotEnoughProposals(
+        return NotEnoughProposals(
             f"Layer {layer} gave {count} usable proposals of "
             f"{self.plan.widths[layer - 1]}, and {self.plan.min_proposals} are needed. {reasons}",
             self.proposals,

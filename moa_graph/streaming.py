@@ -133,7 +133,7 @@ class WrittenTokens(BaseChatModel):
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         while (text := await self._tokens.get()) is not None:
-            yield ChatGenerationChunk(message=AIMessageChunk(text, id=self.message_id))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text, id=self.message_id))
 
 
 class ProposerTokens(BaseCallbackHandler):

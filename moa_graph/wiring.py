@@ -99,9 +99,7 @@ def _add(
             builder.add_conditional_edges(node.name, _itself(node.name, stage.again), [node.name])
 
 
-def _connect(
-    builder: StateGraph[Any, Any, Any, Any], stage: Stage, following: Stage
-) -> None:
+def _connect(builder: StateGraph[Any, Any, Any, Any], stage: Stage, following: Stage) -> None:
     if stage.exits:
         (name,) = stage.names
         targets = dict.fromkeys([*following.names, *stage.exits.values()])

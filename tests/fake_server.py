@@ -95,6 +95,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.answers: dict[str, str] = {}
+        self.answer_all = ""
         self._seen: Counter[str] = Counter()
         self._random = random.Random(0)
         self._loop = asyncio.new_event_loop()
@@ -114,6 +115,7 @@ class FakeServer:
     def reset(self) -> None:
         self.calls.clear()
         self.answers.clear()
+        self.answer_all = ""
         self._seen.clear()
         self._random.seed(0)
 
@@ -202,12 +204,15 @@ class FakeServer:
             return await _cut(request, json.dumps(_completion(call, message, does)).encode())
         return web.json_response(_completion(call, message, does))
 
+    def _known(self, call: Call) -> str:
+        return self.answers.get(call.label) or self.answer_all or _default_answer(call)
+
     def _message(self, call: Call, does: dict[str, str]) -> dict[str, Any]:
         if "refusal" in does:
             return {"role": "assistant", "content": None, "refusal": "I can't help with that."}
         if tool_calls := _tool_calls(call.body):
             return {"role": "assistant", "content": None, "tool_calls": tool_calls}
-        text = "" if "empty" in does else self.answers.get(call.label) or _default_answer(call)
+        text = "" if "empty" in does else self._known(call)
         if "size" in does:
             text = (text + " and so on" * (int(does["size"]) // 10))[: int(does["size"])]
         if "max_tokens" in does:

@@ -2,7 +2,8 @@
 
 | argument | strategies |
 |---|---|
-| `aggregator` | `Rank`, `Vote`, `MostCentral`, `Analyse`, `SelfMoASeq`, `DropoutAndVote`, `DropoutAndCluster` |
+| `aggregator` | `Rank`, `Vote`, `MostCentral`, `Analyse`, `SelfMoASeq` |
+| | `DropoutAndVote`, `DropoutAndCluster` |
 | `select` | `TopK`, `Diverse`, `Deduplicate`, `Shuffle`, `Tree`, `ClusterAndFilter`, `Residual` |
 | `until` | `Agree`, `Similar`, `JudgedAgreement`, `Unchanged` |
 | `route` | `Route` |

@@ -98,7 +98,7 @@ class _AnalysisNode(DecidingNode):
         text, error, usages, attempts = "", None, [], 0
         try:
             call = step.call(model, question, config, step.terms(self._model, model))
-        except Exception as failure:  # noqa: BLE001 - over the budget: recorded
+        except Exception as failure:
             error = f"The analyst was {failure}"
         else:
             try:
@@ -106,7 +106,7 @@ class _AnalysisNode(DecidingNode):
                 text = as_message(await call.ainvoke(in_thread=in_thread)).text
             except GraphBubbleUp:
                 raise
-            except Exception as failure:  # noqa: BLE001 - the answer is written without it
+            except Exception as failure:
                 error = f"The analyst {self._model.name} failed: {call.explain(failure)}"
             usages.append(call.tokens())
             attempts = call.attempts

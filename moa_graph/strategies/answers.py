@@ -79,10 +79,8 @@ class ChoosingNode(AnswerNode):
         try:
             self._tell_started(step)
             references = step.references()
-            if not references:
-                raise ValueError("no proposal is usable")
             message, decision = await self.choose(references, step, in_background=in_background)
-        except Exception as error:  # noqa: BLE001 - told with the proposals
+        except Exception as error:
             self._fail(step, None, error)
         step.end_run()
         return {"messages": [message], "decisions": [decision]}

@@ -18,7 +18,14 @@ from langgraph.errors import GraphBubbleUp
 
 from moa_graph import background
 from moa_graph.models import Model, with_call_options, with_settings, without_llm_cache
-from moa_graph.nodes import AggregatorNode, NoAnswer, ProposerNode, given_options, must_act, why_empty
+from moa_graph.nodes import (
+    AggregatorNode,
+    NoAnswer,
+    ProposerNode,
+    given_options,
+    must_act,
+    why_empty,
+)
 from moa_graph.prompts import extend_system_message
 from moa_graph.state import Draft, MoAState, Proposal
 from moa_graph.steps import Plan, Step
@@ -105,7 +112,7 @@ class ChunkProposer(ProposerNode):
             raise
         except Exception as error:  # whatever a model raises is recorded
             status, reason = how_it_failed(self.plan, step, piece, error)
-            ended: Draft = {**draft, "ended": True, **(piece.spent() if piece else {})}
+            ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
             proposal = self.record(
                 step,
                 status,
@@ -269,7 +276,7 @@ def chunks(step: Step, nodes: Nodes, layer: int) -> tuple[bool, View]:
     failed = {p["proposer"] for p in layer_of_turn(step, layer)}
     left = [(node, name) for node, name in nodes if name not in failed]
     if len(left) < step.plan.min_proposals:
-        step.raise_not_enough(layer, len(left))
+        raise step.not_enough(layer, len(left))
     drafts = {node: step.draft(node) for node, _ in left}
     texts = {node: draft["pieces"][-1] if draft["pieces"] else "" for node, draft in drafts.items()}
     labels = {node: str(place) for place, (node, _) in enumerate(left, 1)}

@@ -10,8 +10,8 @@ from moa_graph.proposers import Seat
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.early_exit import Unchanged, Until
 from moa_graph.strategies.pieces import Chunkwise, Staircase
-from moa_graph.strategies.route import Route
 from moa_graph.strategies.robust import DropoutAndCluster, DropoutAndVote
+from moa_graph.strategies.route import Route
 from moa_graph.strategies.selection import Selection, Tree
 from moa_graph.strategies.sequential import SelfMoASeq
 

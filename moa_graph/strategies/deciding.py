@@ -34,7 +34,7 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         self,
         input: MoAState,
         config: RunnableConfig | None = None,
-        **kwargs: Any,  # noqa: ARG002 - LangChain's signature
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """As `ainvoke`."""
         if (step := self._step(input, config)) is None:
@@ -45,7 +45,7 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         self,
         input: MoAState,
         config: RunnableConfig | None = None,
-        **kwargs: Any,  # noqa: ARG002 - LangChain's signature
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """The update of the state; empty where the run's context leaves the layer out."""
         if (step := self._step(input, config)) is None:

@@ -118,9 +118,9 @@ class Agree(Until):
     async def reached(
         self,
         proposals: list[Proposal],
-        step: Step,  # noqa: ARG002 - the answers say it all
+        step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no model is called
+        in_background: bool = False,
     ) -> Consensus:
         """As `Until`."""
         answers, _ = parsed_answers(proposals, self.parse)
@@ -163,7 +163,7 @@ class Similar(Until):
         proposals: list[Proposal],
         step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no chat model is called
+        in_background: bool = False,
     ) -> Consensus:
         """As `Until`."""
         texts = [p["content"] for p in proposals]
@@ -243,7 +243,7 @@ class Unchanged(Until):
         proposals: list[Proposal],
         step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no model is called
+        in_background: bool = False,
     ) -> Consensus:
         """As `Until`."""
         before = usable(proposals_of_layer(step.proposals, proposals[0]["layer"] - 1))

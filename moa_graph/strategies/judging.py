@@ -68,14 +68,14 @@ async def judge(
         config = without_message_stream(step.config)
         try:
             call = step.call(runnable, Question(asked), config, step.terms(model, runnable))
-        except Exception as error:  # noqa: BLE001 - over the budget: recorded, not raised
+        except Exception as error:
             return Verdict(None, f"The judge was {error}", total_usage(usages), attempts)
         try:
             in_thread = in_background and nested_graph(runnable) is not None
             message = as_message(await call.ainvoke(in_thread=in_thread))
         except GraphBubbleUp:
             raise
-        except Exception as error:  # noqa: BLE001 - recorded, not raised
+        except Exception as error:
             usages.append(call.tokens())
             reason = f"The judge {model.name} failed: {call.explain(error)}"
             return Verdict(None, reason, total_usage(usages), attempts + call.attempts)

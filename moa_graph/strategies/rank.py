@@ -120,7 +120,7 @@ class _CentralNode(ChoosingNode):
         references: list[Proposal],
         step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no model is called
+        in_background: bool = False,
     ) -> tuple[AIMessage, Decision]:
         place = await _central(references, step, self._embeddings)
         return _chosen(step, references, place, "agreement", Verdict(None, None, None, 0))

@@ -49,7 +49,7 @@ class Residual(Selection):
         references: list[Proposal],
         step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no model is called
+        in_background: bool = False,
     ) -> Chosen:
         """As `Selection`."""
         if len(references) == 1:

@@ -70,7 +70,7 @@ class ClusterAndFilter(Selection):
         references: list[Proposal],
         step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no chat model is called
+        in_background: bool = False,
     ) -> Chosen:
         """As `Selection`."""
         texts = [p["content"] for p in references]

@@ -184,7 +184,7 @@ class RouteNode(DecidingNode):
     def _parsed(self, text: str) -> str:
         try:
             return str(self._route.parse(text))
-        except Exception:  # noqa: BLE001 - the user's function: no answer, equal to no other
+        except Exception:
             return text
 
     async def _answers(
@@ -212,7 +212,7 @@ class RouteNode(DecidingNode):
                 call = step.call(
                     model, Question(step.messages), config, step.terms(self._route.model, model)
                 )
-            except Exception as error:  # noqa: BLE001 - over the budget
+            except Exception as error:
                 errors.append(f"The first pass was {error}")
                 return
             message = None
@@ -224,7 +224,7 @@ class RouteNode(DecidingNode):
                     errors.append("The first pass gave an empty answer")
             except GraphBubbleUp:
                 raise
-            except Exception as error:  # noqa: BLE001 - recorded
+            except Exception as error:
                 errors.append(f"The first pass failed: {call.explain(error)}")
             finally:
                 usages.append(call.tokens(message))

@@ -9,6 +9,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages.ai import UsageMetadata
@@ -64,7 +65,7 @@ class Selection(ABC):
         """The models that it calls."""
         return ()
 
-    def check(self, widths: Sequence[int]) -> None:
+    def check(self, widths: Sequence[int]) -> None:  # noqa: B027 - most make sense for all
         """Refuse layers of these widths.
 
         Raises:
@@ -298,7 +299,7 @@ class Tree(Selection):
                 "select: Tree needs layers=3 or more: the aggregator sees all, and before it only "
                 "one layer reads."
             )
-        for before, width in zip(widths, widths[1:], strict=False):
+        for before, width in pairwise(widths):
             if width * self.fan_in < before:
                 raise ValueError(
                     f"select: Tree({self.fan_in}) would leave out some of {before} proposers: the "
@@ -322,7 +323,7 @@ class Tree(Selection):
     def applied(self, layers: Sequence[Sequence[Seat]]) -> list[list[Seat]]:
         """The seats of the layers, each with what it reads."""
         built = [list(layers[0])]
-        for before, layer in zip(layers, layers[1:], strict=False):
+        for before, layer in pairwise(layers):
             built.append(
                 [seat.reading(self.reads(place, len(before))) for place, seat in enumerate(layer)]
             )

@@ -109,7 +109,7 @@ class _WindowNode(AnswerNode):
             config = step.config if last else without_message_stream(step.config)
             call = step.call(model, question, config, terms)
             message = await self._ask(step, model, call, in_background=in_background)
-        except Exception as error:  # noqa: BLE001 - told with the proposals
+        except Exception as error:
             self._fail(step, call, error)
         update = Draft(
             **{

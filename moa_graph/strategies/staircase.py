@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -57,7 +58,6 @@ from moa_graph.steps import Plan, Step
 from moa_graph.strategies.pieces import Staircase
 from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View, tokens_in
 from moa_graph.streaming import WrittenTokens, without_message_stream
-
 
 
 def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
@@ -195,10 +195,8 @@ class Bell:
 
     async def wait(self, seconds: float | None) -> None:
         """Until it rings, or for so long."""
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), seconds)
-        except TimeoutError:
-            pass
 
 
 class LiveProposal:
@@ -336,9 +334,7 @@ class _Reader:
 
 def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
     """The proposals of a layer that have ended in this turn."""
-    return [
-        p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn
-    ]
+    return [p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn]
 
 
 def how_it_failed(
@@ -462,7 +458,7 @@ class StaircaseReader(ProposerNode):
         except (GraphBubbleUp, asyncio.CancelledError):
             raise
         except Exception as error:  # whatever a model raises is recorded
-            ended: Draft = {**draft, "ended": True, **(piece.spent() if piece else {})}
+            ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
             return piece, ended, how_it_failed(self.plan, step, piece, error)
         if not (view.complete and update["closed"]):
             return piece, update, None

@@ -68,7 +68,7 @@ class Vote(AnswerStrategy):
             raise ValueError(f"Vote(tie={tie!r}) must be one of {rules}, or a model that judges.")
         self.parse = parse or normalize
         self.tie: TieRule | Model = (
-            tie if tie in get_args(TieRule) else as_model(tie, "Vote(tie=…)")  # type: ignore[assignment, arg-type]
+            tie if tie in get_args(TieRule) else as_model(tie, "Vote(tie=…)")  # type: ignore[assignment]
         )
         if schema is not None and isinstance(self.tie, Model):
             raise ValueError(
@@ -151,7 +151,7 @@ class _FieldsNode(ChoosingNode):
     def __init__(self, plan: Plan, vote: Vote) -> None:
         super().__init__(plan, "Vote")
         assert vote.schema is not None
-        self._schema = TypeAdapter(vote.schema)
+        self._schema: TypeAdapter[Any] = TypeAdapter(vote.schema)
         self._rule: TieRule = vote.tie  # type: ignore[assignment]
 
     async def choose(
@@ -159,7 +159,7 @@ class _FieldsNode(ChoosingNode):
         references: list[Proposal],
         step: Step,
         *,
-        in_background: bool = False,  # noqa: ARG002 - no model is called
+        in_background: bool = False,
     ) -> tuple[AIMessage, Decision]:
         objects, unparsed = parsed_answers(references, self._object)
         if not objects:
@@ -206,7 +206,7 @@ def parsed_answers(
     for proposal in references:
         try:
             answer = parse(proposal["content"])
-        except Exception as error:  # noqa: BLE001 - the user's function
+        except Exception as error:
             without[proposal["proposer"]] = f"no answer in it ({type(error).__name__})"
             continue
         if answer is None or answer == "":

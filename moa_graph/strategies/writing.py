@@ -33,8 +33,8 @@ _HEADING = "Responses from models:"  # ends the paper's prompt; here it stands b
 
 IN_PARTS = (
     "The responses stand below the query, in parts, as far as they are written: what has the same "
-    "number belongs together. Answer the query from the beginning, without waiting for the rest and "
-    "without mentioning the responses or their parts. Where you are cut off, you will go on from "
+    "number belongs together. Answer the query from the beginning, without waiting for the rest "
+    "and without mentioning the responses or their parts. Where you are cut off, you will go on from "
     "your own text, with more of the responses in view."
 )
 """What is said of references that are still being written."""
@@ -42,7 +42,8 @@ IN_PARTS = (
 IN_CHUNKS = (
     "The responses stand below the query. Each is a proposal for how the answer goes on from its "
     "text so far, which is yours; none at all means that the answer has only begun. Go on with the "
-    "answer from where its text stops, without mentioning the responses. End it when it is complete."
+    "answer from where its text stops, without mentioning the responses. End it when it is "
+    "complete."
 )
 """What is said of references that go on from the aggregated text."""
 
@@ -328,20 +329,20 @@ class Piece:
         self._pen.show(self._joint.add(text))
 
     def _updated(self, *, closed: bool) -> Draft:
-        draft = self._draft
+        draft = self.with_spent(self._draft)
         return {
             **draft,
             "pieces": [*draft["pieces"], self._joint.taken],
             "tokens": draft["tokens"] + self._tokens,
             "closed": closed,
             "views": [*draft["views"], self._view.lengths],
-            **self.spent(),
         }
 
-    def spent(self) -> Any:
-        """What the draft has cost with this piece, whether it was finished or not."""
-        draft, call = self._draft, self.call
+    def with_spent(self, draft: Draft) -> Draft:
+        """The draft with what this piece has cost, whether it was finished or not."""
+        call = self.call
         return {
+            **draft,
             "usage": total_usage([draft["usage"], call.tokens(self.message) if call else None]),
             "attempts": draft["attempts"] + (call.attempts if call else 0),
             "latency": draft["latency"] + time.perf_counter() - self._started,

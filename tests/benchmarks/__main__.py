@@ -18,12 +18,13 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from tests.benchmarks import batch, growth, orchestration, serving, soak, tail
+from tests.benchmarks import batch, growth, orchestration, serving, soak, staircase, tail
 from tests.benchmarks.server import running
 
 BENCHMARKS = {
     "orchestration": orchestration,
     "tail": tail,
+    "staircase": staircase,
     "growth": growth,
     "soak": soak,
     "serving": serving,

@@ -26,7 +26,19 @@ class Server:
         """Of each call: model, question, and when it began and ended (`time.monotonic`)."""
         return self._ask("calls")
 
-    def _ask(self, what: str) -> Any:
+    def answer(self, text: str) -> None:
+        """What every model answers until the next reset."""
+        self._ask("answer", text)
+
+    def forget_calls(self) -> None:
+        """Forget the calls, and nothing else."""
+        self._ask("forget")
+
+    def prompts(self) -> list[tuple[str, str]]:
+        """Of each call that has ended: its model, and its prompt as one text."""
+        return self._ask("prompts")
+
+    def _ask(self, *what: str) -> Any:
         self._pipe.send(what)
         return self._pipe.recv()
 
@@ -48,12 +60,25 @@ def _serve(pipe: Connection) -> None:
     with FakeServer() as server:
         pipe.send(server.url)
         while True:
-            if pipe.recv() == "reset":
+            what, *given = pipe.recv()
+            ended = [c for c in server.calls if c.ended is not None]
+            told: Any = None
+            if what == "reset":
                 server.reset()
-                pipe.send(None)
+            elif what == "answer":
+                server.answer_all = given[0]
+            elif what == "forget":
+                server.calls.clear()
+            elif what == "prompts":
+                told = [(c.model, _as_text(c.messages)) for c in ended]
             else:
-                ended = [c for c in server.calls if c.ended is not None]
-                pipe.send([(c.model, _question(c.messages), c.started, c.ended) for c in ended])
+                told = [(c.model, _question(c.messages), c.started, c.ended) for c in ended]
+            pipe.send(told)
+
+
+def _as_text(messages: list[dict[str, Any]]) -> str:
+    # Without an end of the last message: what is prefilled goes on there.
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _question(messages: list[dict[str, Any]]) -> str:

@@ -1,0 +1,165 @@
+"""How soon the first token comes, and the last, when layers begin on the chunks of the one before.
+
+A server gives the first token after 0.3 s and 50 tokens a second; every answer has 512 tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import accumulate
+from typing import Any
+
+from langchain_openai import ChatOpenAI
+
+from moa_graph import create_moa
+from moa_graph.strategies import Chunkwise, Staircase
+from tests.benchmarks.report import Table
+from tests.benchmarks.server import Server
+
+LATENCY, TOKENS_PER_SECOND, TOKENS, PROPOSERS = 0.3, 50, 512, 4
+QUESTION = {"messages": [("user", "Write 512 words.")]}
+ANSWER = " ".join(f"w{i:04}" for i in range(TOKENS))
+CONTENDERS: dict[str, dict[str, Any]] = {
+    "single model": {},
+    "whole answers, 2 layers": {"layers": 2},
+    "staircase, 2 layers": {"layers": 2, "staircase": Staircase()},
+    "chunk-wise, 2 layers": {"layers": 2, "chunkwise": Chunkwise()},
+    "whole answers, 3 layers": {"layers": 3},
+    "staircase, 3 layers": {"layers": 3, "staircase": Staircase()},
+}
+BOUNDS = {  # the first token over the single model's, the whole time over that of whole answers
+    "staircase, 2 layers": (3.5, 0.7),
+    "staircase, 3 layers": (5.0, 0.55),
+}
+
+
+def run(server: Server, *, quick: bool, peers: bool) -> dict[str, Any]:
+    """Every contender once, one after the other; `quick` leaves out the third layer."""
+    del peers
+    names = [name for name in CONTENDERS if not (quick and "3 layers" in name)]
+    rows = {}
+    with asyncio.Runner() as runner:  # clients share connections, which belong to a loop
+        for name in names:
+            server.reset()
+            server.answer(ANSWER)
+            rows[name] = runner.run(_measure(server, CONTENDERS[name]))
+            rows[name]["cached"] = _cached(server.prompts())
+            assert rows[name].pop("text") == ANSWER, name
+    return {"rows": rows}
+
+
+async def _measure(server: Server, options: dict[str, Any]) -> dict[str, Any]:
+    def chat(label: str) -> ChatOpenAI:
+        behaviour = f"writes&latency={LATENCY}&tps={TOKENS_PER_SECOND}"
+        return ChatOpenAI(
+            model=f"{label}?{behaviour}",
+            base_url=server.url,
+            api_key="none",
+            stream_usage=True,
+        )
+
+    times: list[tuple[float, int]] = []
+    if not options:
+        model = chat("single")
+        await model.ainvoke("warm up", max_tokens=1)
+        server.forget_calls()
+        started = time.perf_counter()
+        text = ""
+        usage = None
+        async for chunk in model.astream(QUESTION["messages"]):
+            usage = chunk.usage_metadata or usage
+            if chunk.text:
+                text += chunk.text
+                times.append((time.perf_counter() - started, len(text.split())))
+        usages = [usage]
+    else:
+        models = [chat(f"p{i}") for i in range(PROPOSERS)]
+        moa = create_moa(models, chat("agg"), **options)
+        await create_moa(models, chat("agg"), layers=2).ainvoke(
+            QUESTION, context={"proposer_max_tokens": 1, "aggregator_max_tokens": 1}
+        )
+        server.forget_calls()
+        started = time.perf_counter()
+        text = ""
+        state: dict[str, Any] = {}
+        async for mode, event in moa.astream(QUESTION, stream_mode=["messages", "values"]):
+            if mode == "values":
+                state = event
+            elif event[0].text:
+                text += event[0].text
+                times.append((time.perf_counter() - started, len(text.split())))
+        usages = [p["usage"] for p in state["proposals"]]
+        usages.append(state["messages"][-1].usage_metadata)
+    return {
+        "text": text,
+        "times": times,
+        "first": times[0][0],
+        "last": times[-1][0],
+        "end": time.perf_counter() - started,
+        "prompt_tokens": sum(u["input_tokens"] for u in usages),
+        "completion_tokens": sum(u["output_tokens"] for u in usages),
+    }
+
+
+def _cached(prompts: list[tuple[str, str]]) -> float:
+    """The share of the prompts that a provider's prefix cache would have served.
+
+    For each call, the longest beginning that an earlier prompt of the same model has too.
+    """
+    seen: dict[str, list[str]] = {}
+    served = total = 0
+    for model, prompt in prompts:
+        earlier = seen.setdefault(model, [])
+        served += max((_common(prompt, one) for one in earlier), default=0)
+        total += len(prompt)
+        earlier.append(prompt)
+    return served / total if total else 0.0
+
+
+def _common(a: str, b: str) -> int:
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+
+
+def _ratios(rows: dict[str, Any], name: str) -> tuple[float, float | None]:
+    whole = rows.get(f"whole answers, {name.partition(', ')[2]}")
+    first = rows[name]["first"] / rows["single model"]["first"]
+    return first, rows[name]["end"] / whole["end"] if whole else None
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Seconds and tokens, and what they are in ratios."""
+    rows = result["rows"]
+    title = (
+        f"{PROPOSERS} proposers, first token after {LATENCY} s, {TOKENS_PER_SECOND} tokens a second, "
+        f"answers of {TOKENS} tokens"
+    )
+    table = Table(
+        title,
+        ["first token, s", "over single", "bound", "whole, s", "over whole answers", "bound",
+         "prompt tokens", "of them cacheable", "completion tokens"],
+    )  # fmt: skip
+    for name, row in rows.items():
+        first, whole = _ratios(rows, name)
+        bounds = BOUNDS.get(name, (None, None))
+        cached = row["cached"] * row["prompt_tokens"]
+        table.add(
+            name,
+            [row["first"], first, bounds[0], row["end"], whole, bounds[1],
+             row["prompt_tokens"], cached, row["completion_tokens"]],
+        )  # fmt: skip
+    return [table]
+
+
+def plot(result: dict[str, Any], axes: Any) -> None:
+    """Tokens of the answer against time."""
+    for name, row in result["rows"].items():
+        seconds = [0.0, *(t for t, _ in row["times"])]
+        tokens = list(accumulate([0, *(n for _, n in row["times"])], max))
+        axes.step(seconds, tokens, "--" if "whole" in name else "-", where="post", label=name)
+    axes.set_xlabel("seconds since the question")
+    axes.set_ylabel("tokens of the answer")
+    axes.set_title("Staircase streaming")
+    axes.legend(fontsize=7)
