@@ -32,7 +32,7 @@ from moa_graph.nodes import AggregatorNode, AnswerNode, ProposerNode
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_graph.proposers import ProposerLike, Seat, layers_of
 from moa_graph.retries import for_nodes
-from moa_graph.state import DecidedState, DraftedState, MoAState
+from moa_graph.state import DecidedState, DraftedDecidedState, DraftedState, MoAState
 from moa_graph.steps import Plan
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.chunkwise import ChunkAggregator, ChunkProposer
@@ -52,7 +52,14 @@ from moa_graph.strategies.staircase import (
     StaircaseProposer,
     StaircaseReader,
 )
-from moa_graph.wiring import AGGREGATOR, Node, Stage, unfinished, wire
+from moa_graph.wiring import AGGREGATOR, LoopingGraph, Node, Stage, unfinished, wire
+
+_STATES: dict[tuple[bool, bool], type[MoAState]] = {  # by whether it loops, and whether it decides
+    (False, False): MoAState,
+    (False, True): DecidedState,
+    (True, False): DraftedState,
+    (True, True): DraftedDecidedState,
+}
 
 MoAGraph: TypeAlias = CompiledStateGraph[MoAState, MoAContext, Any, MoAState]
 """A compiled Mixture-of-Agents: a Runnable like every LangGraph graph."""
@@ -237,7 +244,7 @@ def create_moa(
     pieces = staircase or chunkwise
     loops = pieces or (answer and answer.comes_back)
     builder = StateGraph(
-        DraftedState if loops else DecidedState if decides else MoAState,
+        _STATES[bool(loops), decides],
         schema,
         input_schema=MessagesState,
         output_schema=DecidedState if decides else MoAState,
@@ -255,6 +262,8 @@ def create_moa(
     wire(builder, stages, for_nodes(plan.retry_policies), loop=chunkwise is not None)
 
     graph = builder.compile(checkpointer=checkpointer, store=store, cache=plan.cache, name=name)
+    if loops:
+        graph = LoopingGraph(**graph.__dict__)
     for node in (node for stage in stages for node in stage.nodes if node.tags):
         graph.nodes[node.name].tags = list(node.tags)
     return graph.with_config(max_concurrency=plan.concurrency)

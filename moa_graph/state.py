@@ -175,11 +175,15 @@ def merge_drafts(left: dict[str, Draft], right: dict[str, Draft]) -> dict[str, D
     return {**kept, **right}
 
 
-class DraftedState(DecidedState):
+class DraftedState(MoAState):
     """The state of a graph that comes back to its nodes, such as a staircase."""
 
     drafts: Annotated[dict[str, Draft], merge_drafts]
     """What each node has written so far; not part of the output."""
+
+
+class DraftedDecidedState(DraftedState, DecidedState):
+    """The state of a graph that does both."""
 
 
 def total_usage(usages: Iterable[UsageMetadata | None]) -> UsageMetadata | None:

@@ -134,6 +134,9 @@ class WrittenTokens(BaseChatModel):
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         while (text := await self._tokens.get()) is not None:
             yield ChatGenerationChunk(message=AIMessageChunk(content=text, id=self.message_id))
+        # LangChain would end it with a chunk of another id.
+        last = AIMessageChunk(content="", id=self.message_id, chunk_position="last")
+        yield ChatGenerationChunk(message=last)
 
 
 class ProposerTokens(BaseCallbackHandler):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
 
 from moa_graph.state import decisions_of, has_ended, turn_of
@@ -55,6 +57,32 @@ class Stage:
     def names(self) -> list[str]:
         """Its nodes' names."""
         return [node.name for node in self.nodes]
+
+
+class LoopingGraph(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph whose loop may take more than 25 steps.
+
+    LangGraph allows thousands. But LangChain gives every Runnable in a chain or a batch its own
+    default of 25 as if somebody had chosen it, and some servers do.
+    """
+
+    def stream(  # type: ignore[override]
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As LangGraph's."""
+        return super().stream(input, _unlimited(config), **kwargs)
+
+    def astream(  # type: ignore[override]
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As LangGraph's."""
+        return super().astream(input, _unlimited(config), **kwargs)
+
+
+def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:
+    if config and config.get("recursion_limit") == DEFAULT_RECURSION_LIMIT:
+        return {k: v for k, v in config.items() if k != "recursion_limit"}  # type: ignore[return-value]
+    return config
 
 
 def wire(
@@ -119,7 +147,7 @@ def loop_start(stages: Sequence[Stage]) -> list[str]:
 
 def unfinished(state: Any, node: str) -> bool:
     """Whether a node that is visited several times has more to write."""
-    return not has_ended(state, node)
+    return not (has_ended(state, node) or has_ended(state, AGGREGATOR))
 
 
 def _itself(name: str, again: Callable[[Any, str], bool]) -> Callable[[Any], list[str]]:

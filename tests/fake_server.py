@@ -165,7 +165,7 @@ class FakeServer:
         self._seen[call.model] += 1
         call.number = self._seen[call.model]
         if self._seen[call.model] > int(does.get("times", 1e9)):
-            does = {}
+            does = {"writes": ""} if "writes" in does else {}
         if self._seen[call.model] == 1:
             await asyncio.sleep(float(does.get("slow_first", 0)))
         await asyncio.sleep(float(does.get("latency", 0)))

@@ -13,7 +13,7 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage
 
 from moa_graph.models import Model
-from moa_graph.nodes import AnswerNode
+from moa_graph.nodes import AnswerNode, NoAnswer
 from moa_graph.proposers import Seat
 from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step
@@ -76,9 +76,11 @@ class ChoosingNode(AnswerNode):
 
     async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
         """As `AnswerNode`."""
+        references = step.references()
+        if not references:
+            self._fail(step, None, NoAnswer("no proposal is usable"))
         try:
             self._tell_started(step)
-            references = step.references()
             message, decision = await self.choose(references, step, in_background=in_background)
         except Exception as error:
             self._fail(step, None, error)

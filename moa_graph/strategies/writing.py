@@ -34,8 +34,8 @@ _HEADING = "Responses from models:"  # ends the paper's prompt; here it stands b
 IN_PARTS = (
     "The responses stand below the query, in parts, as far as they are written: what has the same "
     "number belongs together. Answer the query from the beginning, without waiting for the rest "
-    "and without mentioning the responses or their parts. Where you are cut off, you will go on from "
-    "your own text, with more of the responses in view."
+    "and without mentioning the responses or their parts. Where you are cut off, you will go on "
+    "from your own text, with more of the responses in view."
 )
 """What is said of references that are still being written."""
 
