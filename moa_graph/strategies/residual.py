@@ -11,7 +11,7 @@ from moa_graph.steps import Step
 from moa_graph.strategies.deciding import check_comparable, check_share
 from moa_graph.strategies.selection import Chosen, Selection
 
-_SENTENCE = re.compile(r"(?<=[.!?。！？…])\s+|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 _NOTHING = "[agrees with response {base}]"
 _DIFFERS = "[as response {base}, but for this]\n{text}"
 

@@ -156,7 +156,7 @@ def _voices(texts: Sequence[set[str]]) -> list[set[str]]:
 
 
 class _Dropout(AnswerStrategy):
-    """Several aggregations, each of a random subset of the references."""
+    """Several aggregations, each of another subset of the references."""
 
     def __init__(
         self, writer: ModelLike, *, subsets: int, drop: int | None, seed: int, name: str
@@ -194,16 +194,19 @@ class _Dropout(AnswerStrategy):
 
     def _reads(self, place: int, drop: int) -> Reads:
         def reads(references: list[Proposal]) -> list[Proposal]:
-            chance = random.Random(f"{self.seed} {place}")  # noqa: S311
-            keep = max(1, len(references) - drop)
-            places = set(chance.sample(range(len(references)), keep))
-            return [p for i, p in enumerate(references) if i in places]
+            # Windows over a shuffled circle: each reference is in as many subsets as any other.
+            total = len(references)
+            circle = list(range(total))
+            random.Random(self.seed).shuffle(circle)  # noqa: S311
+            start = place * total // self.subsets
+            kept = {circle[(start + i) % total] for i in range(max(1, total - drop))}
+            return [p for i, p in enumerate(references) if i in kept]
 
         return reads
 
 
 class DropoutAndVote(_Dropout):
-    """Aggregates random subsets of the references, and lets the aggregates vote.
+    """Aggregates subsets of the references, each seen as often, and lets the aggregates vote.
 
     A deceiver is missing from some subsets. For short answers, which can be counted: a number, a
     choice, a name. The aggregations are a layer of their own, which counts: with `layers=2`
@@ -241,7 +244,7 @@ class DropoutAndVote(_Dropout):
 
 
 class DropoutAndCluster(_Dropout):
-    """Aggregates random subsets of the references; the aggregate that agrees most is the answer.
+    """Aggregates subsets of the references; the aggregate that agrees most is the answer.
 
     As `DropoutAndVote`, for answers that are too long to be counted.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from langchain_core.runnables import RunnableLambda
@@ -118,7 +119,7 @@ async def test_proposers_make_one_call_each_and_the_aggregators_prompt_grows_at_
     assert first.started < server.of("p0")[0].ended
     assert "1. w0 w1" in first.messages[-1]["content"]
     assert first.system.startswith("You have been provided with a set of responses")
-    for before, after in zip(calls, calls[1:], strict=False):
+    for before, after in pairwise(calls):
         assert after.messages[-1]["role"] == "assistant"
         assert after.body["continue_final_message"] is True
         shown = [next(m for m in c.messages if m["role"] == "user") for c in (before, after)]
@@ -159,7 +160,7 @@ def test_models_that_cannot_go_on_are_refused(chat, options):
     function = RunnableLambda(lambda _: "hi")
     with pytest.raises(ValueError, match=r"needs chat models.*proposers\[1\]"):
         create_moa([chat("a"), function], chat("agg"), **options)
-    with pytest.raises(ValueError, match="needs chat models.*aggregator"):
+    with pytest.raises(ValueError, match=r"needs chat models.*aggregator"):
         create_moa([chat("a")], function, **options)
 
 
