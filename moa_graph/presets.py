@@ -27,6 +27,7 @@ from moa_graph.graph import MoAGraph, create_moa
 from moa_graph.models import Model
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_graph.proposers import Proposer
+from moa_graph.strategies.pieces import Chunkwise, Staircase
 from moa_graph.validation import nearest, what_is_wrong
 
 _SUFFIXES = (".toml", ".yaml", ".yml")
@@ -43,6 +44,9 @@ _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
     "max_concurrent_calls",
     "budget",
     "context_window",
+    "staircase",
+    "chunkwise",
+    "fenced",
 )
 
 
@@ -108,6 +112,9 @@ class Configuration(BaseModel):
     max_concurrent_calls: dict[str, int] | None = None
     budget: Budget | None = None
     context_window: int | None = Field(default=None, ge=1)
+    staircase: Staircase | None = None
+    chunkwise: Chunkwise | None = None
+    fenced: bool = False
 
     def create(self, **options: Any) -> MoAGraph:
         """Build the graph.
@@ -198,6 +205,8 @@ _ENTRIES: dict[str, type] = {
     "quorum": Quorum,
     "hedge": Hedge,
     "budget": Budget,
+    "staircase": Staircase,
+    "chunkwise": Chunkwise,
 }
 
 

@@ -60,6 +60,7 @@ class Call:
     ended: float | None = None
     disconnected: bool = False
     finish: str = "stop"
+    usage: dict[str, int] = field(default_factory=dict)
     number: int = 0
     """Which call of its model, from 1."""
 
@@ -324,6 +325,11 @@ def _as_list(stop: Any) -> list[str]:
 
 
 def _usage(call: Call, message: dict[str, Any]) -> dict[str, int]:
+    call.usage = _counted(call, message)
+    return call.usage
+
+
+def _counted(call: Call, message: dict[str, Any]) -> dict[str, int]:
     prompt = sum(len(_tokens(_text(m))) for m in call.messages)
     completion = len(_tokens(message.get("content") or "tool call"))
     return {
@@ -384,8 +390,9 @@ async def _stream(
         await delta(refusal=message["refusal"])
     finish = "tool_calls" if message.get("tool_calls") else does.get("finish", "stop")
     await send([{"index": 0, "delta": {}, "finish_reason": finish}])
+    usage = _usage(call, message)
     if (call.body.get("stream_options") or {}).get("include_usage"):
-        await send([], usage=_usage(call, message))
+        await send([], usage=usage)
     await response.write(b"data: [DONE]\n\n")
     await response.write_eof()
     return response

@@ -56,13 +56,14 @@ def test_public_names_are_the_designs():
 
 def test_modules_import_in_one_direction():
     order = [
-        ["background", "callbacks", "connections", "errors", "limits", "prompts", "validation"],
-        ["budget", "completion", "local", "retries", "state"],
-        ["context", "events", "models", "references", "running"],
-        ["caching", "streaming"],
+        ["background", "callbacks", "connections", "errors", "limits", "prompts", "similarity"],
+        ["budget", "completion", "local", "retries", "state", "validation"],
+        ["context", "events", "models", "references", "running", "wiring"],
+        ["arguments", "caching", "continuation", "proposers", "streaming"],
         ["calls", "runs"],
         ["steps"],
         ["nodes"],
+        ["strategies"],
         ["graph"],
         ["chat_model", "presets", "terminal"],
         ["batch", "server"],

@@ -18,13 +18,23 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from tests.benchmarks import batch, growth, orchestration, serving, soak, staircase, tail
+from tests.benchmarks import (
+    batch,
+    growth,
+    orchestration,
+    serving,
+    soak,
+    staircase,
+    strategies,
+    tail,
+)
 from tests.benchmarks.server import running
 
 BENCHMARKS = {
     "orchestration": orchestration,
     "tail": tail,
     "staircase": staircase,
+    "strategies": strategies,
     "growth": growth,
     "soak": soak,
     "serving": serving,

@@ -26,9 +26,13 @@ class Server:
         """Of each call: model, question, and when it began and ended (`time.monotonic`)."""
         return self._ask("calls")
 
-    def answer(self, text: str) -> None:
-        """What every model answers until the next reset."""
-        self._ask("answer", text)
+    def answer(self, text: str, label: str = "") -> None:
+        """What every model, or the one with that label, answers until the next reset."""
+        self._ask("answer", text, label)
+
+    def totals(self) -> dict[str, float]:
+        """Calls, prompt tokens and completion tokens since the last reset."""
+        return self._ask("totals")
 
     def forget_calls(self) -> None:
         """Forget the calls, and nothing else."""
@@ -66,7 +70,18 @@ def _serve(pipe: Connection) -> None:
             if what == "reset":
                 server.reset()
             elif what == "answer":
-                server.answer_all = given[0]
+                text, label = given
+                if label:
+                    server.answers[label] = text
+                else:
+                    server.answer_all = text
+            elif what == "totals":
+                used = [c.usage for c in server.calls]
+                told = {
+                    "calls": len(server.calls),
+                    "prompt": sum(u.get("prompt_tokens", 0) for u in used),
+                    "completion": sum(u.get("completion_tokens", 0) for u in used),
+                }
             elif what == "forget":
                 server.calls.clear()
             elif what == "prompts":

@@ -156,7 +156,7 @@ async def test_what_may_call_tools_is_left_to_the_aggregator(chat, server):
         (lambda m: create_moa([m, m], m, until=Agree()), ValueError, "layers=3"),
         (lambda m: create_moa([m, m], m, until=Unchanged(then="answer")), ValueError, "layers=3"),
         (lambda m: create_moa([m, m], m, until="agree"), TypeError, "must be a Until"),
-        (lambda m: Route(m), ValueError, "judge=model, or"),
+        (Route, ValueError, "judge=model, or"),
         (lambda m: Route(m, judge=m, samples=3), ValueError, "not both"),
         (lambda m: Route(m, samples=1), ValueError, "at least 2"),
         (lambda m: create_moa([m, m], m, route=m), TypeError, "must be a Route"),
