@@ -226,7 +226,7 @@ class Call:
     def _limit_by(self, purse: Purse) -> None:
         """Give the model what the budget has for it, where nothing else limits its answer."""
         prompt = estimated_prompt(self.question.messages)
-        longest = max_tokens_of(self._model)
+        longest = max_tokens_of(self.question.prepare(self._model))
         if longest is None:
             longest = purse.ledger.longest_answer(prompt, purse.price, always=purse.always)
             self._model = with_settings(self._model, temperature=None, max_tokens=longest)

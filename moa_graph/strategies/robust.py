@@ -6,6 +6,7 @@ it helps when half of the proposers or more deceive, and then none of it claims 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from statistics import median
@@ -75,13 +76,13 @@ class ClusterAndFilter(Selection):
         """As `Selection`."""
         texts = [p["content"] for p in references]
         if self.embeddings is None:
-            odd = outliers_by_words(texts, step.asked)
+            odd = await asyncio.to_thread(outliers_by_words, texts, step.asked)
         else:
             odd = outliers_by_clusters(await similarities(texts, step.asked, self.embeddings))
         if not odd:
             return Chosen(references, by="no plain majority against anybody")
         kept = [p for i, p in enumerate(references) if i not in odd]
-        reason = f"{len(kept)} of {len(references)} others agree on something else"
+        reason = f"{len(kept)} of {len(references)} agree on something that it does not say"
         left_out = {references[i]["proposer"]: reason for i in odd}
         return Chosen(kept, left_out, by="majority")
 
