@@ -66,13 +66,13 @@ class LoopingGraph(CompiledStateGraph[Any, Any, Any, Any]):
     default of 25 as if somebody had chosen it, and some servers do.
     """
 
-    def stream(  # type: ignore[override]
+    def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         """As LangGraph's."""
         return super().stream(input, _unlimited(config), **kwargs)
 
-    def astream(  # type: ignore[override]
+    def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As LangGraph's."""
