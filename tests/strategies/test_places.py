@@ -33,11 +33,8 @@ def parent_of(graph):
 
 @pytest.mark.parametrize("subgraphs", [False, True])
 async def test_as_a_subgraph_a_token_comes_once(graph, subgraphs):
-    messages = []
-    async for event in parent_of(graph).astream(
-        QUESTION, stream_mode="messages", subgraphs=subgraphs
-    ):
-        messages.append((event[1] if subgraphs else event)[0])
+    events = parent_of(graph).astream(QUESTION, stream_mode="messages", subgraphs=subgraphs)
+    messages = [(event[1] if subgraphs else event)[0] async for event in events]
     assert "".join(message.text for message in messages) == TEXT
     assert len({message.id for message in messages}) == 1
     assert (len(messages) > 100) == subgraphs  # LangGraph shows a subgraph's tokens on request
