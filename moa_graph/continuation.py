@@ -10,6 +10,10 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langchain_core.runnables import Runnable
 
 from moa_graph.models import chat_models_in, host_of, map_chat_models, provider_of
+from moa_graph.similarity import WITHOUT_SPACES
+
+Ending: TypeAlias = Literal["end", "pause", "cut"]
+"""How a piece of a text has ended: with the text, for now, or cut off."""
 
 Continuation: TypeAlias = Literal["prefix", "instruction"]
 """By the provider's prefix feature, which goes on at the very next character, or by asking."""
@@ -29,6 +33,7 @@ _INSTRUCTED_HOSTS = (  # these take a trailing assistant message for a turn that
 )
 _LENGTH = {"length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length"}
 _LONGEST_WORD = 40  # characters: beyond that it is none, as in scripts without spaces
+_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", "|", "\n", "`", "-")  # of sentences and lines
 _SHORTEST_OVERLAP = 16  # characters: less may be chance
 
 
@@ -96,6 +101,8 @@ class Joint:
     def __init__(self, before: str, how: Continuation) -> None:
         self.taken = ""
         """What goes on the text, as far as it is certain."""
+        self.tail = ""
+        """Spaces at the end of a text that pauses: they count if it does not go on."""
         self._before = before
         self._how = how
         self._held = ""
@@ -111,18 +118,35 @@ class Joint:
             self._at_start = False
         return self._take(self._certain())
 
-    def end(self, *, cut: bool) -> str:
-        """There is no more; returns what was uncertain until now.
+    def end(self, how: Ending) -> str:
+        """There is no more for now; returns what was uncertain until now.
 
         Args:
-            cut: Whether the text is not at its end.
+            how: Whether the text has ended, pauses (its model has ended it, but may go on), or
+                was cut off.
         """
         if self._at_start:
             self._held = self._held[self._overlap() :]
             self._at_start = False
-        if not cut or not self.taken:
-            return self._take(len(self._held))  # a piece that is taken in no part makes no way
-        return self._take(self._certain())
+        if how == "end":
+            return self._take(len(self._held))
+        shown = self._take(self._certain() if how == "cut" else len(self._held.rstrip()))
+        if how == "cut" and not self.taken:
+            # A piece that is taken in no part makes no way.
+            shown = self._take(len(self._held) if self._how == "instruction" else 0)
+        if how == "pause":
+            self.tail = self._held
+        return shown
+
+    @property
+    def only_spaces(self) -> bool:
+        """Whether nothing but spaces has come, which a prefix feature may not go on from."""
+        return self._how == "prefix" and not self.taken and self._held.isspace()
+
+    def share(self, tokens: int) -> int:
+        """How many of so many tokens are taken: what is left out is written again."""
+        total = len(self.taken) + len(self._held)
+        return tokens if not self._held or not total else round(tokens * len(self.taken) / total)
 
     def _take(self, length: int) -> str:
         text, self._held = self._held[:length], self._held[length:]
@@ -133,8 +157,8 @@ class Joint:
         """How many characters of what is held are certain."""
         if self._how == "prefix":
             return len(self._held.rstrip())
-        last_space = max((i for i, c in enumerate(self._held) if c.isspace()), default=-1)
-        return max(last_space + 1, len(self._held) - _LONGEST_WORD)
+        ends = (i + 1 for i, c in enumerate(self._held) if c.isspace() or WITHOUT_SPACES.match(c))
+        return max(max(ends, default=0), len(self._held) - _LONGEST_WORD)
 
     def _overlap(self) -> int:
         """How many characters the model has repeated before it went on."""
@@ -149,7 +173,10 @@ class Joint:
         """Whether the text goes in circles there, so that saying it again may be right."""
         half = len(part) // 2
         circles = any(part[shift:] == part[:-shift] for shift in range(1, half + 1))
-        return circles or self._before.count(part) > 1
+        # A refrain or a row of a table repeats whole lines or sentences; what was cut off, none.
+        start = self._before[: len(self._before) - len(part)].rstrip(" ")
+        whole = not start or start.endswith(_ENDS)
+        return circles or self._before.count(part) > 1 or (whole and part.rstrip().endswith(_ENDS))
 
 
 def as_text(chunk: Any) -> str:

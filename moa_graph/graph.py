@@ -307,13 +307,13 @@ def _stages(
         )
         if number > deciding:
             continue
+        if selecting:
+            selection = SelectNode(plan, number, selecting)
+            stages.append(Stage([Node(selection.step_name, selection)]))
         if until and (number < len(layers) or until.then == "answer"):
             exits = {"answer": END} if until.then == "answer" else {"exit": answering}
             condition = UntilNode(plan, number, until)
             stages.append(Stage([Node(condition.step_name, condition)], exits))
-        if selecting:
-            selection = SelectNode(plan, number, selecting)
-            stages.append(Stage([Node(selection.step_name, selection)]))
     if analysis:
         stages.append(Stage([Node(analysis.step_name, analysis)]))
     last = Node(
@@ -366,8 +366,7 @@ def _answer(
     if isinstance(pieces, Chunkwise):
         return ChunkAggregator(plan, answer, pieces, nodes)
     if isinstance(pieces, Staircase):
-        named = [[(node.node, node.proposer) for node in layer] for layer in nodes]
-        return StaircaseAggregator(plan, answer, pieces, named)
+        return StaircaseAggregator(plan, answer, pieces, nodes)
     return AggregatorNode(plan, answer)
 
 

@@ -312,13 +312,14 @@ class Asking:
         if isinstance(error, OverBudget):
             return self._record("abandoned", error=str(error))
         if not is_last_attempt(self.node.plan.retry_policies, error, self.step.attempt):
-            self._layer.attempts[self.node.position] = self._attempts
+            self._layer.attempts[self.node.position] = self.attempts
             raise error
         explained = self._call.explain(error) if self._call else str(error)
         return self._record("failed", error=explained)
 
     @property
-    def _attempts(self) -> int:
+    def attempts(self) -> int:
+        """Requests so far."""
         return self._before + (self._call.attempts if self._call else 0)
 
     def _record(
@@ -336,7 +337,7 @@ class Asking:
             error=error,
             usage=self._call.tokens(message) if self._call else None,
             latency=self.step.seconds_since(self._started),
-            attempts=self._attempts,
+            attempts=self.attempts,
             trimmed=self._question.trimmed,
         )
 
@@ -407,8 +408,12 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
             f"The aggregator {self.model_name} failed: {reason}. The proposals are "
             "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
             "None to call only the aggregator again.",
-            step.proposals,
+            self.paid_for(step),
         ) from cause
+
+    def paid_for(self, step: Step) -> list[Proposal]:
+        """The proposals that a failure carries."""
+        return step.proposals
 
 
 class AggregatorNode(AnswerNode):

@@ -120,7 +120,8 @@ class Question:
         return self._with(self._texts)
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
-        fence = fence_of(*texts) if self._fenced else None
+        # Another code for another purpose: who answers one prompt must not know the next one's.
+        fence = fence_of(self._prompt, *texts) if self._fenced else None
         return inject_references(
             self._conversation, texts, self._prompt, labels=self._labels, fence=fence
         )

@@ -43,6 +43,7 @@ class Run:
     live: dict[str, Live] = field(default_factory=dict)
     """Proposals that are read while they are written, by node."""
     _at_work: int = 0
+    _alarm: asyncio.TimerHandle | None = None
     _idle: asyncio.Event | None = None
     _writers: int = 0
     _ledger: Ledger | None = None
@@ -60,12 +61,15 @@ class Run:
     def visited(self) -> Iterator[None]:
         """A node of the run is at work. When none is for long, nobody waits for what is written."""
         self._at_work += 1
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         try:
             yield
         finally:
             self._at_work -= 1
             if not self._at_work and self.live:
-                asyncio.get_running_loop().call_later(_ABANDONED, self._close_if_idle)
+                self._alarm = asyncio.get_running_loop().call_later(_ABANDONED, self.close)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -90,10 +94,6 @@ class Run:
         for live in self.live.values():
             live.cancel()
         self.live.clear()
-
-    def _close_if_idle(self) -> None:
-        if not self._at_work:
-            self.close()
 
     def ledger(self, make: Callable[[], Ledger]) -> Ledger:
         """What the run has spent; the first of its nodes to ask makes it."""

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'moa-graph[strategies]'"
 
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)?")
-_NO_SPACES = re.compile(  # scripts that write words without spaces between them
+WITHOUT_SPACES = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f\U00020000-\U0002ffff]+"
 )
+"""Signs of scripts that write words without spaces between them."""
 _NUMBERS = {
     word: str(number)
     for number, word in enumerate(
@@ -46,6 +47,10 @@ _ANSWERS = {"no", "not", "yes"}  # stop words elsewhere; here they may be the wh
 _ENDINGS = ("ingly", "edly", "ing", "ies", "ied", "es", "ed", "ly", "s")
 _SHORTEST_STEM = 4
 _AFTER = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*", re.IGNORECASE)
+
+_AROUND = " ,;:!?*_`\"'“”‘’$"
+_DECIMAL = re.compile(r"\.\d")
+_BRACKETS = ("()", "[]", "{}")
 
 Matrix = list[list[float]]
 """Similarities from 0 (nothing in common) to 1 (the same), a row and a column for each text."""
@@ -122,7 +127,7 @@ def words(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", text).casefold()
     found: list[str] = []
     for word in _WORD.findall(text):
-        if run := _NO_SPACES.search(word):
+        if run := WITHOUT_SPACES.search(word):
             signs = run[0]
             found += [signs[i : i + 2] for i in range(max(1, len(signs) - 1))]
         else:
@@ -151,7 +156,12 @@ def normalize(text: str) -> str:
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     if found := list(_AFTER.finditer(text)):
         text = text[found[-1].end() :] or text
-    return text.strip(" .,;:!?*_`\"'“”‘’()[]{}$")
+    text = text.strip(_AROUND).rstrip("." + _AROUND)
+    text = text if _DECIMAL.match(text) else text.lstrip("." + _AROUND)
+    inner = text[1:-1]
+    if text[:1] + text[-1:] in _BRACKETS and not set(inner) & set("()[]{},"):
+        return inner.strip(_AROUND)
+    return text
 
 
 def centrality(matrix: Matrix) -> list[float]:

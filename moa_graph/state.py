@@ -148,6 +148,8 @@ class Draft(TypedDict):
     turn: int
     pieces: list[str]
     """Its text, in the pieces in which it was written; together they are the text."""
+    tail: str
+    """Spaces that belong to its end, if its model does not go on."""
     tokens: int
     """How long it is, in tokens (of most providers, the chunks in which it came)."""
     ended: bool

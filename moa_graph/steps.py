@@ -356,9 +356,33 @@ class Step:
         return max(0.001, self.run.started + self.run_timeout - time.monotonic())
 
     @property
+    def side_wait(self) -> Layer:
+        """How long a judge may take: a share of what the run's timeout leaves."""
+        left = self.seconds_left
+        steps = max(1, self.plan.layers - self.layer_before) + 1
+        return Layer(
+            1,
+            None,
+            None if left is None else left / steps,
+            f"its share of run_timeout={self.run_timeout}",
+        )
+
+    @property
     def last_wait(self) -> Layer:
         """How long the answer's model may take: what the run's timeout leaves."""
         return Layer(1, None, self.seconds_left, f"what was left of run_timeout={self.run_timeout}")
+
+    def new_growing_layer(self) -> Layer:
+        """This step's layer while those before it still write: it may take as long as they do,
+        and its own time besides.
+        """
+        timeout = self.context.layer_timeout or self.plan.layer_timeout
+        limits = [] if timeout is None else [timeout * self.layer]
+        if (left := self.seconds_left) is not None and self.run_timeout is not None:
+            layers = self.context.layers or self.plan.layers
+            later = self.run_timeout * (layers - self.layer) / layers
+            limits.append(max(0.001, left - later))
+        return Layer(self.plan.widths[self.layer - 1], self.quorum, min(limits, default=None))
 
     def new_layer(self) -> Layer:
         """This step's layer, as if nobody had made it yet."""
@@ -471,6 +495,7 @@ class Step:
             question=self.question_key,
             turn=self.turn,
             pieces=[],
+            tail="",
             tokens=0,
             ended=False,
             closed=False,

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT
+from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
@@ -17,6 +17,8 @@ from moa_graph.state import decisions_of, has_ended, turn_of
 
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
+
+_ENOUGH = 10_000  # steps, as LangGraph's own default
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,10 @@ class LoopingGraph(CompiledStateGraph[Any, Any, Any, Any]):
 
 
 def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:
-    if config and config.get("recursion_limit") == DEFAULT_RECURSION_LIMIT:
-        return {k: v for k, v in config.items() if k != "recursion_limit"}  # type: ignore[return-value]
+    around = var_child_runnable_config.get() or {}
+    given = (config or {}).get("recursion_limit", around.get("recursion_limit"))
+    if given == DEFAULT_RECURSION_LIMIT:
+        return {**(config or {}), "recursion_limit": _ENOUGH}
     return config
 
 

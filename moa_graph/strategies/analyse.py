@@ -7,9 +7,10 @@ from typing import Any
 
 from langgraph.errors import GraphBubbleUp
 
+from moa_graph.completion import Cut
 from moa_graph.models import Model, ModelLike, as_message, as_model, nested_graph
 from moa_graph.nodes import AggregatorNode, AnswerNode
-from moa_graph.prompts import extend_system_message
+from moa_graph.prompts import extend_system_message, fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.state import total_usage
 from moa_graph.steps import Plan, Step
@@ -103,11 +104,15 @@ class _AnalysisNode(DecidingNode):
         else:
             try:
                 in_thread = in_background and nested_graph(model) is not None
-                text = as_message(await call.ainvoke(in_thread=in_thread)).text
+                output = await step.side_wait.first_answer(
+                    lambda: call.ainvoke(in_thread=in_thread)
+                )
+                text = as_message(output).text
             except GraphBubbleUp:
                 raise
             except Exception as failure:
-                error = f"The analyst {self._model.name} failed: {call.explain(failure)}"
+                why = str(failure) if isinstance(failure, Cut) else call.explain(failure)
+                error = f"The analyst {self._model.name} failed: {why}"
             usages.append(call.tokens())
             attempts = call.attempts
         decision = decided(
@@ -131,7 +136,10 @@ class _WriterNode(AggregatorNode):
         question = step.question(model)
         if not (texts and texts[0]):
             return question
-        return _WithAnalysis(question, texts[0])
+        analysis = texts[0]
+        if self.plan.fenced:
+            analysis = fenced(analysis, "analysis", fence_of("analysis", analysis))
+        return _WithAnalysis(question, analysis)
 
 
 class _WithAnalysis(Question):

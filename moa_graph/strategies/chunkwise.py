@@ -30,7 +30,13 @@ from moa_graph.prompts import extend_system_message
 from moa_graph.state import Draft, MoAState, Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.pieces import Chunkwise
-from moa_graph.strategies.staircase import how_it_failed, layer_of_turn
+from moa_graph.strategies.staircase import (
+    how_it_failed,
+    layer_of_turn,
+    named,
+    with_tail,
+    with_unfinished,
+)
 from moa_graph.strategies.writing import IN_CHUNKS, Pen, Piece, View
 from moa_graph.streaming import WrittenTokens, without_message_stream
 
@@ -137,7 +143,7 @@ class ChunkProposer(ProposerNode):
         draft = step.draft(self.node)
         if draft["ended"]:
             return None
-        text = "".join(draft["pieces"])
+        text = "".join([*draft["pieces"], draft["tail"]])
         said = bool(text.strip())
         return self.record(
             step,
@@ -177,6 +183,10 @@ class ChunkAggregator(AggregatorNode):
     ) -> dict[str, Any]:
         return background.run(self.answer(self._step(input, config), in_background=True))
 
+    def paid_for(self, step: Step) -> list[Proposal]:
+        """As `AnswerNode`: what is being written, too."""
+        return with_unfinished(step, self._layers)
+
     async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
         """As `AnswerNode`: one visit."""
         draft = step.draft(_AGGREGATOR)
@@ -184,15 +194,17 @@ class ChunkAggregator(AggregatorNode):
             update = await super().answer(step, in_background=in_background)
             return {**update, "drafts": {_AGGREGATOR: {**draft, "ended": True}}}
         last_layer = self._layers[step.layer_before - 1]
-        nodes = [(node.node, node.proposer) for node in last_layer]
-        ended, view = chunks(step, nodes, step.layer_before)
+        ended, view = chunks(step, named(last_layer), step.layer_before)
         tokens = WrittenTokens.of(draft["message_id"], step.config)
         piece = None
         try:
             if not draft["pieces"]:
                 self._tell_started(step)
             nothing_new = not any(view.texts.values())
-            if not (nothing_new and draft["closed"] and draft["pieces"]):
+            if nothing_new and draft["closed"] and draft["pieces"]:
+                tokens.write(draft["tail"])
+                draft = with_tail(draft)
+            else:
                 model = self.model.cancellable() if in_background else await self.model.aget()
                 model = with_settings(
                     model,
@@ -231,8 +243,12 @@ class ChunkAggregator(AggregatorNode):
             if isinstance(error, Exception):
                 self._fail(step, piece.call if piece else None, error)
             raise
-        added = bool(draft["pieces"]) and bool(draft["pieces"][-1])
+        added = bool(draft["pieces"][-1])
         if draft["closed"] and (ended or nothing_new or not added):
+            if draft["tail"]:
+                tokens.write(draft["tail"])
+                await tokens.end()
+                draft = with_tail(draft)
             return self._finished(step, draft, piece)
         return {"drafts": {_AGGREGATOR: draft}}
 
@@ -273,10 +289,15 @@ def chunks(step: Step, nodes: Nodes, layer: int) -> tuple[bool, View]:
     Raises:
         NotEnoughProposals: If too few proposers are left.
     """
-    failed = {p["proposer"] for p in layer_of_turn(step, layer)}
-    left = [(node, name) for node, name in nodes if name not in failed]
+    failed = layer_of_turn(step, layer)
+    names = {p["proposer"] for p in failed}
+    left = [(node, name) for node, name in nodes if name not in names]
     if len(left) < step.plan.min_proposals:
-        raise step.not_enough(layer, len(left))
+        cut = any(p["status"] in ("abandoned", "timed_out") for p in failed)
+        if not (cut and step.draft(_AGGREGATOR)["pieces"]):
+            raise step.not_enough(layer, len(left))
+        # Time or budget is used up, and an answer begun: the aggregator ends it by itself.
+        return True, View({}, {}, complete=True)
     drafts = {node: step.draft(node) for node, _ in left}
     texts = {node: draft["pieces"][-1] if draft["pieces"] else "" for node, draft in drafts.items()}
     labels = {node: str(place) for place, (node, _) in enumerate(left, 1)}

@@ -1,7 +1,8 @@
 """When no further layer is needed: `create_moa(..., layers=4, until=Agree())`.
 
-An exit is drawn as a conditional edge behind each layer. It leads to the aggregator, or with
-`then="answer"` to the end: the consensus is the answer, word for word, and nobody writes it again.
+An exit is drawn as a conditional edge behind each layer, and behind what was selected of it. It
+leads to the aggregator, or with `then="answer"` to the end: the consensus is the answer, word for
+word, and nobody writes it again.
 """
 
 from __future__ import annotations
@@ -272,7 +273,8 @@ class UntilNode(DecidingNode):
 
     async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
         """As `DecidingNode`."""
-        proposals = step.usable_before()
+        chosen = {p["proposer"] for p in step.references()}
+        proposals = [p for p in step.usable_before() if p["proposer"] in chosen]
         consensus = Consensus(reached=False)
         if len(proposals) >= _FEWEST:
             consensus = await self.until.reached(proposals, step, in_background=in_background)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 from langgraph.errors import GraphBubbleUp
 
+from moa_graph.completion import Cut
 from moa_graph.models import Model, as_message, nested_graph
 from moa_graph.prompts import fence_notice, fence_of, fenced
 from moa_graph.references import Question
@@ -63,6 +65,7 @@ async def judge(
     usages: list[UsageMetadata | None] = []
     attempts = 0
     said = ""
+    wait = step.side_wait
     for _ in range(_TRIES):
         runnable = model.cancellable() if in_background else await model.aget()
         config = without_message_stream(step.config)
@@ -72,12 +75,14 @@ async def judge(
             return Verdict(None, f"The judge was {error}", total_usage(usages), attempts)
         try:
             in_thread = in_background and nested_graph(runnable) is not None
-            message = as_message(await call.ainvoke(in_thread=in_thread))
+            output = await wait.first_answer(partial(call.ainvoke, in_thread=in_thread))
+            message = as_message(output)
         except GraphBubbleUp:
             raise
         except Exception as error:
             usages.append(call.tokens())
-            reason = f"The judge {model.name} failed: {call.explain(error)}"
+            said_why = str(error) if isinstance(error, Cut) else call.explain(error)
+            reason = f"The judge {model.name} failed: {said_why}"
             return Verdict(None, reason, total_usage(usages), attempts + call.attempts)
         usages.append(call.tokens(message))
         attempts += call.attempts
@@ -106,11 +111,15 @@ def case_for(question: str, proposals: Sequence[Proposal], task: str) -> list[An
 
 
 _NUMBERS = re.compile(r"\d+")
+_DIGITS = 4  # more than any number of references has
 
 
 def numbers_in(text: str, highest: int, count: int) -> list[int] | None:
     """That many different numbers from 1 to `highest`; None if the text has others, or more."""
-    numbers = [int(n) for n in _NUMBERS.findall(text)]
+    found = _NUMBERS.findall(text)
+    if any(len(number) > _DIGITS for number in found):
+        return None
+    numbers = [int(n) for n in found]
     valid = list(dict.fromkeys(numbers))
     right = len(valid) == count and all(1 <= n <= highest for n in valid)
     return valid if right else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from moa_graph.prompts import letters
 from moa_graph.similarity import most_central, similarities, words
 from moa_graph.state import Proposal, proposals_of_layer, usable
 from moa_graph.steps import Step
@@ -58,6 +59,8 @@ class Residual(Selection):
         base = most_central(await similarities(texts, step.asked))
         before = proposals_of_layer(step.proposals, references[0]["layer"] - 1)
         earlier = [p["content"] for p in usable(before)]
+        names = letters(len(texts)) if step.plan.lettered else range(1, len(texts) + 1)
+        label = list(names)[base]
         kept = []
         for i, proposal in enumerate(references):
             if i == base:
@@ -67,11 +70,7 @@ class Residual(Selection):
             changed = set(residue(texts[i], earlier, self.shared)) if earlier else set()
             told = [s for s in sentences(texts[i]) if s in set(contested) | changed]
             text = "\n".join(told)
-            said = (
-                _DIFFERS.format(base=base + 1, text=text)
-                if told
-                else _NOTHING.format(base=base + 1)
-            )
+            said = _DIFFERS.format(base=label, text=text) if told else _NOTHING.format(base=label)
             # Where hardly anything is shared, the whole text is the shorter way to say it.
             kept.append({**proposal, "content": said if len(said) < len(texts[i]) else texts[i]})
         return Chosen(kept, by="residual")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 _FEWEST = 3  # of two that differ, nobody knows which is the odd one
+_FEWEST_BY_WORDS = 5  # words are weaker evidence: the majority must be one by more than a vote
 _STEEP = 4  # how much more a word counts that all others say than one that most say
 _MISSED = 0.4  # from which on a text misses what the majority says; one word of 4 in 5 is 0.41
 _SAME_VOICE = 0.6  # texts that share that part of their words say it once, for claims about others
@@ -60,10 +61,12 @@ class ClusterAndFilter(Selection):
 
     def check(self, widths: Sequence[int]) -> None:
         """As `Selection`."""
-        if max(widths) < _FEWEST:
+        fewest = _FEWEST if self.embeddings else _FEWEST_BY_WORDS
+        if max(widths) < fewest:
             raise ValueError(
-                f"select: ClusterAndFilter needs {_FEWEST} proposers or more in a layer: of two "
-                "that differ, nobody knows which is the odd one."
+                f"select: ClusterAndFilter needs {fewest} proposers or more in a layer, so that "
+                f"there is a plain majority (by words {_FEWEST_BY_WORDS}, with embeddings "
+                f"{_FEWEST})."
             )
 
     async def choose(
@@ -95,9 +98,10 @@ def outliers_by_words(texts: Sequence[str], question: str = "") -> list[int]:
         question: The question; its words say nothing.
 
     Returns:
-        Their places; none unless the others are a majority, and agree on a word that these lack.
+        Their places; none unless the others are a majority by more than a vote, and all of them
+        say something that none of these does.
     """
-    if len(texts) < _FEWEST:
+    if len(texts) < _FEWEST_BY_WORDS:
         return []
     said = [set(telling_words(text, question)) for text in texts]
     missed = [_missed(words, said) for words in said]
@@ -109,7 +113,10 @@ def outliers_by_words(texts: Sequence[str], question: str = "") -> list[int]:
         # Who says the same thing three times must not make the others look odd.
         and (len(voices) < _FEWEST or _missed(words, voices) >= _MISSED)
     ]
-    return odd if _is_minority(len(odd), len(texts)) else []
+    kept = [words for i, words in enumerate(said) if i not in odd]
+    agreed = set.intersection(*kept) if kept else set()
+    by_more_than_a_vote = 2 * len(kept) > len(texts) + 2
+    return odd if by_more_than_a_vote and all(agreed - said[i] for i in odd) else []
 
 
 def outliers_by_clusters(matrix: Matrix) -> list[int]:

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Overwrite
 
+from moa_graph.completion import Cut
 from moa_graph.models import (
     Model,
     ModelLike,
@@ -205,6 +206,7 @@ class RouteNode(DecidingNode):
         usages: list[Any] = []
         errors: list[str] = []
         attempts = 0
+        wait = step.side_wait
 
         async def ask(model: Any) -> None:
             nonlocal attempts
@@ -217,7 +219,8 @@ class RouteNode(DecidingNode):
                 return
             message = None
             try:
-                message = as_message(await call.ainvoke(in_thread=in_thread))
+                output = await wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+                message = as_message(output)
                 if message.text.strip():
                     answers.append(message)
                 else:
@@ -225,7 +228,8 @@ class RouteNode(DecidingNode):
             except GraphBubbleUp:
                 raise
             except Exception as error:
-                errors.append(f"The first pass failed: {call.explain(error)}")
+                why = str(error) if isinstance(error, Cut) else call.explain(error)
+                errors.append(f"The first pass failed: {why}")
             finally:
                 usages.append(call.tokens(message))
                 attempts += call.attempts

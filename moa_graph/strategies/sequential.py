@@ -19,8 +19,8 @@ from moa_graph.models import (
     with_settings,
 )
 from moa_graph.nodes import AnswerNode, NoAnswer, given_options, says_something, why_empty
-from moa_graph.references import trimmed
-from moa_graph.state import Draft, Proposal, total_usage
+from moa_graph.references import estimated_tokens, trimmed
+from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.deciding import check_whole
@@ -127,6 +127,10 @@ class _WindowNode(AnswerNode):
         step.end_run()
         known = {m.id for m in step.messages}
         changes: dict[str, Any] = {"usage_metadata": update["usage"]}
+        shortened = [*_shortened(draft, window), *question.trimmed]
+        if shortened:
+            said = {**message.response_metadata, "trimmed_references": shortened}
+            changes["response_metadata"] = said
         if message.id in known:
             changes["id"] = None
         return {"drafts": {_NODE: update}, "messages": [message.model_copy(update=changes)]}
@@ -151,6 +155,14 @@ class _WindowNode(AnswerNode):
         text = trimmed(draft["pieces"][-1], room // _BYTES_PER_TOKEN)
         so_far: Proposal = {**all_of_them[0], "proposer": _SO_FAR, "content": text}
         return [so_far, *samples]
+
+
+def _shortened(draft: Draft, window: Sequence[Proposal]) -> list[TrimmedReference]:
+    """The synthesis so far, where the window has no room for all of it."""
+    if not draft["pieces"] or window[0]["content"] == draft["pieces"][-1]:
+        return []
+    whole, kept = (estimated_tokens(text) for text in (draft["pieces"][-1], window[0]["content"]))
+    return [TrimmedReference(proposer=_SO_FAR, tokens=whole, kept=kept)]
 
 
 def _seen(windows: int, size: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from moa_graph import background
 from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
 from moa_graph.calls import Call
-from moa_graph.completion import Cut, Quorum
+from moa_graph.completion import Cut, Layer, Quorum
 from moa_graph.continuation import (
     Continuation,
     Joint,
@@ -53,7 +53,14 @@ from moa_graph.prompts import extend_system_message
 from moa_graph.references import Question
 from moa_graph.retries import is_last_attempt
 from moa_graph.running import Run
-from moa_graph.state import Draft, MoAState, Proposal, ProposalStatus, proposals_of_layer
+from moa_graph.state import (
+    Draft,
+    MoAState,
+    Proposal,
+    ProposalStatus,
+    merge_proposals,
+    proposals_of_layer,
+)
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.pieces import Staircase
 from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View, tokens_in
@@ -212,6 +219,7 @@ class LiveProposal:
         self.target = 0
         self.bell = Bell()
         self.cache = self.key = None
+        self.attempts: Callable[[], int] = lambda: 0
         self._joint: Joint | None = None
         self.task: asyncio.Task[Proposal]
 
@@ -223,6 +231,7 @@ class LiveProposal:
     def start(self, asking: Asking, *, in_background: bool) -> None:
         """Begin to write."""
         self.cache, self.key = asking.cache, asking.key  # type: ignore[assignment]
+        self.attempts = lambda: asking.attempts
         self.task = asyncio.ensure_future(asking.proposal(background=in_background))
         self.task.add_done_callback(lambda _: self.bell.ring())
 
@@ -243,7 +252,7 @@ class LiveProposal:
     def end(self, message: AIMessage) -> str:
         """There is no more; returns all of it."""
         if self._joint is not None:
-            self.text += self._joint.end(cut=False)
+            self.text += self._joint.end("end")
             self._joint = None
         self.text = self.text or message.text
         return self.text
@@ -259,6 +268,7 @@ class LiveProposal:
             **before,
             "pieces": [*before["pieces"], self.text[length:]],
             "tokens": self.tokens,
+            "attempts": self.attempts(),
         }
 
 
@@ -267,6 +277,7 @@ class _LiveAsking(Asking):
 
     def __init__(self, node: ProposerNode, step: Step, state: MoAState, draft: Draft) -> None:
         super().__init__(node, step, state)
+        self._before = draft["attempts"]
         self.live = LiveProposal(draft)
         self._question = _GoingOn(self._question, self.live)
 
@@ -319,10 +330,14 @@ class _Reader:
                 continue
             texts[node] = "".join(step.draft(node)["pieces"])
             labels[node] = str(place)
-        complete = len(ended) == len(self.before)
-        if complete:
-            step.usable_before()
-        return View(texts, labels, complete)
+        if len(ended) < len(self.before):
+            return View(texts, labels, complete=False)
+        usable = step.usable_before()
+        if [p["layer"] for p in usable] == [step.layer_before] * len(texts):
+            return View(texts, labels, complete=True)
+        # Time or budget left too few of the layer: then the answer rests on an earlier one.
+        names = {f"layer {p['layer']}: {p['proposer']}": p["content"] for p in usable}
+        return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
 
     def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
         """Whether there is something to write from that was not there for the last piece."""
@@ -330,6 +345,40 @@ class _Reader:
             return True
         enough = sum(bool(text.strip()) for text in view.texts.values()) >= step.plan.min_proposals
         return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
+
+
+def named(nodes: Sequence[ProposerNode]) -> list[tuple[str, str]]:
+    """Nodes with their proposers' names."""
+    return [(node.node, node.proposer) for node in nodes]
+
+
+def with_unfinished(step: Step, layers: Sequence[Sequence[ProposerNode]]) -> list[Proposal]:
+    """The proposals of the turn, and what others have written that had not ended: it is paid for.
+
+    Those have the text so far, though they are `"abandoned"`.
+    """
+    proposals = [p for p in step.proposals if p.get("turn") == step.turn]
+    recorded = {(p["layer"], p["proposer"]) for p in proposals}
+    for node in (node for layer in layers for node in layer):
+        draft = step.draft(node.node)
+        if (node.layer, node.proposer) in recorded or not draft["pieces"]:
+            continue
+        proposals.append(
+            Proposal(
+                layer=node.layer,
+                proposer=node.proposer,
+                model=node.model.name,
+                content="".join(draft["pieces"]),
+                status="abandoned",
+                error="not complete: the run ended before",
+                usage=draft["usage"],
+                latency=draft["latency"],
+                attempts=draft["attempts"],
+                position=node.position,
+                turn=step.turn,
+            )
+        )
+    return merge_proposals(proposals, [])
 
 
 def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
@@ -354,6 +403,11 @@ def how_it_failed(
     if not is_last_attempt(plan.retry_policies, error, step.attempt):
         raise error
     return "failed", piece.call.explain(error) if piece and piece.call else str(error)
+
+
+def with_tail(draft: Draft) -> Draft:
+    """The draft at its end, which its model does not go on from."""
+    return {**draft, "pieces": [*draft["pieces"], draft["tail"]], "tail": "", "ended": True}
 
 
 def _all_was_in_view(draft: Draft, view: View) -> bool:
@@ -413,13 +467,15 @@ class StaircaseReader(ProposerNode):
                 trimmed=trimmed,
             )
             if status == "ok":
-                self._shared(step).answered(self.position, update["latency"])
+                self._shared(step, view).answered(self.position, update["latency"])
             result["proposals"] = [proposal]
         return result
 
-    def _shared(self, step: Step) -> Any:
-        # One layer for all of its rounds: it began with the first.
-        return step.run.layer(self.layer, "", step.new_layer)
+    def _shared(self, step: Step, view: View) -> Layer:
+        """The layer, whose time begins when the layers before have ended."""
+        if view.complete:
+            return step.run.layer(self.layer, "complete", step.new_layer)
+        return step.run.layer(self.layer, "growing", step.new_growing_layer)
 
     async def _write(
         self, step: Step, draft: Draft, view: View, *, in_background: bool
@@ -427,10 +483,10 @@ class StaircaseReader(ProposerNode):
         """The piece, the draft with it, and if it has ended, how."""
         piece = None
         try:
-            layer = self._shared(step)
+            layer = self._shared(step, view)
             layer.check_open()
             if view.complete and _all_was_in_view(draft, view):
-                return None, {**draft, "ended": True}, ("ok", None)
+                return None, with_tail(draft), ("ok", None)
             given = self.model.cancellable() if in_background else await self.model.aget()
             model = with_settings(
                 given,
@@ -474,8 +530,8 @@ class StaircaseAggregator(AggregatorNode):
     Args:
         plan: What all nodes of the graph share.
         model: Its model.
-        reader: The last layer.
-        of_layers: The nodes and proposers of every layer, as a run may leave out the last ones.
+        staircase: The sizes.
+        nodes: The proposers of every layer, as a run may leave out the last ones.
     """
 
     def __init__(
@@ -483,11 +539,15 @@ class StaircaseAggregator(AggregatorNode):
         plan: Plan,
         model: Model,
         staircase: Staircase,
-        of_layers: Sequence[Sequence[tuple[str, str]]],
+        nodes: Sequence[Sequence[ProposerNode]],
     ) -> None:
         super().__init__(plan, model)
         self._staircase = staircase
-        self._of_layers = of_layers
+        self._nodes = nodes
+
+    def paid_for(self, step: Step) -> list[Proposal]:
+        """As `AnswerNode`: what is being written, too."""
+        return with_unfinished(step, self._nodes)
 
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -500,7 +560,7 @@ class StaircaseAggregator(AggregatorNode):
         if given and given["ended"] and given["message_id"] == step.messages[-1].id:
             return {}  # answered; a layer that the run's context leaves out came after
         draft = step.draft("aggregator")
-        reader = _Reader(self._staircase, self._of_layers[step.layer_before - 1])
+        reader = _Reader(self._staircase, named(self._nodes[step.layer_before - 1]))
         view = reader.view(step)
         whole = must_act(step)
         if not reader.is_ready(step, draft, view) or (whole and not view.complete):
@@ -512,7 +572,9 @@ class StaircaseAggregator(AggregatorNode):
         tokens = WrittenTokens.of(draft["message_id"], step.config)
         try:
             if view.complete and _all_was_in_view(draft, view):
-                return self._finished(step, {**draft, "ended": True}, None)
+                tokens.write(draft["tail"])
+                await tokens.end()
+                return self._finished(step, with_tail(draft), None)
             model = self.model.cancellable() if in_background else await self.model.aget()
             model = with_settings(
                 model,

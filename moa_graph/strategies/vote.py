@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import uuid4
 
@@ -166,17 +166,14 @@ class _FieldsNode(ChoosingNode):
             raise ValueError("no proposal is an object of the schema (Vote(schema=…))")
         merged, ties = field_majority(list(objects.values()), self._rule)
         try:
-            parsed = self._schema.validate_python(merged)
+            self._schema.validate_json(json.dumps(merged))
         except ValidationError as error:
             # Fields that are right one by one may contradict each other: then a whole one wins.
-            whole = [json.dumps(o, sort_keys=True, default=str) for o in objects.values()]
+            whole = [json.dumps(o, sort_keys=True) for o in objects.values()]
             merged = list(objects.values())[majority(whole)[0][0]]
-            parsed = self._schema.validate_python(merged)
             ties = [f"the fields together are not valid ({error.error_count()} errors)"]
-        text = json.dumps(self._schema.dump_python(parsed, mode="json"), ensure_ascii=False)
-        message = AIMessage(
-            text, id=f"run--{uuid4()}", additional_kwargs={"parsed": json.loads(text)}
-        )
+        text = json.dumps(merged, ensure_ascii=False)
+        message = AIMessage(text, id=f"run--{uuid4()}", additional_kwargs={"parsed": merged})
         voters = [p for p in references if p["proposer"] in objects]
         by = "votes on fields" + (f"; ties: {', '.join(ties)}" if ties else "")
         layer = references[0]["layer"]
@@ -185,8 +182,10 @@ class _FieldsNode(ChoosingNode):
         )
 
     def _object(self, text: str) -> dict[str, Any]:
-        value = self._schema.validate_json(_without_fence(text))
-        return dict(self._schema.dump_python(value, mode="json"))
+        # As the proposer wrote it: a dump has other names than its aliases, and computed fields.
+        text = _without_fence(text)
+        self._schema.validate_json(text)
+        return dict(json.loads(text))
 
 
 def parsed_answers(
@@ -257,9 +256,11 @@ def field_majority(
 
 def _comparable(answer: Any) -> Any:
     """The answer, or where it is a list or the like, a text that says the same."""
-    return (
-        answer if isinstance(answer, Hashable) else json.dumps(answer, sort_keys=True, default=str)
-    )
+    try:
+        hash(answer)
+    except TypeError:
+        return json.dumps(answer, sort_keys=True, default=str)
+    return answer
 
 
 def _first_of_each(keys: Sequence[Any]) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -14,6 +15,7 @@ from moa_graph.calls import Call, Terms
 from moa_graph.completion import Layer
 from moa_graph.continuation import (
     Continuation,
+    Ending,
     Joint,
     as_text,
     continuation_of,
@@ -49,6 +51,7 @@ IN_CHUNKS = (
 
 _COMPLETE = "The responses are complete now."
 _LONGEST = 32_768  # tokens of a text that nothing else limits, so that it ends in any case
+_LONGEST_PIECE = 4096  # tokens; more spaces than that are no text
 _CHARACTERS = 16  # of one chunk of a stream, up to which it counts as one token
 _CHARACTERS_OF_A_TOKEN = 4
 
@@ -109,13 +112,21 @@ class PieceQuestion(Question):
         self._how = how
         self._complete = complete
         self._fence = fence
-        self._limit = limit
+        self.limit = limit
+        """Tokens of the piece; None for as many as the model likes."""
         super().__init__(messages, references, prompt, labels=labels, window=window, answer=answer)
+
+    def lengthen(self) -> bool:
+        """Allow a piece twice as long; False where it is long enough already."""
+        if self.limit is None or self.limit >= _LONGEST_PIECE:
+            return False
+        self.limit *= 2
+        return True
 
     def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         """As `Question`: with the piece's limit, and told to go on."""
-        if self._limit is not None:
-            model = with_settings(model, temperature=None, max_tokens=self._limit)
+        if self.limit is not None:
+            model = with_settings(model, temperature=None, max_tokens=self.limit)
         return going_on(model, self._how) if self._own else model
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
@@ -282,7 +293,9 @@ class Piece:
             window=step.window_of(pen.model),
             answer=longest,
         )
+        self._own, self._how = own, how
         self._joint = Joint(own, how)
+        self._calls: list[Call] = []
         self._tokens = 0
         self._started = time.perf_counter()
         self.call: Call | None = None
@@ -302,26 +315,40 @@ class Piece:
         pen = self._pen
         if self.exhausted:
             return self._updated(closed=True)
-        self.call = call = pen.step.call(pen.model, self.question, pen.config, pen.terms)
-        try:
-            output = await pen.wait.first_answer(
-                lambda: call.ainvoke(sink=self._take), timeout=pen.timeout
-            )
-        except Exception as error:
-            if not (self._joint.taken and can_pass(error)):
-                raise
-            # What came before the interruption is a piece too, if a short one.
-            pen.show(self._joint.end(cut=True))
-            return self._updated(closed=False)
-        self.message = as_message(output)
-        if self.message.response_metadata.get("finish_reason") == FILTERED:
-            raise NoAnswer(CONTENT_FILTER)
+        terms = replace(pen.terms, once_shown=True)  # what has come is not asked for again
+        while True:
+            self.call = call = pen.step.call(pen.model, self.question, pen.config, terms)
+            self._calls.append(call)
+            try:
+                output = await pen.wait.first_answer(
+                    partial(call.ainvoke, sink=self._take),
+                    timeout=pen.timeout,
+                )
+            except Exception as error:
+                if not (self._joint.taken and can_pass(error)):
+                    raise
+                # What came before the interruption is a piece too, if a short one.
+                pen.show(self._joint.end("cut"))
+                return self._updated(closed=False)
+            self.message = as_message(output)
+            if self.message.response_metadata.get("finish_reason") == FILTERED:
+                raise NoAnswer(CONTENT_FILTER)
+            cut = self._was_cut()
+            if cut and self._joint.only_spaces and self.question.lengthen():
+                # Templates trim spaces at the end of a text: they must come with what follows.
+                self._joint = Joint(self._own, self._how)
+                continue
+            ending: Ending = "cut" if cut else "end" if self._view.complete else "pause"
+            pen.show(self._joint.end(ending))
+            return self._updated(closed=not cut)
+
+    def _was_cut(self) -> bool:
+        """Whether the piece has ended at its own limit, and not at one of the whole text."""
+        limit = self.question.limit
+        if limit is None or limit >= self._left:
+            return False
         cut = was_cut(self.message.response_metadata)
-        if cut is None:
-            cut = self._limit is not None and self._tokens >= self._limit
-        own_limit = self._limit is not None and self._limit < self._left
-        pen.show(self._joint.end(cut=cut and own_limit))
-        return self._updated(closed=not (cut and own_limit))
+        return bool(self.message.text) if cut is None else cut
 
     def _take(self, chunk: Any) -> None:
         text = as_text(chunk)
@@ -333,17 +360,18 @@ class Piece:
         return {
             **draft,
             "pieces": [*draft["pieces"], self._joint.taken],
-            "tokens": draft["tokens"] + self._tokens,
+            "tokens": draft["tokens"] + self._joint.share(self._tokens),
+            "tail": self._joint.tail,
             "closed": closed,
             "views": [*draft["views"], self._view.lengths],
         }
 
     def with_spent(self, draft: Draft) -> Draft:
         """The draft with what this piece has cost, whether it was finished or not."""
-        call = self.call
+        usages = [call.tokens(self.message) for call in self._calls]
         return {
             **draft,
-            "usage": total_usage([draft["usage"], call.tokens(self.message) if call else None]),
-            "attempts": draft["attempts"] + (call.attempts if call else 0),
+            "usage": total_usage([draft["usage"], *usages]),
+            "attempts": draft["attempts"] + sum(call.attempts for call in self._calls),
             "latency": draft["latency"] + time.perf_counter() - self._started,
         }

@@ -77,9 +77,9 @@ async def test_an_exit_is_drawn_as_a_conditional_edge(chat):
     ).get_graph()
     edges = {(e.source, e.target): e.conditional for e in graph.edges}
     assert edges["until_1", "aggregator"] is True
-    assert edges["until_1", "select_1"] is True
+    assert edges["until_1", "layer_2_a"] is True
     assert ("until_2", "aggregator") not in edges
-    assert edges["layer_1_a", "until_1"] is False
+    assert edges["select_1", "until_1"] is False
     graph = create_moa(three(chat), chat("agg"), until=Agree(then="answer")).get_graph()
     edges = {(e.source, e.target): e.conditional for e in graph.edges}
     assert edges["until_1", "__end__"] is True

@@ -330,7 +330,7 @@ async def test_embeddings_decide_where_they_are_given(chat, server):
             ValueError,
             "would leave out some of 5",
         ),
-        (lambda m: create_moa([m, m], m, select=ClusterAndFilter()), ValueError, "3 proposers"),
+        (lambda m: create_moa([m, m], m, select=ClusterAndFilter()), ValueError, "5 proposers"),
         (lambda m: create_moa([m, m], m, select="best"), TypeError, "must be a selection"),
     ],
 )
