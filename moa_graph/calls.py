@@ -230,7 +230,7 @@ class Call:
         if longest is None:
             longest = purse.ledger.longest_answer(prompt, purse.price, always=purse.always)
             self._model = with_settings(self._model, temperature=None, max_tokens=longest)
-        else:
+        elif not self.question.is_part:
             purse.ledger.expect_one_call_less()
         self._limit = Amount.of(prompt, longest or 0, purse.price)
 

@@ -229,6 +229,7 @@ def create_moa(
         context_window=checked_count("context_window", context_window, least=1),
         fenced=fenced,
         lettered=any(isinstance(s, Shuffle) and s.letters for s in selections),
+        overlaps=staircase is not None,
         routed=route is not None,
         cache=ProposalCache(cache, cache_policy or CachePolicy()) if cache else None,
     )

@@ -110,6 +110,11 @@ class Question:
             around = estimated_prompt(self._with([""] * len(references)))
             self._fit(window - for_answer - around)
 
+    @property
+    def is_part(self) -> bool:
+        """Whether the answer is a part of one, and more calls are made for the rest."""
+        return False
+
     def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         """The model as it is asked this question; here, as it is."""
         return model

@@ -69,6 +69,8 @@ class Plan:
     """Whether references are fenced as untrusted."""
     lettered: bool = False
     """Whether references are called A, B, … instead of 1, 2, …"""
+    overlaps: bool = False
+    """Whether layers work at the same time, as in a staircase."""
     routed: bool = False
     """Whether a first pass begins each turn."""
     cache: ProposalCache | None = None
@@ -372,6 +374,14 @@ class Step:
         """How long the answer's model may take: what the run's timeout leaves."""
         return Layer(1, None, self.seconds_left, f"what was left of run_timeout={self.run_timeout}")
 
+    @property
+    def _later(self) -> float:
+        """Seconds of the run's timeout that later layers have for themselves, where they overlap:
+        most of their work is done when those before them end.
+        """
+        layers = self.context.layers or self.plan.layers
+        return (self.run_timeout or 0.0) * (layers - self.layer) / (2 * layers)
+
     def new_growing_layer(self) -> Layer:
         """This step's layer while those before it still write: it may take as long as they do,
         and its own time besides.
@@ -379,9 +389,7 @@ class Step:
         timeout = self.context.layer_timeout or self.plan.layer_timeout
         limits = [] if timeout is None else [timeout * self.layer]
         if (left := self.seconds_left) is not None and self.run_timeout is not None:
-            layers = self.context.layers or self.plan.layers
-            later = self.run_timeout * (layers - self.layer) / layers
-            limits.append(max(0.001, left - later))
+            limits.append(max(0.001, left - self._later))
         return Layer(self.plan.widths[self.layer - 1], self.quorum, min(limits, default=None))
 
     def new_layer(self) -> Layer:
@@ -391,6 +399,8 @@ class Step:
         if (left := self.seconds_left) is not None:
             # The same share for each step that is to come, the aggregator's included.
             share = left / ((self.context.layers or self.plan.layers) - self.layer + 1)
+            if self.plan.overlaps:
+                share = max(0.001, left - self._later)
             if timeout is None or share < timeout:
                 timeout, why = share, f"this layer's share of run_timeout={self.run_timeout:g}"
         return Layer(self.plan.widths[self.layer - 1], self.quorum, timeout, why)

@@ -81,7 +81,7 @@ class ChunkProposer(ProposerNode):
         if draft["ended"]:
             return {}
         if self.before:
-            _, view = chunks(step, self.before, self.layer - 1)
+            _, view = chunks(step, [*[()] * (self.layer - 2), self.before])
         else:
             view = View({}, {}, complete=False)
         aggregated = step.draft(_AGGREGATOR)
@@ -193,8 +193,8 @@ class ChunkAggregator(AggregatorNode):
         if must_act(step):
             update = await super().answer(step, in_background=in_background)
             return {**update, "drafts": {_AGGREGATOR: {**draft, "ended": True}}}
-        last_layer = self._layers[step.layer_before - 1]
-        ended, view = chunks(step, named(last_layer), step.layer_before)
+        before = [named(layer) for layer in self._layers[: step.layer_before]]
+        ended, view = chunks(step, before, last=True)
         tokens = WrittenTokens.of(draft["message_id"], step.config)
         piece = None
         try:
@@ -275,13 +275,14 @@ class ChunkAggregator(AggregatorNode):
         }
 
 
-def chunks(step: Step, nodes: Nodes, layer: int) -> tuple[bool, View]:
+def chunks(step: Step, layers: Sequence[Nodes], *, last: bool = False) -> tuple[bool, View]:
     """The chunks of a layer in this round.
 
     Args:
         step: The view of the run.
-        nodes: The layer's nodes.
-        layer: Its number.
+        layers: The nodes of every layer before the step, the last of which is read.
+        last: Whether the step gives the answer: where time or budget have left too few of the
+            layer, it does so from an earlier one, or from its own text alone.
 
     Returns:
         Whether all of them have ended by themselves, and the chunks.
@@ -289,14 +290,16 @@ def chunks(step: Step, nodes: Nodes, layer: int) -> tuple[bool, View]:
     Raises:
         NotEnoughProposals: If too few proposers are left.
     """
+    layer = len(layers)
     failed = layer_of_turn(step, layer)
     names = {p["proposer"] for p in failed}
-    left = [(node, name) for node, name in nodes if name not in names]
+    left = [(node, name) for node, name in layers[-1] if name not in names]
     if len(left) < step.plan.min_proposals:
         cut = any(p["status"] in ("abandoned", "timed_out") for p in failed)
-        if not (cut and step.draft(_AGGREGATOR)["pieces"]):
+        if last and cut and layer > 1:
+            return chunks(step, layers[:-1], last=last)
+        if not (last and cut and step.draft(_AGGREGATOR)["pieces"]):
             raise step.not_enough(layer, len(left))
-        # Time or budget is used up, and an answer begun: the aggregator ends it by itself.
         return True, View({}, {}, complete=True)
     drafts = {node: step.draft(node) for node, _ in left}
     texts = {node: draft["pieces"][-1] if draft["pieces"] else "" for node, draft in drafts.items()}

@@ -116,6 +116,11 @@ class PieceQuestion(Question):
         """Tokens of the piece; None for as many as the model likes."""
         super().__init__(messages, references, prompt, labels=labels, window=window, answer=answer)
 
+    @property
+    def is_part(self) -> bool:
+        """As `Question`."""
+        return self.limit is not None
+
     def lengthen(self) -> bool:
         """Allow a piece twice as long; False where it is long enough already."""
         if self.limit is None or self.limit >= _LONGEST_PIECE:
