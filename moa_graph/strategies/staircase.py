@@ -18,6 +18,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
 
 from moa_graph import background
 from moa_graph.budget import OverBudget
@@ -144,7 +145,7 @@ class StaircaseProposer(ProposerNode):
                 raise
             if not live.task.done():
                 return {"drafts": {self.node: live.draft(draft)}}
-            del run.live[self.node]
+            run.live.pop(self.node, None)
             proposal = live.task.result()
         if live.cache and live.key and proposal["status"] == "ok":
             await live.cache.akeep(live.key, proposal)
@@ -554,7 +555,7 @@ class StaircaseAggregator(AggregatorNode):
     ) -> dict[str, Any]:
         return background.run(self.answer(self._step(input, config), in_background=True))
 
-    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def answer(self, step: Step, *, in_background: bool = False) -> Any:
         """As `AnswerNode`: one visit."""
         given = step.earlier_drafts.get("aggregator")
         if given and given["ended"] and given["message_id"] == step.messages[-1].id:
@@ -564,10 +565,14 @@ class StaircaseAggregator(AggregatorNode):
         view = reader.view(step)
         whole = must_act(step)
         if not reader.is_ready(step, draft, view) or (whole and not view.complete):
-            return {}
+            return self._visit_again(step)
         if whole:
             answered = await super().answer(step, in_background=in_background)
-            return {**answered, "drafts": {"aggregator": {**draft, "ended": True}}}
+            answer: AIMessage = answered["messages"][0]
+            if answer.id is None:
+                answer.id = draft["message_id"]
+            ended: Draft = {**draft, "ended": True, "message_id": answer.id}
+            return {**answered, "drafts": {"aggregator": ended}}
         piece = None
         tokens = WrittenTokens.of(draft["message_id"], step.config)
         try:
@@ -610,6 +615,15 @@ class StaircaseAggregator(AggregatorNode):
             if isinstance(error, Exception):
                 self._fail(step, piece.call if piece else None, error)
             raise
+
+    def _visit_again(self, step: Step) -> Any:
+        """Go on with every proposer that has not ended.
+
+        Each comes back to itself as well. But a node that LangGraph has cancelled just when it had
+        written its state, as a sibling had failed, has lost the way back when the run is resumed.
+        """
+        nodes = (node for layer in self._nodes[: step.layer_before] for node in layer)
+        return Command(goto=[n.node for n in nodes if not step.draft(n.node)["ended"]])
 
     def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
         text = "".join(draft["pieces"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 from typing_extensions import TypedDict
 
 from moa_graph import AggregationFailed, ChatMoA, NotEnoughProposals, Proposer, create_moa
@@ -392,3 +393,64 @@ async def test_no_usable_proposals_end_the_run_for_every_answer(chat, server):
         with pytest.raises(NotEnoughProposals):
             await create_moa(bad, answer).ainvoke(QUESTION)
     assert {call.label for call in server.calls} == {"a", "b", "c"}
+
+
+# --- what a hostile reader found -----------------------------------------------------------------
+
+
+class Aliased(BaseModel):
+    first_name: str = Field(alias="firstName")
+
+
+async def test_a_schema_with_aliases_is_voted_on_under_its_own_names(chat, server):
+    server.answers |= dict.fromkeys("abc", '{"firstName": "Ann"}')
+    state = await create_moa(three(chat), Vote(schema=Aliased)).ainvoke(QUESTION)
+    assert json.loads(state["messages"][-1].text) == {"firstName": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "wins"),
+    [
+        ((".5", "5", "5."), "5"),
+        (("[0, 1]", "(0, 1)", "(0, 1)"), "(0, 1)"),
+        (("(42)", "1", "42"), "(42)"),
+    ],
+)
+async def test_answers_that_differ_in_more_than_their_dress_are_different(
+    chat, server, answers, wins
+):
+    server.answers |= dict(zip("abc", answers, strict=True))
+    state = await create_moa(three(chat), Vote()).ainvoke(QUESTION)
+    assert state["messages"][-1].text == wins
+
+
+async def test_answers_of_any_type_can_be_counted(chat, server):
+    state = await create_moa(three(chat), Vote(parse=lambda text: (1, [len(text)]))).ainvoke(
+        QUESTION
+    )
+    assert len(chosen(state)["kept"]) == 3
+
+
+async def test_a_judge_that_repeats_digits_talks_nonsense(chat, server):
+    server.answers["judge"] = "1" * 5000
+    state = await create_moa(three(chat), Rank(chat("judge"))).ainvoke(QUESTION)
+    assert chosen(state)["by"] == "agreement"
+    assert len(server.of("judge")) == 2
+
+
+async def test_a_judge_that_hangs_ends_with_the_runs_time(chat, server):
+    for answer in (
+        Rank(chat("judge?hang")),
+        Analyse(chat("agg"), analyst=chat("judge?hang")),
+    ):
+        state = await create_moa(three(chat), answer, run_timeout=1.0).ainvoke(QUESTION)
+        assert any("its share of run_timeout" in (d["error"] or "") for d in state["decisions"])
+
+
+async def test_an_analyst_cannot_pass_a_reference_to_the_writer(chat, server):
+    graph = create_moa(three(chat), Analyse(chat("agg"), analyst=chat("analyst")), fenced=True)
+    await graph.ainvoke(QUESTION)
+    codes = [
+        re.search(r"code ([0-9a-f]{32})", server.of(n)[0].system)[1] for n in ("analyst", "agg")
+    ]
+    assert codes[0] != codes[1]
