@@ -99,7 +99,11 @@ def _jobs(server: Server) -> dict[str, dict[str, Any] | None]:
         "Deduplicate, 3 layers": {"aggregator": agg, "select": Deduplicate(), "layers": 3},
         "Tree(2), 3 layers": {"aggregator": agg, "select": Tree(2), "layers": 3},
         "Residual, 3 layers": {"aggregator": agg, "select": Residual(), "layers": 3},
-        "ClusterAndFilter": {"aggregator": agg, "select": ClusterAndFilter()},
+        "ClusterAndFilter, 6 proposers": {
+            "proposers": [Proposer(agg, samples=6)],
+            "aggregator": agg,
+            "select": ClusterAndFilter(),
+        },
         "DropoutAndVote, 5 subsets": {"aggregator": DropoutAndVote(agg)},
         "DropoutAndCluster, 5 subsets": {"aggregator": DropoutAndCluster(agg)},
         "Agree, 3 layers": {"aggregator": agg, "until": Agree(), "layers": 3},
