@@ -265,12 +265,7 @@ class Asking:
         return await call.ainvoke(in_thread=in_thread)
 
     def _tuned(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        model = with_settings(
-            model,
-            temperature=self.step.context.proposer_temperature,
-            max_tokens=self.step.context.proposer_max_tokens,
-        )
-        return without_llm_cache(model) if self.node.sample else model
+        return as_proposer(self.step, model, self.node.sample)
 
     def _begin(self, model: Runnable[Any, Any]) -> Call:
         step, node = self.step, self.node
@@ -452,11 +447,7 @@ class AggregatorNode(AnswerNode):
             self._fail(step, call, error)
 
     def _start(self, step: Step, runnable: Runnable[Any, Any]) -> tuple[Question, Call]:
-        model = with_settings(
-            runnable,
-            temperature=step.context.aggregator_temperature,
-            max_tokens=step.context.aggregator_max_tokens,
-        )
+        model = as_aggregator(step, runnable)
         question = self._question(step, model)
         self._tell_started(step)
         terms = step.terms(self.model, model, last=True)
@@ -479,6 +470,31 @@ class AggregatorNode(AnswerNode):
             said = {**message.response_metadata, "trimmed_references": trimmed}
             update["response_metadata"] = said
         return {"messages": [message.model_copy(update=update)]}
+
+
+def as_proposer(step: Step, model: Runnable[Any, Any], sample: int = 0) -> Runnable[Any, Any]:
+    """A proposer's model with the run's settings.
+
+    Args:
+        step: The node's view of the run.
+        model: The model.
+        sample: Which of several answers of one model, from 0: only the first may be cached.
+    """
+    model = with_settings(
+        model,
+        temperature=step.context.proposer_temperature,
+        max_tokens=step.context.proposer_max_tokens,
+    )
+    return without_llm_cache(model) if sample else model
+
+
+def as_aggregator(step: Step, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The aggregator's model with the run's settings."""
+    return with_settings(
+        model,
+        temperature=step.context.aggregator_temperature,
+        max_tokens=step.context.aggregator_max_tokens,
+    )
 
 
 def given_options(step: Step) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from moa_graph import background
-from moa_graph.models import Model, with_call_options, with_settings, without_llm_cache
+from moa_graph.models import Model, with_call_options
 from moa_graph.nodes import (
     AggregatorNode,
     NoAnswer,
     ProposerNode,
+    as_aggregator,
+    as_proposer,
     given_options,
     must_act,
     why_empty,
@@ -90,12 +92,7 @@ class ChunkProposer(ProposerNode):
             layer = step.shared_layer
             layer.check_open()
             model = self.model.cancellable() if in_background else await self.model.aget()
-            model = with_settings(
-                model,
-                temperature=step.context.proposer_temperature,
-                max_tokens=step.context.proposer_max_tokens,
-            )
-            model = without_llm_cache(model) if self.sample else model
+            model = as_proposer(step, model, self.sample)
             config = step.config if step.streams_proposals else without_message_stream(step.config)
             if not draft["pieces"]:
                 self.tell_started(step)
@@ -206,12 +203,7 @@ class ChunkAggregator(AggregatorNode):
                 draft = with_tail(draft)
             else:
                 model = self.model.cancellable() if in_background else await self.model.aget()
-                model = with_settings(
-                    model,
-                    temperature=step.context.aggregator_temperature,
-                    max_tokens=step.context.aggregator_max_tokens,
-                )
-                model = with_call_options(model, given_options(step))
+                model = with_call_options(as_aggregator(step, model), given_options(step))
                 pen = Pen(
                     step,
                     model,

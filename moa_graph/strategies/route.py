@@ -18,10 +18,9 @@ from moa_graph.models import (
     as_message,
     as_model,
     nested_graph,
-    with_settings,
     without_llm_cache,
 )
-from moa_graph.nodes import must_act
+from moa_graph.nodes import as_proposer, must_act
 from moa_graph.references import Question
 from moa_graph.similarity import majority, normalize
 from moa_graph.state import Proposal, total_usage
@@ -194,11 +193,7 @@ class RouteNode(DecidingNode):
         runnable = (
             self._route.model.cancellable() if in_background else await self._route.model.aget()
         )
-        runnable = with_settings(
-            runnable,
-            temperature=step.context.proposer_temperature,
-            max_tokens=step.context.proposer_max_tokens,
-        )
+        runnable = as_proposer(step, runnable)
         config = without_message_stream(step.config)
         in_thread = in_background and nested_graph(runnable) is not None
         models = [runnable] + [without_llm_cache(runnable)] * (self._route.samples - 1)

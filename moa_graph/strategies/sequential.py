@@ -16,9 +16,15 @@ from moa_graph.models import (
     as_model,
     nested_graph,
     with_call_options,
-    with_settings,
 )
-from moa_graph.nodes import AnswerNode, NoAnswer, given_options, says_something, why_empty
+from moa_graph.nodes import (
+    AnswerNode,
+    NoAnswer,
+    as_aggregator,
+    given_options,
+    says_something,
+    why_empty,
+)
 from moa_graph.references import estimated_tokens, trimmed
 from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
 from moa_graph.steps import Plan, Step
@@ -97,11 +103,7 @@ class _WindowNode(AnswerNode):
         call = None
         try:
             model = self._model.cancellable() if in_background else await self._model.aget()
-            model = with_settings(
-                model,
-                temperature=step.context.aggregator_temperature,
-                max_tokens=step.context.aggregator_max_tokens,
-            )
+            model = as_aggregator(step, model)
             question = step.asking(model, window)
             terms = step.terms(self._model, model, last=True)
             if last:

@@ -11,47 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from moa_graph import background
 from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
-from moa_graph.calls import Call
 from moa_graph.completion import Cut, Layer, Quorum
-from moa_graph.continuation import (
-    Continuation,
-    Joint,
-    as_text,
-    continuation_of,
-    going_on,
-    with_own_text,
-)
 from moa_graph.models import (
     Model,
-    chat_models_in,
-    nested_graph,
     with_call_options,
-    with_settings,
-    without_llm_cache,
 )
 from moa_graph.nodes import (
     AggregatorNode,
-    Asking,
     NoAnswer,
     ProposerNode,
+    as_aggregator,
+    as_proposer,
     given_options,
     must_act,
     why_empty,
 )
 from moa_graph.prompts import extend_system_message
-from moa_graph.references import Question
 from moa_graph.retries import is_last_attempt
 from moa_graph.running import Run
 from moa_graph.state import (
@@ -63,8 +49,9 @@ from moa_graph.state import (
     proposals_of_layer,
 )
 from moa_graph.steps import Plan, Step
+from moa_graph.strategies.live import LiveAsking, LiveProposal
 from moa_graph.strategies.pieces import Staircase
-from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View, tokens_in
+from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View
 from moa_graph.streaming import WrittenTokens, without_message_stream
 
 
@@ -122,7 +109,7 @@ class StaircaseProposer(ProposerNode):
         with run.visited():
             live = run.live.get(self.node)
             if not isinstance(live, LiveProposal):
-                asking = _LiveAsking(self, step, state, draft)
+                asking = LiveAsking(self, step, state, draft)
                 if (
                     asking.cache
                     and asking.key
@@ -188,124 +175,6 @@ def _there(run: Run, step: Step, quorum: Quorum) -> bool:
     there = sum(isinstance(one, LiveProposal) and one.there for one in run.live.values())
     ended = sum(p["turn"] == step.turn and p["status"] == "ok" for p in layer_of_turn(step, 1))
     return there + ended >= quorum.proposals
-
-
-class Bell:
-    """Wakes everybody who waits when something has happened."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        """Something has happened."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, seconds: float | None) -> None:
-        """Until it rings, or for so long."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
-
-
-class LiveProposal:
-    """A proposal while it is written.
-
-    Args:
-        draft: What was written of it before, in a run that was interrupted.
-    """
-
-    def __init__(self, draft: Draft) -> None:
-        self.text = "".join(draft["pieces"])
-        self.tokens = draft["tokens"]
-        self.target = 0
-        self.bell = Bell()
-        self.cache = self.key = None
-        self.attempts: Callable[[], int] = lambda: 0
-        self._joint: Joint | None = None
-        self.task: asyncio.Task[Proposal]
-
-    @property
-    def there(self) -> bool:
-        """Whether it has as many tokens as are waited for, or has ended."""
-        return self.tokens >= self.target or self.task.done()
-
-    def start(self, asking: Asking, *, in_background: bool) -> None:
-        """Begin to write."""
-        self.cache, self.key = asking.cache, asking.key  # type: ignore[assignment]
-        self.attempts = lambda: asking.attempts
-        self.task = asyncio.ensure_future(asking.proposal(background=in_background))
-        self.task.add_done_callback(lambda _: self.bell.ring())
-
-    def begin(self, model: Runnable[Any, Any]) -> None:
-        """A call begins, or is repeated: it goes on from what is there."""
-        self._joint = Joint(self.text, continuation_of(model))
-
-    def add(self, chunk: Any) -> None:
-        """Add what has come."""
-        assert self._joint is not None
-        text = as_text(chunk)
-        self.text += self._joint.add(text)
-        before = self.tokens
-        self.tokens += tokens_in(text)
-        if before < self.target <= self.tokens:
-            self.bell.ring()
-
-    def end(self, message: AIMessage) -> str:
-        """There is no more; returns all of it."""
-        if self._joint is not None:
-            self.text += self._joint.end("end")
-            self._joint = None
-        self.text = self.text or message.text
-        return self.text
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more."""
-        self.task.cancel()
-
-    def draft(self, before: Draft) -> Draft:
-        """The draft with what has come since."""
-        length = sum(map(len, before["pieces"]))
-        return {
-            **before,
-            "pieces": [*before["pieces"], self.text[length:]],
-            "tokens": self.tokens,
-            "attempts": self.attempts(),
-        }
-
-
-class _LiveAsking(Asking):
-    """Asks as every proposer is asked, but is read meanwhile."""
-
-    def __init__(self, node: ProposerNode, step: Step, state: MoAState, draft: Draft) -> None:
-        super().__init__(node, step, state)
-        self._before = draft["attempts"]
-        self.live = LiveProposal(draft)
-        self._question = _GoingOn(self._question, self.live)
-
-    async def _ask(self, call: Call, *, in_thread: bool) -> Any:
-        streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
-        return await call.ainvoke(in_thread=in_thread, sink=self.live.add if streams else None)
-
-    def _text(self, message: AIMessage) -> str:
-        return self.live.end(message)
-
-
-class _GoingOn(Question):
-    """A question whose answer goes on from what is there when it is asked again."""
-
-    def __init__(self, question: Question, live: LiveProposal) -> None:
-        super().__init__(question.messages)
-        self._live = live
-        self._how: Continuation = "instruction"
-
-    def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        self._live.begin(model)
-        self._how = continuation_of(model)
-        return going_on(model, self._how) if self._live.text else model
-
-    @property
-    def messages(self) -> list[Any]:
-        return with_own_text(super().messages, self._live.text, self._how)
 
 
 class _Reader:
@@ -488,13 +357,8 @@ class StaircaseReader(ProposerNode):
             layer.check_open()
             if view.complete and _all_was_in_view(draft, view):
                 return None, with_tail(draft), ("ok", None)
-            given = self.model.cancellable() if in_background else await self.model.aget()
-            model = with_settings(
-                given,
-                temperature=step.context.proposer_temperature,
-                max_tokens=step.context.proposer_max_tokens,
-            )
-            model = without_llm_cache(model) if self.sample else model
+            model = self.model.cancellable() if in_background else await self.model.aget()
+            model = as_proposer(step, model, self.sample)
             config = step.config if step.streams_proposals else without_message_stream(step.config)
             if not draft["pieces"]:
                 self.tell_started(step)
@@ -581,12 +445,7 @@ class StaircaseAggregator(AggregatorNode):
                 await tokens.end()
                 return self._finished(step, with_tail(draft), None)
             model = self.model.cancellable() if in_background else await self.model.aget()
-            model = with_settings(
-                model,
-                temperature=step.context.aggregator_temperature,
-                max_tokens=step.context.aggregator_max_tokens,
-            )
-            model = with_call_options(model, given_options(step))
+            model = with_call_options(as_aggregator(step, model), given_options(step))
             if not draft["pieces"]:
                 self._tell_started(step)
             terms = step.terms(self.model, model, last=True)

@@ -1,0 +1,148 @@
+"""A proposal that others read while it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
+from langgraph.cache.base import FullKey
+
+from moa_graph.caching import ProposalCache
+from moa_graph.calls import Call
+from moa_graph.continuation import (
+    Continuation,
+    Joint,
+    as_text,
+    continuation_of,
+    going_on,
+    with_own_text,
+)
+from moa_graph.models import chat_models_in, nested_graph
+from moa_graph.nodes import Asking, ProposerNode
+from moa_graph.references import Question
+from moa_graph.state import Draft, MoAState, Proposal
+from moa_graph.steps import Step
+from moa_graph.strategies.writing import tokens_in
+
+
+class Bell:
+    """Wakes everybody who waits when something has happened."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Something has happened."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until it rings, or for so long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+
+
+class LiveProposal:
+    """A proposal while it is written.
+
+    Args:
+        draft: What was written of it before, in a run that was interrupted.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self.text = "".join(draft["pieces"])
+        self.tokens = draft["tokens"]
+        self.target = 0
+        self.bell = Bell()
+        self.cache: ProposalCache | None = None
+        self.key: FullKey | None = None
+        self.attempts: Callable[[], int] = lambda: 0
+        self._joint: Joint | None = None
+        self.task: asyncio.Task[Proposal]
+
+    @property
+    def there(self) -> bool:
+        """Whether it has as many tokens as are waited for, or has ended."""
+        return self.tokens >= self.target or self.task.done()
+
+    def start(self, asking: Asking, *, in_background: bool) -> None:
+        """Begin to write."""
+        self.cache, self.key = asking.cache, asking.key
+        self.attempts = lambda: asking.attempts
+        self.task = asyncio.ensure_future(asking.proposal(background=in_background))
+        self.task.add_done_callback(lambda _: self.bell.ring())
+
+    def begin(self, model: Runnable[Any, Any]) -> None:
+        """A call begins, or is repeated: it goes on from what is there."""
+        self._joint = Joint(self.text, continuation_of(model))
+
+    def add(self, chunk: Any) -> None:
+        """Add what has come."""
+        assert self._joint is not None
+        text = as_text(chunk)
+        self.text += self._joint.add(text)
+        before = self.tokens
+        self.tokens += tokens_in(text)
+        if before < self.target <= self.tokens:
+            self.bell.ring()
+
+    def end(self, message: AIMessage) -> str:
+        """There is no more; returns all of it."""
+        if self._joint is not None:
+            self.text += self._joint.end("end")
+            self._joint = None
+        self.text = self.text or message.text
+        return self.text
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.task.cancel()
+
+    def draft(self, before: Draft) -> Draft:
+        """The draft with what has come since."""
+        length = sum(map(len, before["pieces"]))
+        return {
+            **before,
+            "pieces": [*before["pieces"], self.text[length:]],
+            "tokens": self.tokens,
+            "attempts": self.attempts(),
+        }
+
+
+class LiveAsking(Asking):
+    """Asks as every proposer is asked, but is read meanwhile."""
+
+    def __init__(self, node: ProposerNode, step: Step, state: MoAState, draft: Draft) -> None:
+        super().__init__(node, step, state)
+        self._before = draft["attempts"]
+        self.live = LiveProposal(draft)
+        self._question = GoingOn(self._question, self.live)
+
+    async def _ask(self, call: Call, *, in_thread: bool) -> Any:
+        streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
+        return await call.ainvoke(in_thread=in_thread, sink=self.live.add if streams else None)
+
+    def _text(self, message: AIMessage) -> str:
+        return self.live.end(message)
+
+
+class GoingOn(Question):
+    """A question whose answer goes on from what is there when it is asked again."""
+
+    def __init__(self, question: Question, live: LiveProposal) -> None:
+        super().__init__(question.messages)
+        self._live = live
+        self._how: Continuation = "instruction"
+
+    def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        self._live.begin(model)
+        self._how = continuation_of(model)
+        return going_on(model, self._how) if self._live.text else model
+
+    @property
+    def messages(self) -> list[Any]:
+        return with_own_text(super().messages, self._live.text, self._how)
