@@ -93,12 +93,16 @@ class Joint:
     What a cut leaves uncertain is not taken: spaces at its end, which chat templates trim, and
     without a prefix feature the word that may not be complete. The model writes it again.
 
+    A model that had ended its text, and says all of it again when it is asked to go on, has
+    nothing to add: its server ignores what it is to go on from.
+
     Args:
         before: The text so far.
         how: How the model goes on from it.
+        closed: Whether the model had ended that text by itself.
     """
 
-    def __init__(self, before: str, how: Continuation) -> None:
+    def __init__(self, before: str, how: Continuation, *, closed: bool = False) -> None:
         self.taken = ""
         """What goes on the text, as far as it is certain."""
         self.tail = ""
@@ -106,13 +110,17 @@ class Joint:
         self._before = before
         self._how = how
         self._held = ""
-        self._at_start = how == "instruction" and len(before) >= _SHORTEST_OVERLAP
+        self._closed = closed and bool(before)
+        asked = how == "instruction" and len(before) >= _SHORTEST_OVERLAP
+        self._at_start = asked or self._closed
 
     def add(self, text: str) -> str:
         """Add what has come; returns what of it is certain."""
         self._held += text
         if self._at_start:
-            if self._held in self._before:
+            if self._before.startswith(self._held) or (
+                self._how == "instruction" and self._held in self._before
+            ):
                 return ""  # it may be repeating itself
             self._held = self._held[self._overlap() :]
             self._at_start = False
@@ -143,6 +151,10 @@ class Joint:
         """Whether nothing but spaces has come, which a prefix feature may not go on from."""
         return self._how == "prefix" and not self.taken and self._held.isspace()
 
+    def again(self) -> Joint:
+        """A joint for the same place, at which nothing was taken."""
+        return Joint(self._before, self._how, closed=self._closed)
+
     def share(self, tokens: int) -> int:
         """How many of so many tokens are taken: what is left out is written again."""
         total = len(self.taken) + len(self._held)
@@ -162,6 +174,10 @@ class Joint:
 
     def _overlap(self) -> int:
         """How many characters the model has repeated before it went on."""
+        if self._closed and self._held.startswith(self._before):
+            return len(self._before)
+        if self._how == "prefix":
+            return 0
         longest = min(len(self._held), len(self._before))
         for length in range(longest, _SHORTEST_OVERLAP - 1, -1):
             part = self._held[:length]

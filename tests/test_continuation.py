@@ -64,6 +64,17 @@ def test_a_prefix_feature_is_trusted():
     assert joint.add(REPEATS) + joint.end("end") == REPEATS
 
 
+@pytest.mark.parametrize("how", ["prefix", "instruction"])
+def test_a_model_that_ended_and_says_it_all_again_has_nothing_to_add(how):
+    text = "A cat is an animal."
+    for more in ("", " It purrs."):
+        joint = Joint(text, how, closed=True)
+        shown = "".join(joint.add(character) for character in text + more) + joint.end("end")
+        assert shown == more
+    joint = Joint(text, how, closed=True)
+    assert joint.add(" A cat purrs.") + joint.end("end") == " A cat purrs."
+
+
 def test_the_own_text_comes_last():
     asked = [HumanMessage("What?")]
     assert with_own_text(asked, "", "prefix") == asked

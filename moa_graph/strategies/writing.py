@@ -298,8 +298,7 @@ class Piece:
             window=step.window_of(pen.model),
             answer=longest,
         )
-        self._own, self._how = own, how
-        self._joint = Joint(own, how)
+        self._joint = Joint(own, how, closed=draft["closed"])
         self._calls: list[Call] = []
         self._tokens = 0
         self._started = time.perf_counter()
@@ -341,7 +340,7 @@ class Piece:
             cut = self._was_cut()
             if cut and self._joint.only_spaces and self.question.lengthen():
                 # Templates trim spaces at the end of a text: they must come with what follows.
-                self._joint = Joint(self._own, self._how)
+                self._joint = self._joint.again()
                 continue
             ending: Ending = "cut" if cut else "end" if self._view.complete else "pause"
             pen.show(self._joint.end(ending))

@@ -395,7 +395,7 @@ async def test_no_usable_proposals_end_the_run_for_every_answer(chat, server):
     assert {call.label for call in server.calls} == {"a", "b", "c"}
 
 
-# --- what a hostile reader found -----------------------------------------------------------------
+# --- what readers found -----------------------------------------------------------------
 
 
 class Aliased(BaseModel):
