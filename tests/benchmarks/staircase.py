@@ -6,6 +6,7 @@ A server gives the first token after 0.3 s and 50 tokens a second; every answer 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from itertools import accumulate
 from typing import Any
@@ -41,6 +42,9 @@ def run(server: Server, *, quick: bool, peers: bool) -> dict[str, Any]:
     rows = {}
     with asyncio.Runner() as runner:  # clients share connections, which belong to a loop
         for name in names:
+            # Else the plotting library's objects are searched in somebody's first second.
+            gc.collect()
+            gc.freeze()
             server.reset()
             server.answer(ANSWER)
             rows[name] = runner.run(_measure(server, CONTENDERS[name]))
