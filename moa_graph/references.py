@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 from moa_graph.prompts import fence_of, inject_references
 from moa_graph.state import Proposal, TrimmedReference
 
-_BYTES_PER_TOKEN = 3  # fewer than tokenizers need for almost any text: it must never be too long
+BYTES_PER_TOKEN = 3  # fewer than tokenizers need for almost any text: it must never be too long
 _PER_MESSAGE = 8  # tokens around the text of each message
 _MARK = "\n[… trimmed …]\n"
 _HEAD = 2 / 3  # of what is kept; the end often has the conclusion
@@ -27,7 +27,7 @@ def estimated_tokens(text: str) -> int:
     Tokenizers differ, and most are not at hand without a network. A third of the text's bytes in
     UTF-8 is above what they need for prose and code, and near it for other scripts.
     """
-    return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
+    return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
 
 
 def estimated_prompt(messages: Sequence[AnyMessage]) -> int:
@@ -66,9 +66,9 @@ def trimmed(text: str, tokens: int) -> str:
     if estimated_tokens(text) <= tokens:
         return text
     data = text.encode(errors="replace")
-    room = max(0, tokens) * _BYTES_PER_TOKEN - len(_MARK.encode())
+    room = max(0, tokens) * BYTES_PER_TOKEN - len(_MARK.encode())
     if room <= 0:
-        return data[: max(0, tokens) * _BYTES_PER_TOKEN].decode(errors="ignore")
+        return data[: max(0, tokens) * BYTES_PER_TOKEN].decode(errors="ignore")
     head = int(room * _HEAD)
     end = data[len(data) - (room - head) :]
     return data[:head].decode(errors="ignore") + _MARK + end.decode(errors="ignore")

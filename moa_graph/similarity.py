@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,13 +100,17 @@ def _as_it_is(words_of_text: list[str]) -> list[str]:
 
 def telling_words(text: str, question: str = "") -> list[str]:
     """The words that say something: neither the question's own, nor such as "the" and "of"."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # noqa: PLC0415 - optional
-
-    numbers = set(_NUMBERS.values())
-    dull = {stem(word) for word in ENGLISH_STOP_WORDS} | set(words(question))
-    dull -= _ANSWERS | (numbers - set(words(question)))
+    asked = set(words(question))
+    dull = (_stop_words() | asked) - (_ANSWERS | (set(_NUMBERS.values()) - asked))
     said = words(text)
     return [word for word in said if word not in dull] or said
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # noqa: PLC0415 - optional
+
+    return frozenset(stem(word) for word in ENGLISH_STOP_WORDS)
 
 
 def _cosines(texts: Sequence[str], vectors: Any) -> Matrix:

@@ -20,6 +20,7 @@ from moa_graph import background
 from moa_graph.models import Model, with_call_options
 from moa_graph.nodes import (
     AggregatorNode,
+    AnswerNode,
     NoAnswer,
     ProposerNode,
     as_aggregator,
@@ -41,8 +42,7 @@ from moa_graph.strategies.staircase import (
 )
 from moa_graph.strategies.writing import IN_CHUNKS, Pen, Piece, View
 from moa_graph.streaming import WrittenTokens, without_message_stream
-
-_AGGREGATOR = "aggregator"
+from moa_graph.wiring import AGGREGATOR
 
 Nodes = Sequence[tuple[str, str]]
 """The nodes of a layer, and their proposers."""
@@ -86,7 +86,7 @@ class ChunkProposer(ProposerNode):
             _, view = chunks(step, [*[()] * (self.layer - 2), self.before])
         else:
             view = View({}, {}, complete=False)
-        aggregated = step.draft(_AGGREGATOR)
+        aggregated = step.draft(AGGREGATOR)
         piece = None
         try:
             layer = step.shared_layer
@@ -178,7 +178,7 @@ class ChunkAggregator(AggregatorNode):
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return background.run(self.answer(self._step(input, config), in_background=True))
+        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the loop
 
     def paid_for(self, step: Step) -> list[Proposal]:
         """As `AnswerNode`: what is being written, too."""
@@ -186,10 +186,10 @@ class ChunkAggregator(AggregatorNode):
 
     async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
         """As `AnswerNode`: one visit."""
-        draft = step.draft(_AGGREGATOR)
+        draft = step.draft(AGGREGATOR)
         if must_act(step):
             update = await super().answer(step, in_background=in_background)
-            return {**update, "drafts": {_AGGREGATOR: {**draft, "ended": True}}}
+            return {**update, "drafts": {AGGREGATOR: {**draft, "ended": True}}}
         before = [named(layer) for layer in self._layers[: step.layer_before]]
         ended, view = chunks(step, before, last=True)
         tokens = WrittenTokens.of(draft["message_id"], step.config)
@@ -242,7 +242,7 @@ class ChunkAggregator(AggregatorNode):
                 await tokens.end()
                 draft = with_tail(draft)
             return self._finished(step, draft, piece)
-        return {"drafts": {_AGGREGATOR: draft}}
+        return {"drafts": {AGGREGATOR: draft}}
 
     def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
         text = "".join(draft["pieces"])
@@ -261,7 +261,7 @@ class ChunkAggregator(AggregatorNode):
             response_metadata={**message.response_metadata, "pieces": len(draft["pieces"])},
         )
         return {
-            "drafts": {_AGGREGATOR: {**draft, "ended": True}},
+            "drafts": {AGGREGATOR: {**draft, "ended": True}},
             "proposals": proposals,
             "messages": [answer],
         }
@@ -290,7 +290,7 @@ def chunks(step: Step, layers: Sequence[Nodes], *, last: bool = False) -> tuple[
         cut = any(p["status"] in ("abandoned", "timed_out") for p in failed)
         if last and cut and layer > 1:
             return chunks(step, layers[:-1], last=last)
-        if not (last and cut and step.draft(_AGGREGATOR)["pieces"]):
+        if not (last and cut and step.draft(AGGREGATOR)["pieces"]):
             raise step.not_enough(layer, len(left))
         return True, View({}, {}, complete=True)
     drafts = {node: step.draft(node) for node, _ in left}

@@ -15,6 +15,7 @@ from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
 from moa_graph.strategies.deciding import check_comparable, decided
 from moa_graph.strategies.judging import Verdict, case_for, judge, numbers_in
+from moa_graph.wiring import AGGREGATOR
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -137,7 +138,7 @@ def _chosen(
     best = references[place]
     decision = decided(
         step,
-        "aggregator",
+        AGGREGATOR,
         best["layer"],
         "chosen",
         kept=[best],

@@ -125,11 +125,7 @@ class TopK(Selection):
 
     def check(self, widths: Sequence[int]) -> None:
         """As `Selection`."""
-        if self.k >= max(widths):
-            raise ValueError(
-                f"select: TopK({self.k}) leaves nothing out of layers of at most {max(widths)} "
-                "proposers: give a smaller k, or more proposers."
-            )
+        _check_leaves_some_out(f"TopK({self.k})", self.k, widths)
 
     async def choose(
         self, references: list[Proposal], step: Step, *, in_background: bool = False
@@ -184,11 +180,7 @@ class Diverse(Selection):
 
     def check(self, widths: Sequence[int]) -> None:
         """As `Selection`."""
-        if self.k >= max(widths):
-            raise ValueError(
-                f"select: Diverse({self.k}) leaves nothing out of layers of at most {max(widths)} "
-                "proposers: give a smaller k, or more proposers."
-            )
+        _check_leaves_some_out(f"Diverse({self.k})", self.k, widths)
 
     async def choose(
         self, references: list[Proposal], step: Step, *, in_background: bool = False
@@ -385,6 +377,14 @@ class SelectNode(DecidingNode):
             },
         )
         return {"decisions": [decision]}
+
+
+def _check_leaves_some_out(name: str, k: int, widths: Sequence[int]) -> None:
+    if k >= max(widths):
+        raise ValueError(
+            f"select: {name} leaves nothing out of layers of at most {max(widths)} proposers: "
+            "give a smaller k, or more proposers."
+        )
 
 
 def _keeping(

@@ -25,15 +25,14 @@ from moa_graph.nodes import (
     says_something,
     why_empty,
 )
-from moa_graph.references import estimated_tokens, trimmed
+from moa_graph.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
 from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.deciding import check_whole
 from moa_graph.streaming import without_message_stream
+from moa_graph.wiring import AGGREGATOR
 
-_NODE = "aggregator"
-_BYTES_PER_TOKEN = 3
 _SO_FAR = "synthesis"
 
 
@@ -93,7 +92,7 @@ class _WindowNode(AnswerNode):
     async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
         """One window."""
         references = step.references()
-        draft = step.draft(_NODE)
+        draft = step.draft(AGGREGATOR)
         seen = _seen(len(draft["pieces"]), self._window)
         window = self._references(draft, references[seen:], references)
         last = seen + len(window) - bool(draft["pieces"]) >= len(references)
@@ -125,7 +124,7 @@ class _WindowNode(AnswerNode):
             }
         )
         if not last:
-            return {"drafts": {_NODE: update}}
+            return {"drafts": {AGGREGATOR: update}}
         step.end_run()
         known = {m.id for m in step.messages}
         changes: dict[str, Any] = {"usage_metadata": update["usage"]}
@@ -135,7 +134,7 @@ class _WindowNode(AnswerNode):
             changes["response_metadata"] = said
         if message.id in known:
             changes["id"] = None
-        return {"drafts": {_NODE: update}, "messages": [message.model_copy(update=changes)]}
+        return {"drafts": {AGGREGATOR: update}, "messages": [message.model_copy(update=changes)]}
 
     async def _ask(self, step: Step, model: Any, call: Call, *, in_background: bool) -> AIMessage:
         in_thread = in_background and nested_graph(model) is not None
@@ -154,7 +153,7 @@ class _WindowNode(AnswerNode):
         samples = list(rest[: self._window - 1])
         longest = max(len(p["content"].encode()) for p in all_of_them)
         room = self._window * longest - sum(len(p["content"].encode()) for p in samples)
-        text = trimmed(draft["pieces"][-1], room // _BYTES_PER_TOKEN)
+        text = trimmed(draft["pieces"][-1], room // BYTES_PER_TOKEN)
         so_far: Proposal = {**all_of_them[0], "proposer": _SO_FAR, "content": text}
         return [so_far, *samples]
 

@@ -29,6 +29,7 @@ from moa_graph.models import (
 )
 from moa_graph.nodes import (
     AggregatorNode,
+    AnswerNode,
     NoAnswer,
     ProposerNode,
     as_aggregator,
@@ -53,6 +54,7 @@ from moa_graph.strategies.live import LiveAsking, LiveProposal
 from moa_graph.strategies.pieces import Staircase
 from moa_graph.strategies.writing import IN_PARTS, Pen, Piece, View
 from moa_graph.streaming import WrittenTokens, without_message_stream
+from moa_graph.wiring import AGGREGATOR
 
 
 def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
@@ -417,14 +419,14 @@ class StaircaseAggregator(AggregatorNode):
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return background.run(self.answer(self._step(input, config), in_background=True))
+        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the loop
 
     async def answer(self, step: Step, *, in_background: bool = False) -> Any:
         """As `AnswerNode`: one visit."""
-        given = step.earlier_drafts.get("aggregator")
+        given = step.earlier_drafts.get(AGGREGATOR)
         if given and given["ended"] and given["message_id"] == step.messages[-1].id:
             return {}  # answered; a layer that the run's context leaves out came after
-        draft = step.draft("aggregator")
+        draft = step.draft(AGGREGATOR)
         reader = _Reader(self._staircase, named(self._nodes[step.layer_before - 1]))
         view = reader.view(step)
         whole = must_act(step)
@@ -436,7 +438,7 @@ class StaircaseAggregator(AggregatorNode):
             if answer.id is None:
                 answer.id = draft["message_id"]
             ended: Draft = {**draft, "ended": True, "message_id": answer.id}
-            return {**answered, "drafts": {"aggregator": ended}}
+            return {**answered, "drafts": {AGGREGATOR: ended}}
         piece = None
         tokens = WrittenTokens.of(draft["message_id"], step.config)
         try:
@@ -467,7 +469,7 @@ class StaircaseAggregator(AggregatorNode):
                 update = await piece.write()
             await tokens.end()
             if not (view.complete and update["closed"]):
-                return {"drafts": {"aggregator": update}}
+                return {"drafts": {AGGREGATOR: update}}
             return self._finished(step, {**update, "ended": True}, piece)
         except BaseException as error:
             await tokens.end()
@@ -499,7 +501,7 @@ class StaircaseAggregator(AggregatorNode):
             usage_metadata=draft["usage"],
             response_metadata=metadata,
         )
-        return {"drafts": {"aggregator": draft}, "messages": [answer]}
+        return {"drafts": {AGGREGATOR: draft}, "messages": [answer]}
 
 
 def _ended(draft: Draft, text: str | None = None) -> Draft:

@@ -19,6 +19,7 @@ from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_
 from moa_graph.strategies.deciding import decided
 from moa_graph.strategies.judging import Verdict, case_for, judge, numbers_in
 from moa_graph.strategies.rank import RANKER
+from moa_graph.wiring import AGGREGATOR
 
 TieRule: TypeAlias = Literal["first", "shortest", "longest"]
 
@@ -113,7 +114,7 @@ class _VoteNode(ChoosingNode):
         left_out = {p["proposer"]: "another answer" for p in voters if p["proposer"] not in agreed}
         decision = decided(
             step,
-            "aggregator",
+            AGGREGATOR,
             winner["layer"],
             "chosen",
             kept=[p for p in voters if p["proposer"] in agreed],
@@ -178,7 +179,7 @@ class _FieldsNode(ChoosingNode):
         by = "votes on fields" + (f"; ties: {', '.join(ties)}" if ties else "")
         layer = references[0]["layer"]
         return message, decided(
-            step, "aggregator", layer, "chosen", kept=voters, left_out=unparsed, by=by
+            step, AGGREGATOR, layer, "chosen", kept=voters, left_out=unparsed, by=by
         )
 
     def _object(self, text: str) -> dict[str, Any]:
