@@ -72,25 +72,45 @@ class Budget:
         if self.prices and model in self.prices:
             return self.prices[model]
         try:
-            from genai_prices import Usage, calc_price  # noqa: PLC0415 - an optional dependency
+            known = known_price(model, provider)
         except ImportError as error:
             raise ValueError(
                 f"Budget(usd=…): the price of {model!r} is not known. Run pip install "
                 f"'moa-graph[prices]', or give it: Budget(usd=…, prices={{{model!r}: (in, out)}})."
             ) from error
-        for known_provider in dict.fromkeys((provider, None)):
-            try:
-                of_a_million = [
-                    calc_price(usage, model, provider_id=known_provider).total_price
-                    for usage in (Usage(input_tokens=_MILLION), Usage(output_tokens=_MILLION))
-                ]
-            except LookupError:
-                continue
-            return float(of_a_million[0]), float(of_a_million[1])
-        raise ValueError(
-            f"Budget(usd=…): genai-prices has no price for {model!r} of {provider!r}. Give it in "
-            f"dollars per million tokens: Budget(usd=…, prices={{{model!r}: (in, out)}})."
-        )
+        if known is None:
+            raise ValueError(
+                f"Budget(usd=…): genai-prices has no price for {model!r} of {provider!r}. Give it "
+                f"in dollars per million tokens: Budget(usd=…, prices={{{model!r}: (in, out)}})."
+            )
+        return known
+
+
+def known_price(model: str, provider: str | None) -> Price | None:
+    """A model's price by the table of the package `genai-prices`.
+
+    Args:
+        model: The model's name, as its provider spells it.
+        provider: The provider's, as LangChain spells it.
+
+    Returns:
+        Dollars per million input and output tokens; None if the table does not have it.
+
+    Raises:
+        ImportError: If the package is not installed.
+    """
+    from genai_prices import Usage, calc_price  # noqa: PLC0415 - an optional dependency
+
+    for known_provider in dict.fromkeys((provider, None)):
+        try:
+            of_a_million = [
+                calc_price(usage, model, provider_id=known_provider).total_price
+                for usage in (Usage(input_tokens=_MILLION), Usage(output_tokens=_MILLION))
+            ]
+        except LookupError:
+            continue
+        return float(of_a_million[0]), float(of_a_million[1])
+    return None
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,11 @@ class ChatMoA(BaseChatModel):
         return cast(AnswerNode, _aggregator_node(self.graph))
 
     @property
+    def models(self) -> Sequence[Model]:
+        """Every model that an answer may call: the proposers', the aggregator's, and judges."""
+        return self._node.plan.models
+
+    @property
     def _aggregator(self) -> Model | None:
         return self._node.writer
 

@@ -114,7 +114,7 @@ class Model:
                 return self._runnable
             assert isinstance(self._given, str)
             try:
-                self._runnable = without_own_retries(_build(self._given, self._params))
+                self._runnable = without_own_retries(build_chat_model(self._given, self._params))
             except MoAError as error:
                 raise MoAError(f"{self._where}{error}") from None
             except Exception as error:  # noqa: BLE001 - every provider has its own
@@ -141,7 +141,7 @@ class Model:
     def _try_to_build(self, spec: str) -> None:
         provider = spec.partition(":")[0]
         try:
-            self._runnable = without_own_retries(_build(spec, self._params))
+            self._runnable = without_own_retries(build_chat_model(spec, self._params))
         except ImportError as error:
             raise ValueError(
                 f"{self.role}: the package for {provider!r} is not installed. {error}"
@@ -193,7 +193,19 @@ def _split(spec: str, role: str) -> tuple[str, str]:
     return provider, model
 
 
-def _build(spec: str, params: Mapping[str, Any]) -> BaseChatModel:
+def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> BaseChatModel:
+    """The chat model of a `"provider:model"`, as its provider's package makes it.
+
+    Args:
+        spec: The provider and the model.
+        params: What the chat model is given besides.
+
+    Raises:
+        MoAError: If a key is missing.
+        ValueError: If there is no such provider.
+        ImportError: If the provider's package is not installed.
+    """
+    params = params or {}
     provider, name = spec.split(":", 1)
     provider = provider.strip().lower()
     if provider == "local":

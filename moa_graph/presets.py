@@ -14,12 +14,12 @@ wherever a preset's name is:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moa_graph.budget import Budget
 from moa_graph.completion import Hedge, Quorum
@@ -27,7 +27,11 @@ from moa_graph.graph import MoAGraph, create_moa
 from moa_graph.models import Model
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_graph.proposers import Proposer
+from moa_graph.similarity import last_number
+from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.pieces import Chunkwise, Staircase
+from moa_graph.strategies.rank import MostCentral, Rank
+from moa_graph.strategies.vote import Vote
 from moa_graph.validation import nearest, what_is_wrong
 
 _SUFFIXES = (".toml", ".yaml", ".yml")
@@ -84,6 +88,29 @@ class FileProposerEntry(ProposerEntry, FileModelEntry):
     """A proposer in a file of your own."""
 
 
+class AnswerEntry(BaseModel):
+    """An answer that is chosen, not written: `{ strategy = "vote", parse = "number" }`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: Literal["vote", "rank", "most_central"]
+    """`Vote`, `Rank` or `MostCentral` of `moa_graph.strategies`."""
+    parse: Literal["text", "number"] | None = None
+    """What a vote counts: short answers as texts (the default), or each proposal's last number."""
+    judge: str | FileModelEntry | None = None
+    """Who ranks, or breaks a tied vote."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AnswerEntry:
+        if self.strategy == "rank" and self.judge is None:
+            raise ValueError('strategy = "rank" needs a judge, such as "openai:gpt-5.2"')
+        if self.strategy != "vote" and self.parse is not None:
+            raise ValueError('parse goes with strategy = "vote"')
+        if self.strategy == "most_central" and self.judge is not None:
+            raise ValueError('strategy = "most_central" asks no judge')
+        return self
+
+
 class Configuration(BaseModel):
     """A Mixture-of-Agents in plain data: what a preset is, and what a file holds."""
 
@@ -93,7 +120,7 @@ class Configuration(BaseModel):
         min_length=1
     )
     """One list for every layer, or a list a layer."""
-    aggregator: str | FileModelEntry
+    aggregator: str | FileModelEntry | AnswerEntry
     layers: int | None = Field(default=None, ge=2)
     """How many layers, the aggregator's included; 2 unless `proposers` says otherwise."""
     name: str = "moa"
@@ -116,10 +143,11 @@ class Configuration(BaseModel):
     chunkwise: Chunkwise | None = None
     fenced: bool = False
 
-    def create(self, **options: Any) -> MoAGraph:
+    def create(self, *, proposers: Sequence[Proposer] | None = None, **options: Any) -> MoAGraph:
         """Build the graph.
 
         Args:
+            proposers: Take the place of the configuration's.
             **options: What `create_moa` takes besides, such as `checkpointer`; `layers` and the
                 like win over the configuration's.
 
@@ -127,13 +155,14 @@ class Configuration(BaseModel):
             ValueError: As `create_moa`.
         """
         return create_moa(
-            [
+            proposers
+            or [
                 self._proposer(entry)
                 if isinstance(entry, str | FileProposerEntry)
                 else [self._proposer(e) for e in entry]
                 for entry in self.proposers
             ],  # type: ignore[arg-type]
-            self._model(self.aggregator),
+            self._answer(),
             **{**{name: getattr(self, name) for name in _OPTIONS}, **options},
         )
 
@@ -142,8 +171,28 @@ class Configuration(BaseModel):
         entries: list[str | FileModelEntry] = []
         for entry in self.proposers:
             entries.extend([entry] if isinstance(entry, str | FileProposerEntry) else entry)
-        specs = (e if isinstance(e, str) else e.model for e in [*entries, self.aggregator])
-        return iter(dict.fromkeys(specs))
+        if self.writer is not None:
+            entries.append(self.writer)
+        return iter(dict.fromkeys(e if isinstance(e, str) else e.model for e in entries))
+
+    @property
+    def writer(self) -> str | FileModelEntry | None:
+        """The model that aggregates or judges; None where the answer is chosen without one."""
+        last = self.aggregator
+        return last.judge if isinstance(last, AnswerEntry) else last
+
+    def _answer(self) -> Model | AnswerStrategy:
+        entry = self.aggregator
+        if not isinstance(entry, AnswerEntry):
+            return self._model(entry)
+        if entry.strategy == "most_central":
+            return MostCentral()
+        judge = self._model(entry.judge) if entry.judge is not None else None
+        if entry.strategy == "rank":
+            assert judge is not None
+            return Rank(judge)
+        parse = last_number if entry.parse == "number" else None
+        return Vote(parse=parse, tie=judge or "first")
 
     def _proposer(self, entry: str | FileProposerEntry) -> Proposer:
         if isinstance(entry, str):
@@ -304,6 +353,19 @@ PRESETS: dict[str, Configuration] = {
         layers=2,
         temperature=0.7,
         max_tokens=256,
+    ),
+    "local-vote": Configuration(
+        name="local-vote",
+        description="Four samples of the smallest local model, and the majority of their numbers.",
+        proposers=_layer(
+            FileProposerEntry(
+                model="local:smollm2-135m", samples=4, prompt="You are a helpful assistant."
+            )
+        ),
+        aggregator=AnswerEntry(strategy="vote", parse="number"),
+        layers=2,
+        temperature=0.7,
+        max_tokens=128,
     ),
     "local-tiny": Configuration(
         name="local-tiny",

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ _AFTER = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*", re.IGNORECA
 
 _AROUND = " ,;:!?*_`\"'“”‘’$"
 _DECIMAL = re.compile(r"\.\d")
+_LAST_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<=[A-Za-z])\d+(?:\.\d+)?")
 _BRACKETS = ("()", "[]", "{}")
 
 Matrix = list[list[float]]
@@ -169,6 +171,19 @@ def normalize(text: str) -> str:
     return text
 
 
+def last_number(text: str) -> float | None:
+    """The last number of a text, where prose leaves its result.
+
+    Args:
+        text: Such as `"2 + 3 = 5."`; thousands may be separated by commas.
+
+    Returns:
+        Such as 5.0; None if there is no number.
+    """
+    found = _LAST_NUMBER.findall(text.replace("−", "-"))
+    return float(found[-1].replace(",", "")) if found else None
+
+
 def centrality(matrix: Matrix) -> list[float]:
     """How similar each text is to the others, in the mean; 1 where there are no others."""
     others = len(matrix) - 1
@@ -181,16 +196,38 @@ def most_central(matrix: Matrix) -> int:
     return max(range(len(scores)), key=lambda i: (round(scores[i], 9), -i))
 
 
-def majority(answers: Sequence[str]) -> tuple[list[int], int]:
+def majority(
+    answers: Sequence[Hashable], weights: Sequence[float] | None = None
+) -> tuple[list[int], int]:
     """Which texts give the most frequent answer.
 
     Args:
         answers: An answer for each text, in the form in which equal ones are the same.
+        weights: What each text's vote counts; 1 by default.
 
     Returns:
         The places of those texts, of the first such answer, and how many answers are as frequent.
     """
-    counts = Counter(answers)
-    most = max(counts.values())
-    winners = [answer for answer in dict.fromkeys(answers) if counts[answer] == most]
-    return [i for i, answer in enumerate(answers) if answer == winners[0]], len(winners)
+    groups = most_frequent(answers, weights)
+    return groups[0], len(groups)
+
+
+def most_frequent(
+    answers: Sequence[Hashable], weights: Sequence[float] | None = None
+) -> list[list[int]]:
+    """The places of the texts that give the most frequent answer; of every one that is as frequent.
+
+    Args:
+        answers: As for `majority`, at least one.
+        weights: As for `majority`.
+
+    Returns:
+        A list of places for each such answer, in the order in which they first appear.
+    """
+    votes: defaultdict[Hashable, float] = defaultdict(float)
+    places: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for i, answer in enumerate(answers):
+        votes[answer] += 1 if weights is None else weights[i]
+        places[answer].append(i)
+    most = max(votes.values())
+    return [places[answer] for answer in votes if math.isclose(votes[answer], most, abs_tol=1e-9)]

@@ -21,7 +21,8 @@ def check_bounds(configuration: Configuration) -> None:
             allowed; says which bound, and the setting that it comes from.
     """
     check_proposers(configuration.proposers, configuration.layers)
-    check_model(configuration.aggregator)
+    if configuration.writer is not None:
+        check_model(configuration.writer)
 
 
 def check_proposers(proposers: _Proposers, layers: int | None) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AnswerNode
-from moa_graph.similarity import majority, normalize
+from moa_graph.similarity import majority, most_frequent, normalize
 from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
@@ -43,10 +44,13 @@ class Vote(AnswerStrategy):
         tie: Who wins among answers that are as frequent: the one given by the `"first"`
             proposer, the `"shortest"` or `"longest"` proposal, or a model that judges.
         schema: A pydantic model, a TypedDict or a dataclass: what the proposals are.
+        weights: What the vote of each proposer counts, by its name, such as the logarithm of the
+            odds that it is right; above 0, and 1 for who is not named.
 
     Raises:
         TypeError: If `parse` cannot be called, or `tie` is neither a rule nor a model.
-        ValueError: If both `parse` and `schema` are given, or `schema` and a judge.
+        ValueError: If both `parse` and `schema` are given, or `schema` and a judge or weights, or
+            a weight is not above 0.
 
     Source: Wang et al., self-consistency (arXiv 2203.11171); the paper's MATH table uses it.
     """
@@ -59,6 +63,7 @@ class Vote(AnswerStrategy):
         parse: Parse | None = None,
         tie: TieRule | ModelLike = "first",
         schema: type | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         if parse is not None and schema is not None:
             raise ValueError("Vote() takes parse or schema: fields of a schema need no parsing.")
@@ -75,7 +80,13 @@ class Vote(AnswerStrategy):
             raise ValueError(
                 "Vote(schema=…) cannot ask a judge about each field: give tie='first'."
             )
+        if schema is not None and weights is not None:
+            raise ValueError("Vote() takes weights or schema: fields have one vote each.")
+        for name, weight in (weights or {}).items():
+            if not (math.isfinite(weight) and weight > 0):
+                raise ValueError(f"Vote(weights={{{name!r}: {weight}}}) must be above 0.")
         self.schema = schema
+        self.weights = dict(weights or {})
 
     @property
     def models(self) -> Sequence[Model]:
@@ -100,15 +111,15 @@ class _VoteNode(ChoosingNode):
             raise ValueError("no proposal has an answer that can be counted (Vote(parse=…))")
         voters = [p for p in references if p["proposer"] in answers]
         keys = [_comparable(answers[p["proposer"]]) for p in voters]
-        places, tied = majority(keys)
+        weights = [self._vote.weights.get(p["proposer"], 1.0) for p in voters]
+        groups = most_frequent(keys, weights)
+        places = groups[0]
         verdict: Verdict[list[int]] = Verdict(None, None, None, 0)
-        by = "votes"
-        if tied > 1:
-            firsts = [i for i in _first_of_each(keys) if keys.count(keys[i]) == len(places)]
-            place, verdict, by = await self._break(
-                [voters[i] for i in firsts], step, in_background=in_background
-            )
-            places = [i for i, key in enumerate(keys) if key == keys[firsts[place]]]
+        by = "weighted votes" if self._vote.weights else "votes"
+        if len(groups) > 1:
+            firsts = [voters[group[0]] for group in groups]
+            place, verdict, by = await self._break(firsts, step, in_background=in_background)
+            places = groups[place]
         winner = voters[places[0]]
         agreed = {voters[i]["proposer"] for i in places}
         left_out = {p["proposer"]: "another answer" for p in voters if p["proposer"] not in agreed}
@@ -244,14 +255,10 @@ def field_majority(
             normalize(value) if isinstance(value, str) else text
             for value, text in zip(values, texts, strict=True)
         ]
-        places, tied = majority(keys)
-        if tied > 1:
+        firsts = [group[0] for group in most_frequent(keys)]
+        if len(firsts) > 1:
             ties.append(name)
-            most = len(places)
-            firsts = [i for i in _first_of_each(keys) if keys.count(keys[i]) == most]
-            merged[name] = values[firsts[_by_rule(tie, [texts[i] for i in firsts])]]
-        else:
-            merged[name] = values[places[0]]
+        merged[name] = values[firsts[_by_rule(tie, [texts[i] for i in firsts])]]
     return merged, ties
 
 
@@ -262,10 +269,6 @@ def _comparable(answer: Any) -> Any:
     except TypeError:
         return json.dumps(answer, sort_keys=True, default=str)
     return answer
-
-
-def _first_of_each(keys: Sequence[Any]) -> list[int]:
-    return [i for i, key in enumerate(keys) if key not in keys[:i]]
 
 
 def _by_rule(rule: TieRule, texts: Sequence[str]) -> int:

@@ -1,0 +1,411 @@
+"""AlpacaEval 2.0: 805 instructions, and a judge that prefers an answer or the baseline's.
+
+Dubois et al., "Length-Controlled AlpacaEval" (arXiv 2404.04475). Prompts, parsing and metrics are
+those of the package `alpaca_eval`; what is here generates answers, keeps what was paid for, and
+sets the result beside the published leaderboard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+
+from moa_graph.evals.files import EvalError, Journal, Row, read_rows, write_json
+from moa_graph.evals.hub import download, is_available
+from moa_graph.evals.running import do_all, run
+from moa_graph.evals.tables import table
+from moa_graph.evals.targets import Target
+
+ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
+"""The judge of AlpacaEval 2.0's leaderboard: GPT-4 Turbo, its preference weighted."""
+REPOSITORY = "tatsu-lab/alpaca_eval"
+N_INSTRUCTIONS = 805
+_SHOWN = ("win_rate", "standard_error", "length_controlled_winrate", "lc_standard_error")
+_COLUMNS = ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total")
+_NEIGHBOURS = 2
+_PAPER = ("Together-MoA", "Together-MoA-Lite", "gpt-4o-2024-05-13", "gpt4_1106_preview")
+
+
+def load_instructions(path: Path | None = None) -> list[Row]:
+    """What is asked.
+
+    Args:
+        path: JSON or JSON Lines with `instruction` (and `dataset`, and the baseline's `output`);
+            by default the 805 of AlpacaEval with the baseline's outputs, from the hub.
+
+    Raises:
+        EvalError: If they cannot be had, or one has no instruction.
+    """
+    if path is None:
+        path = download(
+            REPOSITORY,
+            "alpaca_eval_gpt4_baseline.json",
+            instead="Give the instructions as a file: --instructions FILE.",
+        )
+    return read_rows(path, ["instruction"])
+
+
+def generate(
+    target: Target,
+    instructions: Sequence[Row],
+    folder: Path,
+    *,
+    limit: int | None = None,
+    at_once: int = 8,
+    quiet: bool = False,
+) -> tuple[Path, list[Row]]:
+    """Answer every instruction, and write what the package `alpaca_eval` reads.
+
+    Args:
+        target: What answers.
+        instructions: As from `load_instructions`.
+        folder: Gets `answers.jsonl`, the journal that an interrupted run goes on from, and
+            `model_outputs.json`.
+        limit: Only the first so many.
+        at_once: How many instructions at the same time.
+        quiet: Whether to show no progress.
+
+    Returns:
+        The path of `model_outputs.json`, and the rows that failed; they are not in that file, and
+        the next run tries them again.
+    """
+    asked = instructions[:limit]
+    texts = [row["instruction"] for row in instructions]
+    about = {
+        "benchmark": "alpaca",
+        "target": target.name,
+        "configuration": target.digest,
+        "instructions": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16],
+    }
+    keys = {str(i): row for i, row in enumerate(asked)}
+
+    async def answer(row: Row) -> Row:
+        return await target.ask([HumanMessage(row["instruction"])])
+
+    with Journal(folder / "answers.jsonl", about) as journal:
+        run(do_all(keys, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
+        outputs = [
+            {
+                **({"dataset": row["dataset"]} if "dataset" in row else {}),
+                "instruction": row["instruction"],
+                "output": journal.done[key]["answer"],
+                "generator": target.name,
+            }
+            for key, row in keys.items()
+            if key in journal.done
+        ]
+        failed = [
+            {"instruction": row["instruction"], "error": journal.failed[key]["error"]}
+            for key, row in keys.items()
+            if key in journal.failed
+        ]
+    path = folder / "model_outputs.json"
+    write_json(path, outputs)
+    return path, failed
+
+
+def check_judge(annotator: str = ANNOTATOR) -> None:
+    """Refuse a judge that cannot be asked, before anything is paid for.
+
+    Raises:
+        EvalError: If the package does not know it, or it has no key.
+    """
+    with _package() as alpaca_eval:
+        configs = Path(alpaca_eval.constants.EVALUATORS_CONFIG_DIR)
+        known = sorted(folder.name for folder in configs.iterdir() if folder.is_dir())
+        client_config = Path(str(alpaca_eval.constants.OPENAI_CLIENT_CONFIG_PATH))
+    if annotator not in known:
+        raise EvalError(f"alpaca_eval has no annotator {annotator!r}. It has: {', '.join(known)}.")
+    keys = any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEYS"))
+    if "openai_completions" in (configs / annotator / "configs.yaml").read_text() and not (
+        keys or client_config.is_file()
+    ):
+        raise EvalError(
+            f"The judge {annotator} needs an API key: set OPENAI_API_KEY. Without one, leave out "
+            "--judge: the answers are generated all the same."
+        )
+
+
+def judge(
+    outputs: Sequence[Row],
+    baseline: Sequence[Row],
+    folder: Path,
+    *,
+    annotator: str = ANNOTATOR,
+    model: str | None = None,
+    at_once: int = 5,
+    quiet: bool = False,
+) -> list[Row]:
+    """Have the package's judge compare each output with the baseline's.
+
+    Args:
+        outputs: With `instruction`, `output` and `generator`.
+        baseline: The same, of the baseline.
+        folder: Gets `judgments.jsonl`, the journal of what the judge was asked, and
+            `annotations.json`.
+        annotator: The judge's configuration in the package.
+        model: Another model with that configuration's prompt.
+        at_once: How many judgments at the same time.
+        quiet: Whether to show no progress.
+
+    Returns:
+        The annotations, as the package makes them.
+
+    Raises:
+        EvalError: If the baseline lacks an instruction, or judgments failed; what was judged is
+            kept, and the next run asks for the rest.
+    """
+    known = {row["instruction"] for row in baseline if row.get("output")}
+    if lacking := [row["instruction"] for row in outputs if row["instruction"] not in known]:
+        raise EvalError(
+            f"The baseline has no output for {len(lacking)} of {len(outputs)} instructions, such "
+            f"as {lacking[0][:60]!r}. Give its file: --baseline FILE."
+        )
+    check_judge(annotator)
+    kept = ("dataset", "instruction", "output", "generator")
+    about = {"annotator": annotator, "model": model}
+    progress = sys.stderr
+    with _package() as alpaca_eval, Journal(folder / "judgments.jsonl", about) as journal:
+        package = alpaca_eval.annotators.pairwise_evaluator.PairwiseAnnotatorLocal(
+            annotators_config=annotator
+        )
+        for single in package.annotators.values():
+            if model:
+                single.completions_kwargs = {**single.completions_kwargs, "model_name": model}
+            single.fn_completions = _journalled(
+                single.fn_completions,
+                journal,
+                title="judge",
+                at_once=at_once,
+                quiet=quiet,
+                progress=progress,
+            )
+        annotations: list[Row] = package.annotate_head2head(
+            outputs_1=[{k: row[k] for k in kept if k in row} for row in baseline],
+            outputs_2=[{k: row[k] for k in kept if k in row} for row in outputs],
+            chunksize=None,
+        )
+        failed = journal.failed
+    write_json(folder / "annotations.json", [_plain(row) for row in annotations])
+    if failed:
+        reasons = {row["error"] for row in failed.values()}
+        raise EvalError(
+            f"{len(failed)} of {len(outputs)} judgments failed ({'; '.join(sorted(reasons)[:3])}). "
+            "The others are kept: run the same command again for the rest."
+        )
+    return annotations
+
+
+def _journalled(
+    completions: Callable[..., Mapping[str, list[Any]]],
+    journal: Journal,
+    *,
+    title: str,
+    at_once: int,
+    quiet: bool,
+    progress: Any,
+) -> Callable[..., dict[str, list[Any]]]:
+    """The package's way to ask its judge, one prompt at a time and each kept as it comes."""
+    import asyncio  # noqa: PLC0415
+
+    def complete(prompts: Sequence[str], **kwargs: Any) -> dict[str, list[Any]]:
+        async def ask(prompt: str) -> Row:
+            found = await asyncio.to_thread(completions, [prompt], num_procs=1, **kwargs)
+            row = {name: values[0] for name, values in found.items()}
+            if not row["completions_all"].get("message"):
+                raise EvalError("the judge gave nothing")
+            price = row.get("price_per_example")
+            known = isinstance(price, int | float) and math.isfinite(price)
+            return {**row, "cost": float(price) if known else None}  # type: ignore[arg-type]
+
+        keys = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
+        items = dict(zip(keys, prompts, strict=True))
+        run(
+            do_all(
+                items, ask, journal, title=title, at_once=at_once, quiet=quiet, progress=progress
+            )
+        )
+        empty = {"completions": "", "completions_all": {}}
+        rows = [journal.done.get(key, empty) for key in keys]
+        return {
+            name: [row.get(name, math.nan) for row in rows]
+            for name in (
+                "completions",
+                "price_per_example",
+                "time_per_example",
+                "completions_all",
+            )
+        }
+
+    return complete
+
+
+def metrics(annotations: Sequence[Row]) -> Row:
+    """What the leaderboard says of a model, from the judge's preferences.
+
+    Args:
+        annotations: With `preference` (1: the baseline's answer, 2: the model's; in between as
+            likely) and `output_2`, and for length control `output_1`.
+
+    Returns:
+        The leaderboard's columns. `length_controlled_winrate` is None where the regression's data
+        cannot be had, and `length_controlled_note` says why.
+
+    Raises:
+        EvalError: If there is no preference at all.
+    """
+    import pandas as pd  # noqa: PLC0415 - with [evals]
+
+    frame = pd.DataFrame([_for_metrics(row) for row in annotations])
+    if not frame["preference"].between(1, 2).any():
+        raise EvalError("The annotations have no preference from 1 to 2.")
+    with _package() as alpaca_eval:
+        found = alpaca_eval.metrics.get_winrate(frame)
+        result = {name: _number(found[name]) for name in (*_COLUMNS, "discrete_win_rate")}
+        lengths = frame["output_2"].str.len().mean()
+        result["avg_length"] = int(lengths) if math.isfinite(lengths) else None
+        result |= _length_controlled(alpaca_eval, frame)
+    return result
+
+
+def _for_metrics(row: Row) -> Row:
+    if "preference" not in row:
+        raise EvalError(f"An annotation has no `preference`; it has: {', '.join(row)}.")
+    named = {"annotator": "unknown", "generator_1": "baseline", "generator_2": "model"}
+    texts = {name: row.get(name) for name in ("instruction", "output_1", "output_2")}
+    named = {name: row.get(name) or default for name, default in named.items()}
+    preference = row["preference"]
+    if preference is not None and not isinstance(preference, int | float):
+        raise EvalError(f"An annotation's `preference` is {preference!r}; it must be a number.")
+    return {**texts, **named, "preference": math.nan if preference is None else float(preference)}
+
+
+def _length_controlled(alpaca_eval: Any, frame: Any) -> Row:
+    none = {"length_controlled_winrate": None, "lc_standard_error": None}
+    if len(frame) != N_INSTRUCTIONS or frame[["output_1", "output_2"]].isna().any().any():
+        why = f"not available: it needs the outputs to all {N_INSTRUCTIONS} instructions"
+        return {**none, "length_controlled_note": why}
+    from sklearn import config_context  # noqa: PLC0415 - with [evals]
+
+    try:
+        if not is_available(REPOSITORY, "df_gamed.csv"):
+            raise ConnectionError  # noqa: TRY301
+        with config_context():  # the package sets options of the whole process
+            found = alpaca_eval.metrics.get_length_controlled_winrate(
+                frame, save_weights_dir=None, is_add_glm_preference_inplace=False
+            )
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+        why = (
+            "not available offline: the regression needs df_gamed.csv of tatsu-lab/alpaca_eval "
+            f"from the Hugging Face hub ({type(error).__name__})"
+        )
+        return {**none, "length_controlled_note": why}
+    names = ("length_controlled_winrate", "lc_standard_error")
+    return {name: _number(found[name]) for name in names}
+
+
+def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
+    """The published leaderboard by model.
+
+    Args:
+        path: A CSV file; by default the one that the package carries.
+    """
+    if path is None:
+        with _package() as alpaca_eval:
+            folder = Path(alpaca_eval.__file__).parent
+        path = folder / "leaderboards/data_AlpacaEval_2" / f"{ANNOTATOR}_leaderboard.csv"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise EvalError(f"The leaderboard {path} cannot be read: {error.strerror}.") from None
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or "win_rate" not in rows[0]:
+        raise EvalError(f"{path} is no leaderboard: it has no column win_rate.")
+    name = next(iter(rows[0]))
+    return {row[name]: {k: _float(v) for k, v in row.items() if k != name} for row in rows}
+
+
+def report(name: str, found: Row, published: Mapping[str, Mapping[str, float | None]]) -> str:
+    """A model beside the leaderboard: its own published row, its neighbours, and the paper's."""
+    by = "win_rate" if found["length_controlled_winrate"] is None else "length_controlled_winrate"
+    mine = found[by]
+    ranked = sorted(
+        (model for model in published if published[model].get(by) is not None),
+        key=lambda model: -(published[model][by] or 0),
+    )
+    above = [m for m in ranked if (published[m][by] or 0) > mine and m != name][-_NEIGHBOURS:]
+    below = [m for m in ranked if (published[m][by] or 0) <= mine and m != name][:_NEIGHBOURS]
+    shown = {*above, *below, *_PAPER} & set(published) - {name}
+    rows: list[tuple[float, list[Any]]] = [(mine, [f"**{name}**", *_cells(found)])]
+    if name in published:
+        rows.append((mine - 1e-9, [f"{name} (published)", *_cells(published[name])]))
+    rows += [(published[m].get(by) or 0, [m, *_cells(published[m])]) for m in shown]
+    rows.sort(key=lambda row: -row[0])
+    text = table(
+        ["model", "LC win rate", "LC s.e.", "win rate", "s.e.", "discrete", "length", "n"],
+        [row for _, row in rows],
+    )
+    notes = [f"Judged: {found['n_total']} answers; ranked by {by}."]
+    if note := found.get("length_controlled_note"):
+        notes.append(f"Length-controlled win rate: {note}.")
+    return "\n".join([text, "", *notes])
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    return [
+        row.get("length_controlled_winrate"),
+        row.get("lc_standard_error"),
+        row["win_rate"],
+        row.get("standard_error"),
+        row.get("discrete_win_rate"),
+        None if row.get("avg_length") is None else int(row["avg_length"]),
+        None if row.get("n_total") is None else int(row["n_total"]),
+    ]
+
+
+@contextlib.contextmanager
+def _package() -> Iterator[Any]:
+    """The package, kept from changing the process's logging and from writing over the progress."""
+    root = logging.getLogger()
+    level = root.level
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import alpaca_eval  # noqa: PLC0415 - with [evals]
+
+        previous = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield alpaca_eval
+        finally:
+            logging.disable(previous)
+            root.setLevel(level)
+
+
+def _plain(row: Row) -> Row:
+    return {name: _number(value) for name, value in row.items()}
+
+
+def _number(value: Any) -> Any:
+    """A plain number for JSON; None for what is none."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None

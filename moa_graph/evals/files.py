@@ -1,0 +1,241 @@
+"""What is read and written: data sets, recorded answers, and the journal of a long run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from moa_graph.errors import MoAError
+from moa_graph.validation import nearest
+
+Row: TypeAlias = dict[str, Any]
+"""A JSON object."""
+
+
+class EvalError(MoAError):
+    """An evaluation cannot be made, or not go on; says what is wrong with what, and what to do."""
+
+
+def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:
+    """The objects of a JSON array or of JSON Lines, compressed by gzip or not.
+
+    Args:
+        path: The file.
+        needs: Fields that every object must have.
+
+    Raises:
+        EvalError: If the file is not there, empty, cut or not JSON, or an object has not all of
+            those fields; names the line or the object.
+    """
+    path = Path(path)
+    text = _read(path)
+    if not text.strip():
+        raise EvalError(f"{path} is empty.")
+    rows = _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise EvalError(f"{path}, {place}: must be a JSON object, not {type(row).__name__}.")
+        for field in needs:
+            if field not in row:
+                raise EvalError(
+                    f"{path}, {place}: has no field {field!r}.{nearest(field, row)} "
+                    f"It has: {', '.join(row) or 'nothing'}."
+                )
+    if not rows:
+        raise EvalError(f"{path} has no rows.")
+    return [row for _, row in rows]
+
+
+def _read(path: Path) -> str:
+    if path.is_dir():
+        raise EvalError(f"{path} is a folder; a file is needed.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise EvalError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise EvalError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return data.decode("utf-8-sig")
+    except EOFError:
+        raise EvalError(f"{path} is cut: the compressed data end too early.") from None
+    except (OSError, ValueError) as error:
+        raise EvalError(f"{path} cannot be read: {error}.") from None
+
+
+def _array(path: Path, text: str) -> list[tuple[str, Any]]:
+    try:
+        rows = json.loads(text)
+    except RecursionError:
+        raise EvalError(f"{path} is not JSON (too deep).") from None
+    except json.JSONDecodeError as error:
+        cut = "Unterminated" in error.msg or error.pos >= len(text.rstrip()) - 1
+        raise EvalError(_broken(path, error.lineno, error, cut=cut)) from None
+    return [(f"object {i}", row) for i, row in enumerate(rows, 1)]
+
+
+def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
+    rows = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((f"line {number}", json.loads(line)))
+        except RecursionError:
+            raise EvalError(f"{path}, line {number}: is not JSON (too deep).") from None
+        except json.JSONDecodeError as error:
+            # Whoever wrote the line would have ended it.
+            raise EvalError(_broken(path, number, error, cut=number == len(lines))) from None
+    return rows
+
+
+def _broken(path: Path, line: int, error: json.JSONDecodeError, *, cut: bool) -> str:
+    if cut:
+        return f"{path}, line {line}: is cut in the middle; the file is incomplete."
+    return f"{path}, line {line}: is not JSON ({error.msg}, character {error.colno})."
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file in whole or not at all."""
+    replace(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a text file in whole or not at all."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+class Journal:
+    """The results of a long run, appended as they come; what a killed run goes on from.
+
+    Each row has a `key`; of several with one key the last one counts. A last line that a kill has
+    cut is taken off. Two processes cannot write to one journal.
+
+    Args:
+        path: The file, JSON Lines.
+        about: What the results depend on. A journal of other settings is refused, not mixed in.
+
+    Raises:
+        EvalError: If it belongs to other settings, another process uses it, or it is damaged.
+    """
+
+    def __init__(self, path: Path, about: Row) -> None:
+        from filelock import FileLock, Timeout  # noqa: PLC0415 - with [evals]
+
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(str(path) + ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise EvalError(f"{path} is in use: the same evaluation runs elsewhere.") from None
+        try:
+            self._rows = self._recover(json.loads(json.dumps(about)))
+            self._file = path.open("ab", buffering=0)
+            if not self._size:
+                self._write({"about": about})
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._lock.release()
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The last row of each key."""
+        return self._rows
+
+    @property
+    def done(self) -> dict[str, Row]:
+        """Those that have no `error`."""
+        return {key: row for key, row in self._rows.items() if not row.get("error")}
+
+    @property
+    def failed(self) -> dict[str, Row]:
+        """Those that have an `error`; they are tried again on the next run."""
+        return {key: row for key, row in self._rows.items() if row.get("error")}
+
+    def add(self, key: str, row: Row) -> None:
+        """Append a result; it is on the disk when this returns."""
+        row = {"key": key, **row}
+        self._write(row)
+        self._rows[key] = row
+
+    def _write(self, row: Row) -> None:
+        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+        os.fsync(self._file.fileno())
+
+    def _recover(self, about: Row) -> dict[str, Row]:
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        self._size = len(whole)
+        rows: dict[str, Row] = {}
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = json.loads(line)
+                if number > 1:
+                    rows[row["key"]] = row
+                    continue
+                found = row["about"]
+            except (ValueError, KeyError, TypeError):
+                raise EvalError(
+                    f"{self.path}, line {number}: is damaged. Mend or remove that line, or give "
+                    "another folder (--out)."
+                ) from None
+            if found != about:
+                raise EvalError(_differs(self.path, found, about))
+        return rows
+
+
+def _differs(path: Path, found: Row, about: Row) -> str:
+    fields = [name for name in {**found, **about} if found.get(name) != about.get(name)]
+    told = "; ".join(
+        f"{name} was {_short(found.get(name))}, and is {_short(about.get(name))}"
+        for name in fields[:3]
+    )
+    return (
+        f"{path} has the results of other settings ({told}). Give another folder (--out), or "
+        "remove that file."
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - a line's length
+
+
+def by_key(rows: Iterable[Row], key: Callable[[Row], str], what: str) -> dict[str, Row]:
+    """Rows by key.
+
+    Raises:
+        EvalError: If two rows have the same key.
+    """
+    found: dict[str, Row] = {}
+    for row in rows:
+        if (name := key(row)) in found:
+            raise EvalError(f"{what} has {name!r} twice.")
+        found[name] = row
+    return found

@@ -1,0 +1,350 @@
+"""FLASK: 1,740 instructions, each reviewed for the skills that it asks for, from 1 to 5.
+
+Ye et al., "FLASK: Fine-grained Language Model Evaluation based on Alignment Skill Sets"
+(arXiv 2307.10928). The evaluation set, the review prompt and the skills' descriptions are read from
+a copy of the authors' repository (kaistAI/FLASK), which states no licence.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import HumanMessage, SystemMessage
+
+from moa_graph.evals.files import EvalError, Journal, Row, read_rows
+from moa_graph.evals.running import do_all, run
+from moa_graph.evals.tables import table
+from moa_graph.evals.targets import Target
+
+SKILLS = (
+    "Logical Robustness",
+    "Logical Correctness",
+    "Logical Efficiency",
+    "Factuality",
+    "Commonsense Understanding",
+    "Comprehension",
+    "Insightfulness",
+    "Completeness",
+    "Metacognition",
+    "Readability",
+    "Conciseness",
+    "Harmlessness",
+)
+_LOWEST, _HIGHEST = 1, 5
+_NOT_RATED = {"n/a", "na", "not applicable"}
+_DICTIONARY = re.compile(r"{[^{}]+}")
+_WHERE = "Clone https://github.com/kaistAI/FLASK, or that folder of togethercomputer/MoA."
+_FILES = {
+    "questions": ("flask_evaluation.jsonl", "flask_evaluation.jsonl.gz"),
+    "hard questions": ("flask_hard_evaluation.jsonl", "flask_hard_evaluation.jsonl.gz"),
+    "prompt": ("prompt.jsonl", "review_prompt.jsonl"),
+    "skills": ("skillset_description.json",),
+}
+_FOLDERS = (".", "evaluation_set", "gpt_review/src", "metadata_annotation/skillset/src")
+_PROMPT = 2  # the authors' reviewer is given the sample answer
+
+
+@dataclass(frozen=True)
+class FlaskData:
+    """The evaluation set and what the reviewer is told."""
+
+    questions: Sequence[Row]
+    prompt: Row
+    skills: Sequence[Row]
+
+
+def load(folder: Path, *, hard: bool = False) -> FlaskData:
+    """Read a copy of the repository, or a folder with its files.
+
+    Args:
+        folder: With `flask_evaluation.jsonl`, `prompt.jsonl` (or `review_prompt.jsonl`) and
+            `skillset_description.json`, in the repository's folders or all in one.
+        hard: Whether to take the hard subset of 89.
+
+    Raises:
+        EvalError: If a file is not there, or not in the published form.
+    """
+    path = _find(folder, "hard questions" if hard else "questions")
+    questions = read_rows(path, ["idx", "instruction", "answer", "skill"])
+    path = _find(folder, "prompt")
+    prompts = read_rows(path, ["prompt_id", "system_prompt", "prompt_template", "defaults"])
+    prompt = next((row for row in prompts if row["prompt_id"] == _PROMPT), None)
+    if prompt is None:
+        raise EvalError(f"{path} has no prompt with the id {_PROMPT}.")
+    skills = read_rows(_find(folder, "skills"), ["Skill", "Criteria", "Scoring"])
+    return FlaskData(questions, prompt, skills)
+
+
+def _find(folder: Path, what: str) -> Path:
+    for place in _FOLDERS:
+        for name in _FILES[what]:
+            if (path := folder / place / name).is_file():
+                return path
+    raise EvalError(f"{folder} has no {_FILES[what][0]} of FLASK. {_WHERE}")
+
+
+def generate(
+    target: Target, data: FlaskData, folder: Path, *, at_once: int = 8, quiet: bool = False
+) -> dict[str, Row]:
+    """Answer every instruction.
+
+    Args:
+        target: What answers.
+        data: As from `load`.
+        folder: Gets the journal `answers.jsonl`.
+        at_once: How many at the same time.
+        quiet: Whether to show no progress.
+
+    Returns:
+        By `idx`, a row with `answer`, or an `error`.
+    """
+    items = {str(q["idx"]): q for q in data.questions}
+    texts = json.dumps({key: q["instruction"] for key, q in items.items()}, sort_keys=True)
+    about = {
+        "benchmark": "flask",
+        "target": target.name,
+        "configuration": target.digest,
+        "questions": hashlib.sha256(texts.encode()).hexdigest()[:16],
+    }
+
+    async def answer(question: Row) -> Row:
+        return await target.ask([HumanMessage(question["instruction"])])
+
+    with Journal(folder / "answers.jsonl", about) as journal:
+        run(do_all(items, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
+        return {key: journal.rows[key] for key in items if key in journal.rows}
+
+
+def review_prompt(question: Row, response: str, data: FlaskData) -> str:
+    """What the reviewer is asked of one response."""
+    described = []
+    for asked in question["skill"]:
+        skill = next((s for s in data.skills if asked in s["Skill"]), None)
+        if skill is None:
+            raise EvalError(f"Nothing describes the skill {asked!r} of question {question['idx']}.")
+        scoring = "".join(f"\nScore {n}: {skill['Scoring'][str(n)]}" for n in range(1, 6))
+        described.append(f"\n{skill['Skill']}: {skill['Criteria']}{scoring}\n\n")
+    return str(data.prompt["prompt_template"]).format(
+        question=question["instruction"],
+        response=response,
+        skills="".join(described),
+        num=len(question["skill"]),
+        sample_answer=question["answer"],
+        **data.prompt["defaults"],
+    )
+
+
+def review(
+    judging: Target,
+    name: str,
+    data: FlaskData,
+    answers: Mapping[str, Row],
+    folder: Path,
+    *,
+    at_once: int = 8,
+    quiet: bool = False,
+) -> list[Row]:
+    """Have every answer reviewed for its skills.
+
+    Args:
+        judging: The reviewer.
+        name: Whose answers they are.
+        data: As from `load`.
+        answers: As from `generate`.
+        folder: Gets the journal `reviews.jsonl`.
+        at_once: How many reviews at the same time.
+        quiet: Whether to show no progress.
+
+    Returns:
+        Rows in the published form: `idx`, `skill`, `target_txt`, `review` …
+    """
+    items: dict[str, Row] = {}
+    for question in data.questions:
+        answer = answers.get(str(question["idx"]), {}).get("answer")
+        if answer is not None:
+            text = review_prompt(question, answer, data)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            asked = {**question, "target_txt": answer, "prompt": text}
+            items[f"{question['idx']}-{digest}"] = asked
+
+    async def ask(asked: Row) -> Row:
+        said = await judging.ask(
+            [SystemMessage(data.prompt["system_prompt"]), HumanMessage(asked["prompt"])]
+        )
+        row = {field: value for field, value in asked.items() if field != "prompt"}
+        return {**row, "model": name, "review": said["answer"], "cost": said["cost"]}
+
+    about = {"benchmark": "flask", "model": name, "judge": judging.digest}
+    with Journal(folder / "reviews.jsonl", about) as journal:
+        run(do_all(items, ask, journal, title="review", at_once=at_once, quiet=quiet))
+        failed = [journal.failed[key] for key in items if key in journal.failed]
+        if failed:
+            raise EvalError(
+                f"{len(failed)} of {len(items)} reviews failed ({failed[0]['error']}). The others "
+                "are kept: run the same command again for the rest."
+            )
+        return [journal.rows[key] for key in items]
+
+
+def read_reviews(path: Path) -> list[Row]:
+    """Recorded reviews.
+
+    Args:
+        path: JSON or JSON Lines with `review`, and `idx` and `skill` as the evaluation set has
+            them.
+
+    Raises:
+        EvalError: If a row has no review.
+    """
+    rows = [row for row in read_rows(path) if "about" not in row]
+    for i, row in enumerate(rows, 1):
+        if _text(row) is None:
+            raise EvalError(f"{path}, row {i}: has no field 'review'. It has: {', '.join(row)}.")
+    return rows
+
+
+def _text(row: Row) -> Any:
+    return next((row[name] for name in ("review", "text", "judgment") if name in row), None)
+
+
+def ratings(review: str) -> dict[str, float | None]:
+    """The ratings at the end of a review, a Python dictionary of skills and scores.
+
+    Args:
+        review: The whole text; the last `{…}` in it counts. It is read as data, never run.
+
+    Returns:
+        By skill as the reviewer wrote it, in lower case: the rating, or None where it says that
+        the skill does not apply.
+
+    Raises:
+        ValueError: If there is no such dictionary, or a value is no number from 1 to 5.
+    """
+    found, wrong = _read_ratings(review)
+    if wrong:
+        raise ValueError("; ".join(f"{skill}: {why}" for skill, why in wrong.items()))
+    return found
+
+
+def _read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str]]:
+    parts = _DICTIONARY.findall(review)
+    if not parts:
+        return {}, {"": "the review has no dictionary of ratings"}
+    text = parts[-1].replace("\n", "").replace("_", " ").lower()
+    try:
+        read = ast.literal_eval(text)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return {}, {"": f"the dictionary cannot be read: {text[:80]}"}
+    if not isinstance(read, dict):
+        return {}, {"": f"that is no dictionary: {text[:80]}"}
+    found: dict[str, float | None] = {}
+    wrong: dict[str, str] = {}
+    for skill, given in read.items():
+        name = " ".join(str(skill).split())
+        if isinstance(given, str) and given.strip() in _NOT_RATED:
+            found[name] = None
+        elif (value := _rating(given)) is None:
+            wrong[name] = f"{given!r} is no rating from {_LOWEST} to {_HIGHEST}"
+        else:
+            found[name] = value
+    return found, wrong
+
+
+def _rating(given: object) -> float | None:
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    try:
+        value = float(given)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and _LOWEST <= value <= _HIGHEST else None
+
+
+def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
+    """The mean rating of each skill.
+
+    Args:
+        rows: Reviews, as from `read_reviews` or `review`.
+        questions: The evaluation set, for reviews that do not say their skills.
+
+    Returns:
+        `skills` (by name, the mean), `counts` (likewise), `malformed`, `missing` and
+        `not_applicable`: lists of sentences, each naming the item and the skill. None of those is
+        averaged in. A rating of a skill that the item does not ask for is malformed.
+    """
+    asked_by = {str(q["idx"]): q["skill"] for q in questions}
+    given: defaultdict[str, list[float]] = defaultdict(list)
+    malformed: list[str] = []
+    missing: list[str] = []
+    not_applicable: list[str] = []
+    for i, row in enumerate(rows, 1):
+        key = next((str(row[n]) for n in ("idx", "question_id") if row.get(n) is not None), f"#{i}")
+        skills = row.get("skill") or asked_by.get(key)
+        asked = None if skills is None else {_skill(name) or str(name) for name in skills}
+        found, wrong = _read_ratings(str(_text(row) or ""))
+        for name, why in wrong.items():
+            malformed.append(f"item {key}: {name + ': ' if name else ''}{why}")
+        seen = {_skill(name) for name in wrong}
+        for name, value in found.items():
+            skill = _skill(name)
+            if skill is None:
+                malformed.append(f"item {key}: {name!r} is no skill of FLASK")
+                continue
+            if skill in seen:
+                malformed.append(f"item {key}: {skill} is rated twice")
+                continue
+            seen.add(skill)
+            if asked is not None and skill not in asked:
+                malformed.append(f"item {key}: {skill} was not asked for")
+            elif value is None:
+                not_applicable.append(f"item {key}: {skill}")
+            else:
+                given[skill].append(value)
+        if asked is not None:
+            missing += [f"item {key}: {skill}" for skill in sorted(asked) if skill not in seen]
+    return {
+        "skills": {s: sum(given[s]) / len(given[s]) for s in SKILLS if given.get(s)},
+        "counts": {s: len(given[s]) for s in SKILLS if given.get(s)},
+        "reviews": len(rows),
+        "malformed": malformed,
+        "missing": missing,
+        "not_applicable": not_applicable,
+    }
+
+
+def _skill(name: str) -> str | None:
+    """A skill by what a reviewer calls it: its name, or the word that tells it from the others."""
+    text = " ".join(str(name).replace("_", " ").lower().split())
+    for skill in SKILLS:
+        whole = skill.lower()
+        word = whole.split()[1] if whole.startswith("logical ") else whole.split()[0]
+        if text in {whole, word}:
+            return skill
+    return None
+
+
+def report(found: Mapping[str, Row]) -> str:
+    """The scores of each model as a table, and what was left out of them."""
+    parts = [
+        table(
+            ["skill", *found],
+            [[skill, *(row["skills"].get(skill) for row in found.values())] for skill in SKILLS],
+        )
+    ]
+    for name, row in found.items():
+        counted = sum(row["counts"].values())
+        parts += ["", f"{name}: {row['reviews']} reviews, {counted} ratings."]
+        for what in ("malformed", "missing", "not_applicable"):
+            if row[what]:
+                parts.append(f"{what.replace('_', ' ')}, not averaged in ({len(row[what])}):")
+                parts += [f"  - {sentence}" for sentence in row[what]]
+    return "\n".join(parts)

@@ -1,0 +1,105 @@
+"""How sure is it? Means with confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+_RESAMPLES = 4999
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, and where it may lie with a confidence of 95 %."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """How many items it is the mean of."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def percent(self, digits: int = 1) -> str:
+        """Such as `"52.3 [48.0, 56.6]"`, from shares of 1."""
+        low, value, high = (100 * x for x in (self.low, self.value, self.high))
+        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """The mean of one value an item.
+
+    Args:
+        values: One an item, at least one.
+
+    Returns:
+        With a percentile bootstrap over items (4,999 resamples, seeded). Where all values are 0 or
+        all 1, resampling would claim certainty; Wilson's interval is given there.
+    """
+    data = np.asarray(values, dtype=float)
+    value = float(data.mean())
+    if len(data) > 1 and data.min() != data.max():
+        found = stats.bootstrap(
+            (data,),
+            np.mean,
+            n_resamples=_RESAMPLES,
+            batch=500,
+            method="percentile",
+            confidence_level=CONFIDENCE,
+            rng=_SEED,
+        ).confidence_interval
+        return Interval(value, float(found.low), float(found.high), len(data))
+    if value in {0.0, 1.0}:
+        successes = int(data.sum())
+        sure = stats.binomtest(successes, len(data)).proportion_ci(CONFIDENCE, method="wilson")
+        return Interval(value, float(sure.low), float(sure.high), len(data))
+    return Interval(value, value, value, len(data))
+
+
+def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """The mean difference between two values of each item (paired)."""
+    pairs = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
+    found = mean(pairs.tolist())
+    if found.value == 0 and found.low != found.high and not pairs.any():
+        return Interval(0.0, 0.0, 0.0, len(pairs))
+    return found
+
+
+def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 999) -> Interval:
+    """A statistic of whole rows.
+
+    Args:
+        statistic: From an array of rows to a number.
+        rows: An array, a row an item.
+        resamples: How many; each computes the statistic.
+    """
+    data = np.asarray(rows, dtype=float)
+    rng = np.random.default_rng(_SEED)
+    values = [
+        statistic(data[rng.integers(0, len(data), len(data))])
+        for _ in range(resamples if len(data) > 1 else 0)
+    ]
+    value = float(statistic(data))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail]) if values else (value, value)
+    return Interval(value, float(low), float(high), len(data))
+
+
+def says(name: str, other: str, found: Interval, unit: str = "accuracy") -> str:
+    """A difference in a sentence, honest about what is not shown."""
+    if found.low > 0:
+        return f"{name} has the higher {unit} than {other}: by {found.percent()} points."
+    if found.high < 0:
+        return f"{name} has the lower {unit} than {other}: by {found.percent()} points."
+    return f"No difference in {unit} is shown between {name} and {other}: {found.percent()} points."

@@ -1,0 +1,113 @@
+"""How are many items done? At once, but not too many; kept as they come; what failed, again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TextIO, TypeVar
+
+from moa_graph.errors import explain
+from moa_graph.evals.files import EvalError, Journal, Row
+
+_Item = TypeVar("_Item")
+_HOPELESS = 10  # failures at the start, and nothing else
+
+
+async def do_all(
+    items: Mapping[str, _Item],
+    do: Callable[[_Item], Awaitable[Row]],
+    journal: Journal,
+    *,
+    title: str,
+    at_once: int = 8,
+    quiet: bool = False,
+    progress: TextIO | None = None,
+) -> None:
+    """Do what is not done yet, and append each result to the journal as it comes.
+
+    A progress bar on standard error shows the rate, the time left, and the cost so far (of
+    earlier, interrupted runs as well). What fails is recorded with its `error`, and done again in
+    the next run.
+
+    Args:
+        items: By key, what to do.
+        do: Does one, and returns its row; a row's `cost` is in US dollars. What it raises is the
+            row's `error`.
+        journal: Where the rows go.
+        title: What the progress bar is called.
+        at_once: How many at most at the same time (at least 1).
+        quiet: Whether to show no progress.
+        progress: Where the progress is written; standard error by default.
+
+    Raises:
+        EvalError: If the first ten items all fail, and none has ever succeeded: then the others
+            would too. Says why they failed.
+    """
+    from tqdm import tqdm  # noqa: PLC0415 - with [evals]
+
+    shown = progress or sys.stderr
+    done = journal.done
+    left = iter([(key, item) for key, item in items.items() if key not in done])
+    failures: list[str] = []
+    succeeded = any(key in done for key in items)
+    bar = tqdm(
+        total=len(items),
+        initial=sum(key in done for key in items),
+        desc=title,
+        file=shown,
+        disable=quiet,
+        mininterval=0.5 if shown.isatty() else 30,
+        dynamic_ncols=True,
+    )
+
+    def told() -> str:
+        rows = [journal.rows[key] for key in items if key in journal.rows]
+        cost = sum(row.get("cost") or 0 for row in rows)
+        unknown = any(row.get("cost", 0) is None for row in rows)
+        failed = f", {len(failures)} failed" if failures else ""
+        return f"{'at least ' if unknown else ''}${cost:.4g}{failed}"
+
+    async def work() -> None:
+        nonlocal succeeded
+        for key, item in left:
+            if not succeeded and len(failures) >= _HOPELESS:
+                return
+            try:
+                row = await do(item)
+            except Exception as error:  # noqa: BLE001 - whatever a model raises is recorded
+                row = {"error": explain(error), **getattr(error, "record", {})}
+            journal.add(key, row)
+            if row.get("error"):
+                failures.append(str(row["error"]))
+            else:
+                succeeded = True
+            bar.set_postfix_str(told(), refresh=False)
+            bar.update()
+
+    bar.set_postfix_str(told(), refresh=False)
+    workers = [asyncio.create_task(work()) for _ in range(max(1, at_once))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        bar.close()
+    if failures and not succeeded and len(failures) >= min(_HOPELESS, len(items)):
+        raise EvalError(
+            f"{title}: the first {len(failures)} items all failed, so no more were tried. "
+            f"{failures[-1]}"
+        )
+
+
+def run(coroutine: Any) -> Any:
+    """Run a coroutine to its end, in a thread of its own where a loop runs here (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

@@ -1,0 +1,279 @@
+"""What is evaluated: a preset, a configuration file, a single model, or a graph of your own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+
+from moa_graph.budget import Amount, Price, known_price
+from moa_graph.chat_model import ChatMoA
+from moa_graph.errors import explain
+from moa_graph.evals.files import EvalError, Row
+from moa_graph.evals.recorded import RecordedProposals
+from moa_graph.models import Model, build_chat_model
+from moa_graph.presets import PRESETS, Configuration, load_preset
+from moa_graph.proposers import Proposer
+
+Prices = Mapping[str, Price]
+"""Dollars per million input and per million output tokens, by the model's name."""
+
+
+class AnswerFailed(EvalError):
+    """A target gave no answer; `record` has what was spent on it all the same."""
+
+    def __init__(self, message: str, record: Row) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+@dataclass
+class Target:
+    """One configuration under evaluation.
+
+    Args:
+        name: What reports call it.
+        model: Makes what answers.
+        models: Every model that it may call.
+        digest: Says whether two are the same.
+        prices: Go before the price table's.
+        recorded: Answers from files that take the place of proposers.
+    """
+
+    name: str
+    model: Callable[[], BaseChatModel]
+    models: Sequence[Model]
+    digest: str
+    prices: Prices = field(default_factory=dict)
+    recorded: Sequence[RecordedProposals] = ()
+
+    def check(self) -> None:
+        """Build every model, so that a missing key is told before anything is paid for.
+
+        Raises:
+            MoAError: If one cannot be built; says what to do.
+        """
+        for model in self.models:
+            model.get()
+
+    @cached_property
+    def answering(self) -> BaseChatModel:
+        """What answers."""
+        return self.model()
+
+    async def ask(self, messages: Sequence[BaseMessage]) -> Row:
+        """Get an answer, and what it took.
+
+        Args:
+            messages: The conversation.
+
+        Returns:
+            `answer`; `usage` (input and output tokens by model), `calls` (of models), `cost` (US
+            dollars; None where a price or usage is not known), `latency` and `first_token`
+            (seconds); of a mixture `proposals`.
+
+        Raises:
+            AnswerFailed: If there is none.
+        """
+        usage, calls = UsageMetadataCallbackHandler(), _Calls()
+        started = time.monotonic()
+        first: float | None = None
+        whole: AIMessage | None = None
+        try:
+            async for chunk in self.answering.astream(
+                list(messages), {"callbacks": [usage, calls], "tags": ["moa:eval"]}
+            ):
+                if first is None and chunk.text:
+                    first = time.monotonic() - started
+                whole = _sum(whole, chunk)
+            _check_answered(whole)
+        except Exception as error:
+            record = self._spent(usage, calls, getattr(error, "proposals", []))
+            said = str(error) if isinstance(error, EvalError) else explain(error)
+            raise AnswerFailed(said, record) from error
+        assert whole is not None
+        proposals = whole.response_metadata.get("moa", {}).get("proposals", [])
+        return {
+            "answer": whole.text,
+            **self._spent(usage, calls, proposals),
+            "latency": round(time.monotonic() - started, 4),
+            "first_token": None if first is None else round(first, 4),
+            **({"proposals": proposals} if proposals else {}),
+        }
+
+    def _spent(
+        self, usage: UsageMetadataCallbackHandler, calls: _Calls, proposals: Sequence[Any]
+    ) -> Row:
+        used = {
+            model: {"input": of["input_tokens"], "output": of["output_tokens"]}
+            for model, of in usage.usage_metadata.items()
+        }
+        # What came from the cache was paid for in a run that was interrupted.
+        for proposal in proposals:
+            if proposal.get("cached") and proposal["usage"]:
+                of = used.setdefault(proposal["model"], {"input": 0, "output": 0})
+                of["input"] += proposal["usage"]["input_tokens"]
+                of["output"] += proposal["usage"]["output_tokens"]
+        return {"usage": used, "calls": calls.n, "cost": self._cost(used, calls)}
+
+    def _cost(self, used: Mapping[str, Mapping[str, int]], calls: _Calls) -> float | None:
+        if calls.n and not used:
+            return None
+        total = Amount(0, 0.0)
+        for name, tokens in used.items():
+            price = self._price(name)
+            if price is None:
+                return None
+            total += Amount.of(tokens["input"], tokens["output"], price)
+        return total.usd
+
+    def _price(self, name: str) -> Price | None:
+        # A provider may answer with a dated name of the model that was asked for.
+        asked = [m for m in self.models if name.startswith(m.name) or m.name == name]
+        provider = max(asked, key=lambda m: len(m.name)).provider if asked else None
+        for known in (name, *(m.name for m in asked)):
+            if known in self.prices:
+                return self.prices[known]
+        if provider == "local":
+            return (0.0, 0.0)
+        return known_price(name, provider)
+
+
+class _Calls(BaseCallbackHandler):
+    """How many models are called."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **kwargs: Any
+    ) -> None:
+        """Count a call; a mixture is none, the models in it are."""
+        if (kwargs.get("metadata") or {}).get("ls_provider") != "moa":
+            self.n += 1
+
+
+def _check_answered(whole: AIMessage | None) -> None:
+    if whole is None or not whole.text.strip():
+        raise EvalError("the answer is empty")
+
+
+def _sum(whole: AIMessage | None, chunk: AIMessage) -> AIMessage:
+    if isinstance(whole, AIMessageChunk) and isinstance(chunk, AIMessageChunk):
+        return whole + chunk
+    return chunk
+
+
+def load_target(
+    spec: str | Path,
+    *,
+    prices: Prices | None = None,
+    recorded: Sequence[RecordedProposals] = (),
+    cache: Any = None,
+) -> Target:
+    """A target by what a user writes on the command line.
+
+    Args:
+        spec: A preset's name, a configuration file (`.toml`, `.yaml`), or one model as
+            `"provider:model"`.
+        prices: Go before the price table's.
+        recorded: Recorded answers that take the place of the proposers; the target is then the
+            aggregator over them.
+        cache: A LangGraph cache; proposals of a run that is interrupted are in it.
+
+    Raises:
+        EvalError: If there is no such preset, file or model, or it is wrong; says what.
+    """
+    spec = str(spec)
+    try:
+        if not _is_model(spec):
+            configuration = load_preset(spec)
+        elif recorded:
+            configuration = Configuration.model_validate(
+                {"name": spec, "proposers": [spec], "aggregator": spec}
+            )
+        else:
+            return of_model(spec, prices)
+        described: Any = configuration.model_dump(mode="json")
+        if not recorded:
+            return of_graph(
+                configuration.name, configuration.create(cache=cache), described, prices
+            )
+        one_layer = configuration.model_copy(update={"layers": 2, "quorum": None, "hedge": None})
+        graph = one_layer.create(proposers=[Proposer(p, name=_name(p)) for p in recorded])
+        described["proposers"] = [proposals.digest for proposals in recorded]
+        name = f"{configuration.name} over {len(recorded)} recorded"
+        return replace(of_graph(name, graph, described, prices), recorded=recorded)
+    except (ValueError, TypeError, OSError) as error:
+        raise EvalError(str(error) + _or_a_model(spec)) from None
+    return of_graph(configuration.name, graph, configuration.model_dump(mode="json"), prices)
+
+
+def of_model(spec: str, prices: Prices | None = None) -> Target:
+    """A single model, as `"provider:model"`.
+
+    Raises:
+        ValueError: If it names no provider that is known.
+    """
+    return Target(
+        spec, lambda: build_chat_model(spec), [Model(spec, spec)], _digest(spec), prices or {}
+    )
+
+
+def of_graph(name: str, graph: Any, described: Any, prices: Prices | None = None) -> Target:
+    """A graph of `create_moa`.
+
+    Args:
+        name: What reports call it.
+        graph: The graph.
+        described: Data that say what it is: results under another description are not mixed.
+        prices: Go before the price table's.
+    """
+    chat = ChatMoA(graph=graph)
+    return Target(name, lambda: chat, chat.models, _digest(described), prices or {})
+
+
+def unique_names(targets: Sequence[Target]) -> None:
+    """Refuse targets that a report could not tell apart.
+
+    Raises:
+        EvalError: If two have one name.
+    """
+    names = [target.name for target in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise EvalError(
+                f"Two configurations are named {name!r}: give one of the files a name of its own "
+                "(name = …)."
+            )
+
+
+def _name(proposals: RecordedProposals) -> str:
+    return str(proposals.name).replace(":", "-").replace("|", "-")
+
+
+def _is_model(spec: str) -> bool:
+    return (
+        ":" in spec
+        and spec not in PRESETS
+        and Path(spec).suffix.lower() not in {".toml", ".yaml", ".yml"}
+    )
+
+
+def _or_a_model(spec: str) -> str:
+    return (
+        "" if Path(spec).suffix or ":" in spec else " A single model is written 'provider:model'."
+    )
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
