@@ -101,5 +101,6 @@ def says(name: str, other: str, found: Interval, unit: str = "accuracy") -> str:
     if found.low > 0:
         return f"{name} has the higher {unit} than {other}: by {found.percent()} points."
     if found.high < 0:
-        return f"{name} has the lower {unit} than {other}: by {found.percent()} points."
+        less = Interval(-found.value, -found.high, -found.low, found.n)
+        return f"{name} has the lower {unit} than {other}: by {less.percent()} points."
     return f"No difference in {unit} is shown between {name} and {other}: {found.percent()} points."

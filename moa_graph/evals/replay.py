@@ -1,0 +1,325 @@
+"""Does voting help? Strategies over recorded answers, without asking any model again.
+
+The recorded answers stand in for proposers, and the graph's own strategies choose among them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moa_graph.errors import MoAError
+from moa_graph.evals import intervals
+from moa_graph.evals.files import EvalError, Row
+from moa_graph.evals.intervals import Interval
+from moa_graph.evals.recorded import RecordedProposals
+from moa_graph.evals.running import run
+from moa_graph.evals.tables import table
+from moa_graph.evals.verifiable import RecordedModel, RecordedSet
+from moa_graph.graph import create_moa
+from moa_graph.proposers import Proposer
+from moa_graph.strategies.answers import AnswerStrategy
+from moa_graph.strategies.rank import MostCentral
+from moa_graph.strategies.vote import Vote
+from moa_graph.validation import nearest
+
+_FOLDS = 5
+_SEED = 0
+_FEWEST, _POOL = 2, 5
+_AT_ONCE = 16
+_WRONG_ANSWERS = 9  # a model that errs is taken to pick one of so many
+_LEAST_WEIGHT = 0.01
+
+RANDOM, MAJORITY, WEIGHTED = "random pick", "majority", "weighted vote, cross-fitted"
+AGREEMENT, ORACLE, BEST = "agreement by TF-IDF", "oracle", "best model, cross-fitted"
+
+
+def accuracies(recorded: RecordedSet) -> list[Row]:
+    """The accuracy of every recorded model, beside the published one.
+
+    Returns:
+        Rows with `model`, `accuracy` and `published` (percent, to two decimals), `n`, `interval`,
+        `no_answer` (percent), and `disagreeing`: how many recorded verdicts are not those of the
+        reply's own parsing.
+    """
+    rows = []
+    for model in sorted(recorded.models.values(), key=lambda m: -m.accuracy):
+        answers = list(model.answers.values())
+        rows.append(
+            {
+                "model": model.name,
+                "accuracy": round(100 * model.accuracy, 2),
+                "published": model.published,
+                "n": len(answers),
+                "interval": intervals.mean([a.correct for a in answers]).as_dict(),
+                "no_answer": round(100 * sum(a.answer is None for a in answers) / len(answers), 2),
+                "replies": model.has_replies,
+                "disagreeing": len(model.disagreeing),
+            }
+        )
+    return rows
+
+
+def default_pools(recorded: RecordedSet) -> dict[str, list[str]]:
+    """Three pools that show where voting wins and where it loses, chosen by accuracy alone.
+
+    `similar`: the five of the lower half whose accuracies lie closest together; `strong with
+    weak`: the best one and the four weakest; `all`: every one. Of models whose full replies are
+    recorded, where there are enough.
+    """
+    usable = [m for m in recorded.models.values() if _covers(m, recorded) and m.has_replies]
+    if len(usable) < _POOL:
+        usable = [m for m in recorded.models.values() if _covers(m, recorded)]
+    ranked = sorted(usable, key=lambda m: (m.accuracy, m.name))
+    if len(ranked) < _FEWEST:
+        raise EvalError(
+            f"{recorded.name} has fewer than two models that have answered every question: name "
+            "the pools (--pool A,B)."
+        )
+    names = [m.name for m in ranked]
+    if len(ranked) <= _POOL:
+        return {"all": names[::-1]}
+    lower = ranked[: max(_POOL, (len(ranked) + 1) // 2)]
+    windows = [lower[i : i + _POOL] for i in range(len(lower) - _POOL + 1)]
+    similar = min(windows, key=lambda w: (w[-1].accuracy - w[0].accuracy, -w[0].accuracy))
+    return {
+        "similar": [m.name for m in reversed(similar)],
+        "strong with weak": [names[-1], *reversed(names[: _POOL - 1])],
+        "all": names[::-1],
+    }
+
+
+def _covers(model: RecordedModel, recorded: RecordedSet) -> bool:
+    return len(model.answers) == len(recorded.questions)
+
+
+def replay(
+    recorded: RecordedSet,
+    pool: Sequence[str],
+    *,
+    limit: int | None = None,
+    title: str = "replay",
+    quiet: bool = False,
+) -> Row:
+    """What each strategy would have answered with a pool of recorded models.
+
+    Only questions that every member was asked count. Votes that are tied go to the member named
+    first.
+
+    Args:
+        recorded: As from `read_set`.
+        pool: The models' names, at least two.
+        limit: Only the first so many questions.
+        title: What the progress bar is called.
+        quiet: Whether to show no progress.
+
+    Returns:
+        `pool`, `n`, `strategies` (by name an interval of the accuracy), `against_best` (by name
+        the paired difference to the best model, which is chosen on other questions than those it
+        is scored on), and `correct` (by name a list of 0 and 1 a question). The agreement by TF-IDF
+        is None where the full replies are not recorded.
+
+    Raises:
+        EvalError: If a model is unknown, named twice, or there are fewer than two.
+    """
+    members = _members(recorded, pool)
+    keys = [k for k in recorded.questions if all(k in m.answers for m in members)][:limit]
+    if not keys:
+        raise EvalError(f"There is no question that all of {', '.join(pool)} were asked.")
+    right = {m.name: [float(m.answers[k].correct) for k in keys] for m in members}
+    folds = _folds(len(keys))
+    correct: dict[str, list[float] | None] = dict(right)
+    together = list(zip(*right.values(), strict=True))
+    correct[BEST] = [right[_best(right, folds, fold)][i] for i, fold in enumerate(folds)]
+    correct[RANDOM] = [sum(row) / len(row) for row in together]
+    correct[ORACLE] = [max(row) for row in together]
+    votes = {fold: Vote(parse=recorded.parse, weights=w) for fold, w in _weights(right, folds)}
+    by_weight = [votes[fold] for fold in folds]
+    chosen: dict[str, Sequence[AnswerStrategy] | None] = {
+        MAJORITY: [Vote(parse=recorded.parse)] * len(keys),
+        WEIGHTED: by_weight,
+        AGREEMENT: [MostCentral()] * len(keys) if all(m.has_replies for m in members) else None,
+    }
+    for name, strategies in chosen.items():
+        correct[name] = None
+        if strategies:
+            correct[name] = _through_graph(
+                recorded, members, keys, strategies, title=f"{title}: {name}", quiet=quiet
+            )
+    order = (*right, BEST, RANDOM, MAJORITY, WEIGHTED, AGREEMENT, ORACLE)
+    found = {name: correct[name] for name in order}
+    best = found[BEST]
+    assert best is not None
+    return {
+        "pool": list(pool),
+        "n": len(keys),
+        "strategies": {n: c and intervals.mean(c).as_dict() for n, c in found.items()},
+        "against_best": {
+            n: (c := found[n]) and intervals.difference(c, best).as_dict()
+            for n in (RANDOM, MAJORITY, WEIGHTED, AGREEMENT)
+        },
+        "correct": found,
+    }
+
+
+def _members(recorded: RecordedSet, pool: Sequence[str]) -> list[RecordedModel]:
+    if len(pool) < _FEWEST:
+        raise EvalError(f"A pool needs at least two models, not {len(pool)}.")
+    for name in pool:
+        if name not in recorded.models:
+            raise EvalError(
+                f"{recorded.name} has no model {name!r}.{nearest(name, recorded.models)} It has: "
+                f"{', '.join(recorded.models)}."
+            )
+        if pool.count(name) > 1:
+            raise EvalError(f"The pool names {name!r} twice.")
+    return [recorded.models[name] for name in pool]
+
+
+def _folds(n: int) -> list[int]:
+    folds = [i % _FOLDS for i in range(n)]
+    random.Random(_SEED).shuffle(folds)  # noqa: S311 - no secret
+    return folds
+
+
+def _others(values: Sequence[float], folds: Sequence[int], fold: int) -> list[float]:
+    return [value for value, f in zip(values, folds, strict=True) if f != fold]
+
+
+def _best(right: Mapping[str, Sequence[float]], folds: Sequence[int], fold: int) -> str:
+    return max(right, key=lambda name: sum(_others(right[name], folds, fold)))
+
+
+def _weights(
+    right: Mapping[str, Sequence[float]], folds: Sequence[int]
+) -> list[tuple[int, dict[str, float]]]:
+    """For each fold, log-odds of being right by the questions of the other folds."""
+
+    def weight(values: Sequence[float]) -> float:
+        share = (sum(values) + 1) / (len(values) + 2)
+        return max(_LEAST_WEIGHT, math.log(_WRONG_ANSWERS * share / (1 - share)))
+
+    return [
+        (fold, {name: weight(_others(values, folds, fold)) for name, values in right.items()})
+        for fold in set(folds)
+    ]
+
+
+def _through_graph(
+    recorded: RecordedSet,
+    members: Sequence[RecordedModel],
+    keys: Sequence[str],
+    strategies: Sequence[AnswerStrategy],
+    *,
+    title: str,
+    quiet: bool,
+) -> list[float]:
+    """Whether the answer that the graph chooses is right, by question."""
+    import asyncio  # noqa: PLC0415
+
+    from tqdm import tqdm  # noqa: PLC0415 - with [evals]
+
+    proposers = [
+        Proposer(
+            RecordedProposals(m.name, {(recorded.questions[k],): _reply(m, k) for k in keys}),
+            name=f"{i}",
+        )
+        for i, m in enumerate(members)
+    ]
+    renamed = {m.name: str(i) for i, m in enumerate(members)}
+    graphs = {id(s): create_moa(proposers, _renamed(s, renamed)) for s in strategies}
+    bar = tqdm(total=len(keys), desc=title, disable=quiet, mininterval=0.5, dynamic_ncols=True)
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def choose(key: str, strategy: AnswerStrategy) -> float:
+        async with slots:
+            try:
+                state = await graphs[id(strategy)].ainvoke({"messages": recorded.questions[key]})
+            except MoAError:  # nobody has an answer that could be chosen
+                return 0.0
+            finally:
+                bar.update()
+        place = state["messages"][-1].response_metadata["chosen_proposal"]["proposer"]
+        return float(members[int(place)].answers[key].correct)
+
+    async def choose_all() -> list[float]:
+        pairs = zip(keys, strategies, strict=True)
+        return await asyncio.gather(*(choose(key, strategy) for key, strategy in pairs))
+
+    with bar:
+        return list(run(choose_all()))
+
+
+def _renamed(strategy: AnswerStrategy, names: Mapping[str, str]) -> AnswerStrategy:
+    """The strategy for proposers of other names: a model's name may hold what a node's must not."""
+    if isinstance(strategy, Vote) and strategy.weights:
+        weights = {names[name]: weight for name, weight in strategy.weights.items()}
+        return Vote(parse=strategy.parse, weights=weights)
+    return strategy
+
+
+def _reply(model: RecordedModel, key: str) -> str:
+    recorded = model.answers[key]
+    if recorded.reply is not None:
+        return recorded.reply
+    return "" if recorded.answer is None else json.dumps({"answer": str(recorded.answer)})
+
+
+def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row]) -> str:
+    """Accuracies and pools as tables, and in sentences what they show."""
+    differing = [row for row in models if row["published"] not in {None, row["accuracy"]}]
+    parts = [
+        f"## {recorded.name}: {len(recorded.questions)} questions",
+        "",
+        table(
+            ["model", "accuracy", "published", "no answer", "n", "replies"],
+            [
+                [
+                    row["model"],
+                    row["accuracy"],
+                    row["published"],
+                    row["no_answer"],
+                    row["n"],
+                    "yes" if row["replies"] else "no",
+                ]
+                for row in models
+            ],
+        ),
+    ]
+    if differing:
+        told = ", ".join(f"{row['model']} ({row['accuracy']:.2f})" for row in differing)
+        parts += ["", f"Not as published, by the recorded verdicts: {told}."]
+    for name, row in pools.items():
+        parts += ["", _pool_report(name, row)]
+    return "\n".join(parts)
+
+
+def _pool_report(name: str, row: Row) -> str:
+    lines = []
+    for strategy, found in row["strategies"].items():
+        against = row["against_best"].get(strategy)
+        lines.append(
+            [
+                strategy,
+                None if found is None else Interval(**found).percent(),
+                None if against is None else Interval(**against).percent(),
+            ]
+        )
+    text = table(["strategy", "accuracy, %", "minus the best model"], lines)
+    said = [
+        "- " + intervals.says(strategy, "the best model", Interval(**found))
+        for strategy, found in row["against_best"].items()
+        if found is not None
+    ]
+    return "\n".join([f"### {name} ({row['n']} questions)", "", text, "", *said])
+
+
+def summary(pools: Mapping[str, Row]) -> list[dict[str, Any]]:
+    """The pools without their answers question by question, for JSON."""
+    return [
+        {"name": name, **{field: row[field] for field in row if field != "correct"}}
+        for name, row in pools.items()
+    ]

@@ -1,0 +1,198 @@
+"""How much of each proposal is in the aggregate? BLEU, TF-IDF and Levenshtein.
+
+Section 3.3 of the paper (arXiv 2406.04692) finds the aggregate closest to the proposals that a
+judge prefers, by Spearman's rank correlation.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from moa_graph.evals import intervals
+from moa_graph.evals.files import EvalError, Row, read_rows
+from moa_graph.evals.intervals import Interval
+from moa_graph.evals.tables import table
+
+MEASURES = ("bleu", "tf_idf", "levenshtein")
+"""BLEU from 0 to 100 as `sacrebleu` gives it, the others from 0 to 1."""
+_FEWEST = 2  # a rank correlation of fewer means nothing
+
+
+def similarities(aggregate: str, proposals: Sequence[str]) -> list[dict[str, float]]:
+    """How similar each proposal is to the aggregate.
+
+    Args:
+        aggregate: The aggregator's answer.
+        proposals: What it was made of.
+
+    Returns:
+        For each proposal `bleu` (`sacrebleu.sentence_bleu(aggregate, [proposal]).score`), `tf_idf`
+        (the cosine of scikit-learn's `TfidfVectorizer`, fitted on the aggregate and all proposals
+        of this one question) and `levenshtein`
+        (`rapidfuzz.distance.Levenshtein.normalized_similarity`).
+    """
+    import sacrebleu  # noqa: PLC0415 - with [evals]
+    from rapidfuzz.distance import Levenshtein  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+    from sklearn.metrics.pairwise import cosine_similarity  # noqa: PLC0415
+
+    try:
+        matrix = TfidfVectorizer().fit_transform([aggregate, *proposals])
+        cosines = cosine_similarity(matrix[:1], matrix[1:])[0]
+    except ValueError:  # no text has a word
+        cosines = [0.0] * len(proposals)
+    return [
+        {
+            "bleu": sacrebleu.sentence_bleu(aggregate, [proposal]).score,
+            "tf_idf": float(cosine),
+            "levenshtein": Levenshtein.normalized_similarity(aggregate, proposal),
+        }
+        for proposal, cosine in zip(proposals, cosines, strict=True)
+    ]
+
+
+def study(
+    aggregate: Path,
+    proposals: Sequence[Path],
+    *,
+    win_rates: Mapping[str, float] | None = None,
+    annotations: Sequence[Path] = (),
+    limit: int | None = None,
+) -> Row:
+    """Compare recorded aggregates with the recorded proposals they were made of.
+
+    Args:
+        aggregate: A file with `instruction` and `output`.
+        proposals: The same of each proposer; all instructions of the aggregate must be there.
+        win_rates: By generator, a score of each proposer, such as its win rate on a leaderboard.
+        annotations: A judge's preferences, with `instruction`, `generator_2` and `preference`, for
+            a correlation within each question.
+        limit: Only the first so many instructions.
+
+    Returns:
+        `aggregate` (its generator), `n`, `proposers` (by generator, an interval for each measure),
+        `spearman` (by measure, over proposers: `value` and `p`, between mean similarity and
+        `win_rates`; None without), `spearman_within` (by measure, an interval over questions; None
+        without annotations).
+
+    Raises:
+        EvalError: If a file is not in that form, or an instruction has no proposal.
+    """
+    base = _outputs(aggregate)
+    asked = list(base[1])[:limit]
+    others = [_outputs(path) for path in proposals]
+    if not others:
+        raise EvalError("Give the files of at least one proposer.")
+    names = [name for name, _ in others]
+    for path, (name, outputs) in zip(proposals, others, strict=True):
+        if names.count(name) > 1:
+            raise EvalError(f"Two files are of {name!r}.")
+        if missing := [text for text in asked if text not in outputs]:
+            raise EvalError(
+                f"{path} has no output for {len(missing)} of {len(asked)} instructions, such as "
+                f"{missing[0][:60]!r}."
+            )
+    by_question = [
+        similarities(base[1][text], [outputs[text] for _, outputs in others]) for text in asked
+    ]
+    found = {
+        name: {m: intervals.mean([row[i][m] for row in by_question]) for m in MEASURES}
+        for i, name in enumerate(names)
+    }
+    preferences = _preferences(annotations, names)
+    return {
+        "aggregate": base[0],
+        "n": len(asked),
+        "proposers": {n: {m: f.as_dict() for m, f in of.items()} for n, of in found.items()},
+        "spearman": _over_proposers(found, win_rates or {}),
+        "spearman_within": _within(asked, names, by_question, preferences) if preferences else None,
+    }
+
+
+def _outputs(path: Path) -> tuple[str, dict[str, str]]:
+    rows = read_rows(path, ["instruction", "output"])
+    name = str(rows[0].get("generator") or path.name.partition(".")[0])
+    return name, {str(row["instruction"]): str(row["output"]) for row in rows}
+
+
+def _over_proposers(
+    found: Mapping[str, Mapping[str, Interval]], win_rates: Mapping[str, float]
+) -> Row | None:
+    from scipy.stats import spearmanr  # noqa: PLC0415 - with [evals]
+
+    known = [name for name in found if name in win_rates]
+    if len(known) <= _FEWEST:
+        return None
+    result: Row = {"proposers": known}
+    for measure in MEASURES:
+        of = spearmanr([found[n][measure].value for n in known], [win_rates[n] for n in known])
+        result[measure] = {"value": float(of.statistic), "p": float(of.pvalue)}
+    return result
+
+
+def _preferences(paths: Sequence[Path], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for path in paths:
+        for row in read_rows(path, ["instruction", "generator_2", "preference"]):
+            if row["generator_2"] in names and row["preference"] is not None:
+                of = found.setdefault(str(row["generator_2"]), {})
+                of[str(row["instruction"])] = float(row["preference"])
+    return found
+
+
+def _within(
+    asked: Sequence[str],
+    names: Sequence[str],
+    by_question: Sequence[Sequence[Mapping[str, float]]],
+    preferences: Mapping[str, Mapping[str, float]],
+) -> Row:
+    from scipy.stats import spearmanr  # noqa: PLC0415 - with [evals]
+
+    result: Row = {}
+    for measure in MEASURES:
+        values = []
+        for text, rows in zip(asked, by_question, strict=True):
+            known = [i for i, name in enumerate(names) if text in preferences.get(name, {})]
+            if len(known) <= _FEWEST:
+                continue
+            with warnings.catch_warnings():  # all equal: there is no rank
+                warnings.simplefilter("ignore")
+                of = spearmanr(
+                    [rows[i][measure] for i in known],
+                    [preferences[names[i]][text] for i in known],
+                ).statistic
+            if math.isfinite(of):
+                values.append(float(of))
+        result[measure] = intervals.mean(values).as_dict() if values else None
+    return result
+
+
+def report(found: Row) -> str:
+    """The study as a table, the most similar proposer first, and the correlations."""
+    of = found["proposers"]
+    ranked = sorted(of, key=lambda name: -of[name]["tf_idf"]["value"])
+    parts = [
+        f"Similarity to {found['aggregate']}, mean over {found['n']} instructions with 95 % intervals.",
+        "",
+        table(
+            ["proposer", "BLEU (0–100)", "TF-IDF (0–1)", "Levenshtein (0–1)"],
+            [[name, *(str(Interval(**of[name][m])) for m in MEASURES)] for name in ranked],
+        ),
+    ]
+    if over := found["spearman"]:
+        told = ", ".join(
+            f"{m.replace('_', '-')} {over[m]['value']:+.2f} (p = {over[m]['p']:.2f})"
+            for m in MEASURES
+        )
+        n = len(over["proposers"])
+        parts += ["", f"Spearman with the win rates of {n} proposers: {told}."]
+        parts += [f"With {n} proposers, only a correlation near 1 or -1 says anything."]
+    if within := found["spearman_within"]:
+        told = ", ".join(
+            f"{m.replace('_', '-')} {Interval(**within[m])}" for m in MEASURES if within[m]
+        )
+        parts += ["", f"Spearman with the judge's preferences, mean within questions: {told}."]
+    return "\n".join(parts)

@@ -1,0 +1,238 @@
+"""Recorded replies to questions that have one right answer, as ZeroEval publishes them.
+
+ZeroEval (WildEval): GSM8K, MATH level 5 and others, answered by dozens of models in JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from moa_graph.evals.files import EvalError, Row, by_key, read_rows
+from moa_graph.evals.parsing import final_answer, number_in
+
+_NUMERIC = re.compile(r"-?\$?[\d,]*\.?\d+(/\d+)?")
+_CHOICE = re.compile(r"\W*([A-Z])(?:\W|$)")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_RENAMED = (  # as the published tables call them (`eval_utils.py`)
+    ("deepseek-chat", "deepseek-v2-chat-0628"),
+    ("deepseek-coder", "deepseek-v2-coder-0614"),
+    ("DeepSeek-Coder-V2-0724", "deepseek-v2-coder-0724"),
+    ("Llama-3.1-405B-Instruct-Turbo", "Llama-3.1-405B-Inst-fp8@together"),
+    ("Meta-Llama-3.1-405B-Instruct@hyperbolic", "Llama-3.1-405B-Inst@hyperbolic"),
+    ("gemma-2-27b-it@together", "gemma-2-27b-it"),
+    ("gemma-2-27b-it@nvidia", "gemma-2-27b-it"),
+    ("gemma-2-9b-it@together", "gemma-2-9b-it"),
+    ("gemma-2-9b-it@nvidia", "gemma-2-9b-it"),
+)
+
+
+@dataclass(frozen=True)
+class RecordedAnswer:
+    """What a model has answered to one question."""
+
+    reply: str | None
+    """In full; None where only the answer was recorded."""
+    answer: Any
+    """What was parsed of it; None if it has no answer."""
+    correct: bool
+
+
+@dataclass(frozen=True)
+class RecordedModel:
+    """What a model has answered, by question."""
+
+    name: str
+    answers: Mapping[str, RecordedAnswer]
+    published: float | None
+    """The published accuracy, in percent."""
+    disagreeing: tuple[str, ...]
+    """Questions whose recorded verdict is not that of the reply's own parsing."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers among the recorded ones."""
+        return sum(a.correct for a in self.answers.values()) / len(self.answers)
+
+    @property
+    def has_replies(self) -> bool:
+        """Whether the full replies are recorded."""
+        return all(a.reply is not None for a in self.answers.values())
+
+
+@dataclass(frozen=True)
+class RecordedSet:
+    """A benchmark, and what models have answered to it."""
+
+    name: str
+    questions: Mapping[str, str]
+    parse: Callable[[str], Any]
+    """From a reply to its answer, in the form in which equal ones are the same."""
+    models: Mapping[str, RecordedModel]
+
+
+def read_set(folder: Path) -> RecordedSet:
+    """Read what was recorded.
+
+    Args:
+        folder: Either ZeroEval's own (`result_dirs/gsm`: a `MODEL.json` each, with `id`,
+            `question`, `answer` and `output`), or one with `questions.jsonl` (`id`, `question`,
+            `gold`), `outputs/MODEL.jsonl` (`id`, `output`), `answers_all_models.jsonl` (`id`,
+            `key` and `ok` by model) and `published_summary.md`, of which only the questions and
+            one of the next two must be there. Files may be compressed by gzip.
+
+    Raises:
+        EvalError: If it is none of these, or a file is damaged; says which.
+    """
+    if not folder.is_dir():
+        raise EvalError(f"There is no folder {folder}.")
+    questions = _file(folder, "questions")
+    rows, replies = (
+        (read_rows(questions, ["id", "question", "gold"]), _replies(folder / "outputs"))
+        if questions
+        else _zero_eval(folder)
+    )
+    asked = by_key(rows, lambda row: str(row["id"]), str(questions or folder))
+    golds = {key: str(row["gold"]) for key, row in asked.items()}
+    parse, numeric = _parser(golds.values())
+    keys, verdicts = _verdicts(folder, asked)
+    published = _published(folder)
+    names = sorted({*replies, *verdicts}, key=str.lower)
+    if not names:
+        raise EvalError(
+            f"{folder} has no recorded answers: neither outputs/ nor answers_all_models.jsonl."
+        )
+    right = {key: parse(gold) for key, gold in golds.items()}
+    models = {}
+    for name in names:
+        if unknown := next((key for key in replies.get(name, ()) if key not in asked), None):
+            raise EvalError(f"{folder}: {name} answers {unknown!r}, which is not a question.")
+        parsed = {
+            key: RecordedAnswer(reply, said := _answer(reply, name, parse), said == right[key])
+            for key, reply in replies.get(name, {}).items()
+        }
+        said_so = {
+            key: RecordedAnswer(None, keys[name].get(key), bool(ok))
+            for key, ok in verdicts.get(name, {}).items()
+        }
+        whole = numeric and parsed.keys() >= said_so.keys()
+        if not whole:  # the record's own verdict, where this parser may not know better
+            for key, recorded in said_so.items():
+                mine = parsed.get(key, recorded)
+                parsed[key] = RecordedAnswer(mine.reply, mine.answer, recorded.correct)
+        differ = tuple(k for k, a in said_so.items() if parsed[k].correct != a.correct)
+        models[name] = RecordedModel(name, parsed, _published_of(name, published), differ)
+    texts = _distinct({key: str(row["question"]) for key, row in asked.items()})
+    return RecordedSet(
+        folder.resolve().name, texts, partial(_answer, model="", parse=parse), models
+    )
+
+
+def _answer(reply: str, model: str, parse: Callable[[str], Any]) -> Any:
+    said = final_answer(reply, model)
+    return None if said is None else parse(said)
+
+
+def _parser(golds: Iterable[str]) -> tuple[Callable[[str], Any], bool]:
+    texts = [gold.strip() for gold in golds]
+    if all(_NUMERIC.fullmatch(text) for text in texts):
+        return number_in, True
+    if all(len(text) == 1 and text.isupper() for text in texts):
+        return _choice, False
+    return _plain, False
+
+
+def _choice(text: str) -> str | None:
+    found = _CHOICE.match(text)
+    return found[1] if found else None
+
+
+def _plain(text: str) -> str:
+    return text.strip("'\"").replace("\n", "\\n")
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((p for s in _SUFFIXES if (p := folder / f"{name}{s}").is_file()), None)
+
+
+def _replies(folder: Path) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        suffix = next((s for s in _SUFFIXES if path.name.endswith(s)), None)
+        if suffix:
+            rows = by_key(read_rows(path, ["id", "output"]), lambda r: str(r["id"]), str(path))
+            found[path.name.removesuffix(suffix)] = {k: _text(r) for k, r in rows.items()}
+    return found
+
+
+def _zero_eval(folder: Path) -> tuple[list[Row], dict[str, dict[str, str]]]:
+    rows: dict[str, Row] = {}
+    replies: dict[str, dict[str, str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        if ".summary" in path.name:
+            continue
+        items = read_rows(path, ["id", "question", "answer", "output"])
+        replies[path.stem] = {str(item["id"]): _text(item) for item in items}
+        for item in items:
+            gold = str(item["answer"]).replace("#", "").strip()
+            row = {"id": item["id"], "question": item["question"], "gold": gold}
+            rows.setdefault(str(item["id"]), row)
+    if not rows:
+        raise EvalError(
+            f"{folder} has neither questions.jsonl nor results of ZeroEval (MODEL.json)."
+        )
+    return list(rows.values()), replies
+
+
+def _text(row: Row) -> str:
+    output = row["output"]
+    return str(output[0] if isinstance(output, list) and output else output)
+
+
+def _verdicts(
+    folder: Path, asked: Mapping[str, Row]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """By model and question: the recorded answers, and whether they are right."""
+    path = _file(folder, "answers_all_models")
+    keys: dict[str, dict[str, Any]] = {}
+    verdicts: dict[str, dict[str, Any]] = {}
+    for row in read_rows(path, ["id", "ok"]) if path else ():
+        if str(row["id"]) not in asked:
+            raise EvalError(f"{path}: {row['id']!r} is not a question.")
+        for name, ok in row["ok"].items():
+            verdicts.setdefault(name, {})[str(row["id"])] = ok
+            keys.setdefault(name, {})[str(row["id"])] = row.get("key", {}).get(name)
+    return keys, verdicts
+
+
+def _published(folder: Path) -> dict[str, float]:
+    path = folder / "published_summary.md"
+    if not path.is_file():
+        return {}
+    found: dict[str, float] = {}
+    accuracy = 2
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if "Acc" in cells:
+            accuracy = cells.index("Acc")
+        elif len(cells) > accuracy and re.fullmatch(r"\d+(\.\d+)?", cells[accuracy]):
+            found.setdefault(cells[0], float(cells[accuracy]))
+    return found
+
+
+def _published_of(name: str, published: Mapping[str, float]) -> float | None:
+    return published.get(name, published.get(dict(_RENAMED).get(name, name)))
+
+
+def _distinct(texts: Mapping[str, str]) -> dict[str, str]:
+    """Questions that can be told apart, where one stands there twice."""
+    seen: set[str] = set()
+    found = {}
+    for key, text in texts.items():
+        found[key] = f"{text}\n({key})" if text in seen else text
+        seen.add(text)
+    return found
