@@ -29,6 +29,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
+    from moa_graph.evals import commands
     from moa_graph.terminal import RunView, print_proposals
 except ImportError as error:  # the base package works without a terminal
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
@@ -209,6 +210,8 @@ def presets() -> None:
         table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
     console.print(table)
 
+
+app.add_typer(commands.app, name="eval")
 
 cluster = typer.Typer(help="Several servers on this machine.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")

@@ -200,14 +200,19 @@ class Configuration(BaseModel):
         own = {name: getattr(entry, name) for name in ("name", "prompt", "samples", "timeout")}
         return Proposer(self._model(entry), **own)
 
-    def _model(self, entry: str | FileModelEntry) -> Model:
+    def settings(self, entry: str | FileModelEntry) -> tuple[str, dict[str, Any]]:
+        """A model as `"provider:model"`, and what it is given besides."""
         entry = FileModelEntry(model=entry) if isinstance(entry, str) else entry
         settings = {
             "temperature": self.temperature if entry.temperature is None else entry.temperature,
             "max_tokens": self.max_tokens if entry.max_tokens is None else entry.max_tokens,
         }
         settings = {name: value for name, value in settings.items() if value is not None}
-        return Model(entry.model, entry.model, **settings, **entry.params)
+        return entry.model, {**settings, **entry.params}
+
+    def _model(self, entry: str | FileModelEntry) -> Model:
+        model, settings = self.settings(entry)
+        return Model(model, model, **settings)
 
 
 def load_preset(name_or_path: str | Path) -> Configuration:

@@ -23,7 +23,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
-from moa_graph.evals.files import EvalError, Journal, Row, read_rows, write_json
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, read_rows, write_json
 from moa_graph.evals.hub import download, is_available
 from moa_graph.evals.running import do_all, run
 from moa_graph.evals.tables import table
@@ -202,7 +202,7 @@ def judge(
     write_json(folder / "annotations.json", [_plain(row) for row in annotations])
     if failed:
         reasons = {row["error"] for row in failed.values()}
-        raise EvalError(
+        raise EvalFailed(
             f"{len(failed)} of {len(outputs)} judgments failed ({'; '.join(sorted(reasons)[:3])}). "
             "The others are kept: run the same command again for the rest."
         )
@@ -226,7 +226,7 @@ def _journalled(
             found = await asyncio.to_thread(completions, [prompt], num_procs=1, **kwargs)
             row = {name: values[0] for name, values in found.items()}
             if not row["completions_all"].get("message"):
-                raise EvalError("the judge gave nothing")
+                raise EvalFailed("the judge gave nothing")
             price = row.get("price_per_example")
             known = isinstance(price, int | float) and math.isfinite(price)
             return {**row, "cost": float(price) if known else None}  # type: ignore[arg-type]

@@ -18,7 +18,11 @@ Row: TypeAlias = dict[str, Any]
 
 
 class EvalError(MoAError):
-    """An evaluation cannot be made, or not go on; says what is wrong with what, and what to do."""
+    """An evaluation cannot be made; says what is wrong with what, and what to do."""
+
+
+class EvalFailed(EvalError):
+    """Models failed on the way. What they have answered is kept; the next run goes on from there."""
 
 
 def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:

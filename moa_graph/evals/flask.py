@@ -20,7 +20,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from moa_graph.evals.files import EvalError, Journal, Row, read_rows
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, read_rows
 from moa_graph.evals.running import do_all, run
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
@@ -188,7 +188,7 @@ def review(
         run(do_all(items, ask, journal, title="review", at_once=at_once, quiet=quiet))
         failed = [journal.failed[key] for key in items if key in journal.failed]
         if failed:
-            raise EvalError(
+            raise EvalFailed(
                 f"{len(failed)} of {len(items)} reviews failed ({failed[0]['error']}). The others "
                 "are kept: run the same command again for the rest."
             )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from moa_graph.evals.files import EvalError, Journal, Row, by_key, read_rows
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, by_key, read_rows
 from moa_graph.evals.hub import download
 from moa_graph.evals.running import do_all, run
 from moa_graph.evals.tables import table
@@ -328,7 +328,7 @@ def judge(
         run(do_all(cases, grade, journal, title="judge", at_once=at_once, quiet=quiet))
         failed = [journal.failed[key] for key in cases if key in journal.failed]
         if failed:
-            raise EvalError(
+            raise EvalFailed(
                 f"{len(failed)} of {len(cases)} gradings failed ({failed[0]['error']}). The others "
                 "are kept: run the same command again for the rest."
             )

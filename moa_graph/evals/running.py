@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TextIO, TypeVar
 
 from moa_graph.errors import explain
-from moa_graph.evals.files import EvalError, Journal, Row
+from moa_graph.evals.files import EvalFailed, Journal, Row
 
 _Item = TypeVar("_Item")
 _HOPELESS = 10  # failures at the start, and nothing else
@@ -41,7 +41,7 @@ async def do_all(
         progress: Where the progress is written; standard error by default.
 
     Raises:
-        EvalError: If the first ten items all fail, and none has ever succeeded: then the others
+        EvalFailed: If the first ten items all fail, and none has ever succeeded: then the others
             would too. Says why they failed.
     """
     from tqdm import tqdm  # noqa: PLC0415 - with [evals]
@@ -95,7 +95,7 @@ async def do_all(
         await asyncio.gather(*workers, return_exceptions=True)
         bar.close()
     if failures and not succeeded and len(failures) >= min(_HOPELESS, len(items)):
-        raise EvalError(
+        raise EvalFailed(
             f"{title}: the first {len(failures)} items all failed, so no more were tried. "
             f"{failures[-1]}"
         )

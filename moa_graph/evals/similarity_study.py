@@ -175,7 +175,7 @@ def report(found: Row) -> str:
     of = found["proposers"]
     ranked = sorted(of, key=lambda name: -of[name]["tf_idf"]["value"])
     parts = [
-        f"Similarity to {found['aggregate']}, mean over {found['n']} instructions with 95 % intervals.",
+        f"Similarity to {found['aggregate']}, means over {found['n']} instructions, 95 % intervals",
         "",
         table(
             ["proposer", "BLEU (0–100)", "TF-IDF (0–1)", "Levenshtein (0–1)"],

@@ -18,17 +18,17 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from moa_graph.budget import Amount, Price, known_price
 from moa_graph.chat_model import ChatMoA
 from moa_graph.errors import explain
-from moa_graph.evals.files import EvalError, Row
+from moa_graph.evals.files import EvalError, EvalFailed, Row
 from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.models import Model, build_chat_model
-from moa_graph.presets import PRESETS, Configuration, load_preset
+from moa_graph.presets import PRESETS, AnswerEntry, Configuration, load_preset
 from moa_graph.proposers import Proposer
 
 Prices = Mapping[str, Price]
 """Dollars per million input and per million output tokens, by the model's name."""
 
 
-class AnswerFailed(EvalError):
+class AnswerFailed(EvalFailed):
     """A target gave no answer; `record` has what was spent on it all the same."""
 
     def __init__(self, message: str, record: Row) -> None:
@@ -164,7 +164,7 @@ class _Calls(BaseCallbackHandler):
 
 def _check_answered(whole: AIMessage | None) -> None:
     if whole is None or not whole.text.strip():
-        raise EvalError("the answer is empty")
+        raise EvalFailed("the answer is empty")
 
 
 def _sum(whole: AIMessage | None, chunk: AIMessage) -> AIMessage:
@@ -218,15 +218,36 @@ def load_target(
     return of_graph(configuration.name, graph, configuration.model_dump(mode="json"), prices)
 
 
-def of_model(spec: str, prices: Prices | None = None) -> Target:
+def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
     """A single model, as `"provider:model"`.
+
+    Args:
+        spec: The model.
+        prices: Go before the price table's.
+        **params: What the chat model is given besides, such as `temperature`.
 
     Raises:
         ValueError: If it names no provider that is known.
     """
-    return Target(
-        spec, lambda: build_chat_model(spec), [Model(spec, spec)], _digest(spec), prices or {}
-    )
+    digest = _digest([spec, params] if params else spec)
+    models = [Model(spec, spec, **params)]
+    return Target(spec, lambda: build_chat_model(spec, params), models, digest, prices or {})
+
+
+def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
+    """The model that aggregates in a configuration, answering by itself with the same settings.
+
+    Raises:
+        EvalError: If there is no such configuration, or nothing writes its answer.
+    """
+    try:
+        configuration = load_preset(spec)
+    except (ValueError, OSError) as error:
+        raise EvalError(str(error)) from None
+    if configuration.writer is None or isinstance(configuration.aggregator, AnswerEntry):
+        raise EvalError(f"{configuration.name} has no aggregator that could answer alone.")
+    model, params = configuration.settings(configuration.writer)
+    return replace(of_model(model, prices, **params), name=f"{model} alone")
 
 
 def of_graph(name: str, graph: Any, described: Any, prices: Prices | None = None) -> Target:

@@ -1,0 +1,409 @@
+"""Is it better than the one model, by how much, for what money and what delay?"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moa_graph.evals import intervals, pairwise, plots
+from moa_graph.evals.datasets import Dataset, Item
+from moa_graph.evals.experiment import Experiment
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, replace, write_json
+from moa_graph.evals.intervals import Interval
+from moa_graph.evals.pairwise import ORDERS, Pair
+from moa_graph.evals.running import do_all, run
+from moa_graph.evals.tables import table
+from moa_graph.evals.targets import Target, unique_names
+
+_FEWEST = 2
+_TAIL = 0.95
+
+
+def compare(
+    targets: Sequence[Target],
+    dataset: Dataset,
+    folder: Path,
+    *,
+    judging: Target | None = None,
+    baseline: str | None = None,
+    experiment: Experiment | None = None,
+    at_once: int = 8,
+    quiet: bool = False,
+) -> Row:
+    """Ask every target every question, and compare the answers.
+
+    A judge compares each target with the baseline, in both orders; without one, the scorer of the
+    questions tells what is right. Only questions that all targets have answered count; the others
+    are listed, and tried again in the next run.
+
+    Args:
+        targets: Two or more.
+        dataset: The questions.
+        folder: Gets the journals that an interrupted run goes on from, `report.md`, `report.json`,
+            `quality.png` and `pareto.png`.
+        judging: The judge; not needed where questions have a scorer.
+        baseline: The name of the target that others are compared with; the first by default.
+        experiment: Keeps the answers as experiments in LangSmith too.
+        at_once: How many questions at the same time.
+        quiet: Whether to show no progress.
+
+    Returns:
+        What `report.json` has: `dataset`, `n`, `baseline`, `measure` (`"accuracy"` or `"win
+        rate"`), `targets` (by name: `quality`, `accuracy` where there is a scorer, what the judge
+        said, `cost`, `calls`, `tokens`, `latency`, `first_token`, `characters`, `dominated`),
+        `pairs` (paired differences), `judge`, `failures` and `says`.
+
+    Raises:
+        EvalError: If there are fewer than two targets, two of one name, no way to compare, no
+            question that all have answered, or the judge cannot be asked.
+    """
+    if len(targets) < _FEWEST:
+        raise EvalError("Give two or more configurations to compare.")
+    unique_names(targets)
+    names = [target.name for target in targets]
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise EvalError(f"The baseline {baseline!r} is none of {', '.join(names)}.")
+    if not dataset.items:
+        raise EvalError(f"{dataset.name} has no questions.")
+    scored = all(item.score for item in dataset.items)
+    if not scored and judging is None:
+        raise EvalError(
+            f"{dataset.name} has no scorer: give a judge (--judge provider:model), or say how "
+            "answers are compared with the right ones (--scorer exact, number or contains)."
+        )
+    for target in targets:
+        target.check()
+    if judging:
+        pairwise.check(judging)
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = {
+        target.name: _answers(target, dataset, folder, experiment, at_once=at_once, quiet=quiet)
+        for target in targets
+    }
+    failures = [
+        {"target": name, "item": item.key, "error": rows.get(item.key, {}).get("error", "")}
+        for name, rows in answers.items()
+        for item in dataset.items
+        if rows.get(item.key, {}).get("error", "not asked")
+    ]
+    failed = {failure["item"] for failure in failures}
+    items = [item for item in dataset.items if item.key not in failed]
+    if not items:
+        raise EvalFailed(
+            f"There is no question that all targets have answered ({failures[0]['error']})."
+        )
+    found: Row = {
+        "dataset": dataset.name,
+        "n": len(items),
+        "asked": len(dataset.items),
+        "baseline": baseline,
+        "measure": "win rate" if judging else "accuracy",
+        "judge": None,
+        "failures": failures,
+    }
+    accuracy = {
+        name: {item.key: item.score(rows[item.key]["answer"]) for item in items if item.score}
+        for name, rows in answers.items()
+    }
+    values, details = accuracy, dict[str, Row]()
+    if judging:
+        values, details, found["judge"] = _judged(
+            judging, baseline, items, answers, folder, at_once=at_once, quiet=quiet
+        )
+    found["targets"] = {
+        name: {
+            "quality": _mean_of(values[name]),
+            **({"accuracy": _mean_of(accuracy[name])} if scored else {}),
+            **details.get(name, {}),
+            **_spending([rows[item.key] for item in items]),
+        }
+        for name, rows in answers.items()
+    }
+    found["pairs"] = _pairs(names, baseline, values)
+    found["says"] = _says(found)
+    _mark_dominated(found)
+    _write(found, folder)
+    if experiment:
+        experiment.add_scores(found["measure"], values)
+    return found
+
+
+def _answers(
+    target: Target,
+    dataset: Dataset,
+    folder: Path,
+    experiment: Experiment | None,
+    *,
+    at_once: int,
+    quiet: bool,
+) -> dict[str, Row]:
+    about = {"dataset": dataset.digest, "target": target.name, "configuration": target.digest}
+    items = {item.key: item for item in dataset.items}
+
+    async def ask(item: Item) -> Row:
+        return await target.ask(item.messages)
+
+    path = folder / f"answers-{file_name(target.name)}.jsonl"
+    with Journal(path, about) as journal:
+        if experiment:
+            experiment.answer(target, dataset, ask, journal, at_once=at_once)
+        run(do_all(items, ask, journal, title=target.name, at_once=at_once, quiet=quiet))
+        return dict(journal.rows)
+
+
+def file_name(name: str) -> str:
+    """A target's name as the name of a file."""
+    return re.sub(r"[^\w.@-]+", "_", name)
+
+
+def _mean_of(values: Mapping[str, float]) -> Row:
+    return intervals.mean(list(values.values())).as_dict()
+
+
+def _judged(
+    judging: Target,
+    baseline: str,
+    items: Sequence[Item],
+    answers: Mapping[str, Mapping[str, Row]],
+    folder: Path,
+    *,
+    at_once: int,
+    quiet: bool,
+) -> tuple[dict[str, dict[str, float]], dict[str, Row], Row]:
+    """Each target's preferences by item; what there is to say of each; and of the judge."""
+    values = {baseline: {item.key: 0.5 for item in items}}
+    details: dict[str, Row] = {}
+    firsts: list[float] = []
+    cost: list[float | None] = []
+    without: list[str] = []
+    for name in answers:
+        if name == baseline:
+            continue
+        mine = {item.key: answers[name][item.key]["answer"] for item in items}
+        its = {item.key: answers[baseline][item.key]["answer"] for item in items}
+        same = {key for key in mine if mine[key].strip() == its[key].strip()}
+        pairs = {
+            f"{item.key}-{order}": Pair(
+                item.text, item.reference, mine[item.key], its[item.key], answer_first=not order
+            )
+            for item in items
+            if item.key not in same
+            for order in range(len(ORDERS))
+        }
+        about = {
+            "judge": judging.digest,
+            "target": name,
+            "baseline": baseline,
+            "answers": _digest_of([mine, its]),
+        }
+
+        async def judge(pair: Pair) -> Row:
+            return await pairwise.compare(judging, pair)
+
+        path = folder / f"judgments-{file_name(name)}-{file_name(baseline)}.jsonl"
+        with Journal(path, about) as journal:
+            title = f"{name} against {baseline}"
+            run(do_all(pairs, judge, journal, title=title, at_once=at_once, quiet=quiet))
+            done = journal.done
+            cost += [row.get("cost") for row in journal.rows.values()]
+        both = {
+            item.key: [0.5, 0.5] if item.key in same else pairwise.complete(done, item.key)
+            for item in items
+        }
+        without += [f"{name}, item {key}" for key, row in both.items() if row is None]
+        known = {key: row for key, row in both.items() if row is not None}
+        if not known:
+            raise EvalFailed(f"The judge {judging.name} gave no verdict on any answer of {name}.")
+        firsts += [done[f"{k}-{i}"]["first"] for k in known if k not in same for i in range(2)]
+        means = {key: sum(row) / len(row) for key, row in known.items()}
+        values[name] = means
+        controlled = pairwise.length_controlled(
+            list(means.values()),
+            [len(mine[key]) for key in means],
+            [len(its[key]) for key in means],
+        )
+        details[name] = {
+            **pairwise.win_rate(list(known.values())),
+            "identical": len(same),
+            "length_controlled": controlled and controlled.as_dict(),
+        }
+    of_judge = {
+        "name": judging.name,
+        "position_bias": pairwise.position_bias(firsts),
+        "without_verdict": without,
+        "cost": _total(cost),
+    }
+    return values, details, of_judge
+
+
+def _digest_of(data: Any) -> str:
+    import hashlib  # noqa: PLC0415
+    import json  # noqa: PLC0415
+
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _spending(rows: Sequence[Row]) -> Row:
+    """What an answer took: means per question, in dollars, tokens, seconds and characters."""
+    n = len(rows)
+    costs = [row["cost"] for row in rows]
+    tokens = {
+        kind: sum(of[kind] for row in rows for of in row["usage"].values()) / n
+        for kind in ("input", "output")
+    }
+    latencies = sorted(row["latency"] for row in rows)
+    firsts = [row["first_token"] for row in rows if row["first_token"] is not None]
+    return {
+        "cost": None if (total := _total(costs)) is None else total / n,
+        "calls": sum(row["calls"] for row in rows) / n,
+        "tokens": tokens if any(row["usage"] for row in rows) else None,
+        "latency": {
+            "median": statistics.median(latencies),
+            "p95": latencies[min(n - 1, int(_TAIL * n))],
+        },
+        "first_token": statistics.median(firsts) if firsts else None,
+        "characters": sum(len(row["answer"]) for row in rows) / n,
+    }
+
+
+def _total(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _pairs(
+    names: Sequence[str], baseline: str, values: Mapping[str, Mapping[str, float]]
+) -> list[Row]:
+    pairs = []
+    others = [name for name in names if name != baseline]
+    for a, b in itertools.combinations([baseline, *others], 2):
+        both = [key for key in values[a] if key in values[b]]
+        if both:
+            found = intervals.difference([values[b][k] for k in both], [values[a][k] for k in both])
+            pairs.append({"target": b, "other": a, **found.as_dict()})
+    return pairs
+
+
+def _says(found: Row) -> list[str]:
+    unit = found["measure"]
+    said = [
+        intervals.says(
+            pair["target"],
+            pair["other"],
+            Interval(pair["value"], pair["low"], pair["high"], pair["n"]),
+            unit,
+        )
+        for pair in found["pairs"]
+    ]
+    if judge := found["judge"]:
+        said.append(judge["position_bias"]["sentence"])
+        if without := judge["without_verdict"]:
+            said.append(
+                f"The judge gave no verdict in {len(without)} cases, which are left out until the "
+                f"next run asks again: {'; '.join(without[:10])}."
+            )
+    calls = {name: round(row["calls"], 2) for name, row in found["targets"].items()}
+    if len(set(calls.values())) > 1:
+        told = ", ".join(f"{name} {n:g}" for name, n in calls.items())
+        said.append(f"Calls a question differ: {told}.")
+    return said
+
+
+def _points(found: Row) -> tuple[list[plots.Point], str]:
+    """For the plot: dollars where all are known and any is above 0, else tokens, else calls."""
+    rows = found["targets"]
+    costs = {name: row["cost"] for name, row in rows.items()}
+    if all(cost is not None for cost in costs.values()) and any(costs.values()):
+        label = "US dollars a question"
+    elif all(row["tokens"] for row in rows.values()):
+        costs = {name: sum(row["tokens"].values()) for name, row in rows.items()}
+        label = "tokens a question, read and written"
+    else:
+        costs = {name: row["calls"] for name, row in rows.items()}
+        label = "calls of models a question"
+    return [plots.Point(n, costs[n], Interval(**row["quality"])) for n, row in rows.items()], label
+
+
+def _mark_dominated(found: Row) -> None:
+    points, label = _points(found)
+    found["cost_axis"] = label
+    beaten = plots.dominated(points)
+    for name, row in found["targets"].items():
+        row["dominated"] = name in beaten
+
+
+def _write(found: Row, folder: Path) -> None:
+    write_json(folder / "report.json", found)
+    replace(folder / "report.md", report(found) + "\n\n![](quality.png)\n\n![](pareto.png)\n")
+    points, label = _points(found)
+    judged = found["measure"] == "win rate"
+    of = f"win rate against {found['baseline']}, %" if judged else "accuracy, %"
+    quality = {point.name: point.quality for point in points}
+    figure = plots.rates(quality, label=of, half=0.5 if judged else None, title=found["dataset"])
+    plots.save(figure, folder / "quality.png")
+    figure = plots.pareto(points, quality=of, cost=label, title=found["dataset"])
+    plots.save(figure, folder / "pareto.png")
+
+
+def report(found: Row) -> str:
+    """The comparison in Markdown."""
+    judged = found["measure"] == "win rate"
+    title = f"# {found['dataset']}: {found['n']} questions"
+    how = (
+        f"Win rates against {found['baseline']}, judged by {found['judge']['name']} in both orders."
+        if judged
+        else "Accuracy by the scorer."
+    )
+    headers = ["configuration", f"{found['measure']}, %"]
+    scored = judged and all("accuracy" in row for row in found["targets"].values())
+    if scored:
+        headers.append("accuracy, %")
+    if judged:
+        headers += ["length-controlled, %", "won", "lost", "tied", "by order"]
+    headers += ["$", "calls", "tokens in", "out", "seconds", "p95", "first token", "characters", ""]
+    rows = []
+    for name, row in found["targets"].items():
+        cells: list[Any] = [name, Interval(**row["quality"]).percent()]
+        if scored:
+            cells.append(Interval(**row["accuracy"]).percent())
+        if judged:
+            controlled = row.get("length_controlled")
+            cells += [Interval(**controlled).percent() if controlled else None]
+            cells += [row.get(field) for field in ("wins", "losses", "ties", "by_order")]
+        tokens = row["tokens"] or {}
+        cells += [
+            None if row["cost"] is None else f"{row['cost']:.3g}",
+            f"{row['calls']:.2f}".removesuffix(".00"),
+            *(round(tokens[k]) if tokens else None for k in ("input", "output")),
+            row["latency"]["median"],
+            row["latency"]["p95"],
+            row["first_token"],
+            round(row["characters"]),
+            "dominated" if row["dominated"] else "",
+        ]
+        rows.append(cells)
+    parts = [
+        title,
+        "",
+        f"{how} Intervals are 95 % bootstraps over questions; costs are means a question.",
+        "",
+        table(headers, rows),
+        "",
+        *(f"- {sentence}" for sentence in found["says"]),
+    ]
+    if found["failures"]:
+        told = [f"{f['target']}, item {f['item']}: {f['error']}" for f in found["failures"]]
+        left = f"{found['asked'] - found['n']} of {found['asked']}"
+        said = (
+            f"{len(told)} answers failed. Their questions are left out for all ({left}); the next"
+        )
+        parts += ["", f"{said} run tries them again:"]
+        parts += [f"- {sentence}" for sentence in told[:20]]
+        if len(told) > 20:  # noqa: PLR2004
+            parts.append(f"- … and {len(told) - 20} more, in report.json.")
+    return "\n".join(parts)

@@ -1,0 +1,212 @@
+"""The questions of a comparison: a file, a LangSmith dataset, or generated tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+
+from moa_graph.evals.files import EvalError, Row, read_rows
+from moa_graph.similarity import last_number, normalize
+from moa_graph.validation import nearest
+
+Scorer: TypeAlias = Literal["exact", "number", "contains"]
+"""How an answer is compared with the reference: as short texts, by its last number, or whether it
+contains it."""
+
+QUESTION_FIELDS = ("question", "instruction", "input", "prompt", "messages", "text")
+REFERENCE_FIELDS = ("reference", "answer", "gold", "expected", "output")
+LANGSMITH, GENERATED = "langsmith:", "reasoning-gym:"
+_RIGHT = 1 - 1e-9
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question."""
+
+    key: str
+    messages: Sequence[BaseMessage]
+    reference: str | None
+    score: Callable[[str], float] | None
+    """From an answer to 0 … 1; None where only a judge can tell."""
+    example: Any = None
+    """The example in LangSmith, if it is from there."""
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """What the user says, turn by turn."""
+        return tuple(m.text for m in self.messages if isinstance(m, HumanMessage))
+
+    @property
+    def text(self) -> str:
+        """What is asked, for a judge to read."""
+        if len(self.messages) == 1:
+            return self.messages[0].text
+        return "\n\n".join(f"{m.type}: {m.text}" for m in self.messages)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Questions under a name."""
+
+    name: str
+    items: Sequence[Item]
+
+    @property
+    def digest(self) -> str:
+        """Says whether two are the same."""
+        data = [[item.key, item.text, item.reference] for item in self.items]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+
+def load_dataset(
+    spec: str,
+    *,
+    question: str | None = None,
+    reference: str | None = None,
+    scorer: Scorer | None = None,
+    size: int | None = None,
+    seed: int = 42,
+) -> Dataset:
+    """Questions by what a user writes on the command line.
+
+    Args:
+        spec: A file (JSON or JSON Lines), `langsmith:NAME` for a LangSmith dataset, or
+            `reasoning-gym:TASK` for tasks that the package `reasoning-gym` generates and scores.
+        question: The field with the question, a text or a list of messages; by default the first
+            there is of `question`, `instruction`, `input`, `prompt`, `messages`, `text`.
+        reference: The field with the right answer; by default the first there is of `reference`,
+            `answer`, `gold`, `expected`, `output`.
+        scorer: How answers are compared with it. Generated tasks bring their own.
+        size: Only the first so many; of generated tasks, how many (200).
+        seed: For generated tasks.
+
+    Raises:
+        EvalError: If there is no such dataset, or a row lacks a field; says which.
+    """
+    if scorer is not None and scorer not in get_args(Scorer):
+        raise EvalError(
+            f"There is no scorer {scorer!r}.{nearest(scorer, get_args(Scorer))} "
+            f"There are: {', '.join(get_args(Scorer))}."
+        )
+    if spec.startswith(GENERATED):
+        return _generated(spec.removeprefix(GENERATED), 200 if size is None else size, seed)
+    if spec.startswith(LANGSMITH):
+        name, rows = spec.removeprefix(LANGSMITH), _from_langsmith(spec.removeprefix(LANGSMITH))
+    else:
+        name, rows = Path(spec).name.partition(".")[0], [(row, None) for row in read_rows(spec)]
+    asks = question or _first(QUESTION_FIELDS, rows[0][0])
+    says = reference or _first(REFERENCE_FIELDS, rows[0][0])
+    if asks is None:
+        raise EvalError(
+            f"{spec} has no field with the question. It has: {', '.join(rows[0][0])}. Name the "
+            "field: --question-field NAME."
+        )
+    if scorer is not None and says is None:
+        raise EvalError(
+            f"{spec} has no field with the right answer, which --scorer needs. It has: "
+            f"{', '.join(rows[0][0])}. Name the field: --reference-field NAME."
+        )
+    items = []
+    for i, (row, example) in enumerate(rows[:size], 1):
+        for field in (asks, *([says] if scorer or reference else [])):
+            if field not in row:
+                raise EvalError(
+                    f"{spec}, row {i}: has no field {field!r}.{nearest(str(field), row)} It has: "
+                    f"{', '.join(row)}."
+                )
+        right = None if says is None or row.get(says) is None else str(row[says])
+        if scorer and right is None:
+            raise EvalError(f"{spec}, row {i}: {says!r} is empty, and --scorer needs it.")
+        score = _scored(scorer, right) if scorer and right is not None else None
+        items.append(Item(str(i), _messages(spec, i, asks, row[asks]), right, score, example))
+    return Dataset(name, items)
+
+
+def _first(fields: Sequence[str], row: Row) -> str | None:
+    return next((field for field in fields if field in row), None)
+
+
+def _messages(spec: str, row: int, field: str, value: Any) -> list[BaseMessage]:
+    if isinstance(value, str) and value.strip():
+        return [HumanMessage(value)]
+    if isinstance(value, list) and value:
+        try:
+            return convert_to_messages(value)
+        except (ValueError, TypeError, NotImplementedError, KeyError) as error:
+            raise EvalError(f"{spec}, row {row}: {field!r} holds no messages: {error}.") from None
+    raise EvalError(f"{spec}, row {row}: {field!r} must be a text or a list of messages.")
+
+
+def _scored(scorer: Scorer, right: str) -> Callable[[str], float]:
+    if scorer == "number":
+        if (number := last_number(right)) is None:
+            raise EvalError(f"The right answer {right!r} has no number; take another --scorer.")
+        return lambda answer: float(last_number(answer) == number)
+    wanted = normalize(right)
+    if scorer == "contains":
+        return lambda answer: float(wanted in " ".join(answer.casefold().split()))
+    return lambda answer: float(normalize(answer) == wanted)
+
+
+def _generated(task: str, size: int, seed: int) -> Dataset:
+    import reasoning_gym  # noqa: PLC0415 - with [evals]
+    from reasoning_gym.factory import DATASETS  # noqa: PLC0415
+
+    if task not in DATASETS:
+        raise EvalError(
+            f"reasoning-gym has no task {task!r}.{nearest(task, DATASETS)} Such are: "
+            "chain_sum, leg_counting, gcd, letter_counting, syllogism."
+        )
+    if size < 1:
+        raise EvalError(f"--size must be at least 1, not {size}.")
+    data = reasoning_gym.create_dataset(task, size=size, seed=seed)
+    items = []
+    for i in range(size):
+        entry = data[i]
+        items.append(
+            Item(
+                str(i + 1),
+                [HumanMessage(str(entry["question"]))],
+                None if entry["answer"] is None else str(entry["answer"]),
+                _by_task(data, entry),
+            )
+        )
+    return Dataset(f"{task}-{size}-{seed}", items)
+
+
+def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
+    """Right if the task's own scorer says so of the whole answer, of what stands behind
+    "answer:", of the last line, or of the last number.
+    """
+
+    def score(answer: str) -> float:
+        number = last_number(answer)
+        said = [answer.strip(), normalize(answer), answer.strip().splitlines()[-1].strip()]
+        said.append(said[-1].rstrip("."))
+        if number is not None:
+            said.append(str(int(number)) if number.is_integer() else str(number))
+        return float(any(data.score_answer(text, entry) >= _RIGHT for text in said))
+
+    return score
+
+
+def _from_langsmith(name: str) -> list[tuple[Row, Any]]:
+    from langsmith import Client  # noqa: PLC0415 - takes long to import
+    from langsmith.utils import LangSmithError, get_env_var  # noqa: PLC0415
+
+    if not get_env_var("API_KEY"):
+        raise EvalError(f"{LANGSMITH}{name} needs a key: set LANGSMITH_API_KEY.")
+    try:
+        examples = list(Client().list_examples(dataset_name=name))
+    except LangSmithError as error:
+        raise EvalError(f"The LangSmith dataset {name!r} cannot be read: {error}.") from None
+    if not examples:
+        raise EvalError(f"The LangSmith dataset {name!r} has no examples.")
+    examples.sort(key=lambda e: (str(e.created_at), str(e.id)))
+    return [({**(e.outputs or {}), **(e.inputs or {})}, e) for e in examples]

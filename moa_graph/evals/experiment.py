@@ -1,0 +1,134 @@
+"""The same comparison as experiments in LangSmith, where it is configured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import convert_to_openai_messages
+
+from moa_graph.errors import explain
+from moa_graph.evals.datasets import Dataset, Item
+from moa_graph.evals.files import Journal, Row
+from moa_graph.evals.running import run
+from moa_graph.evals.targets import Target
+
+if TYPE_CHECKING:
+    from langsmith import Client
+
+
+def is_configured() -> bool:
+    """Whether LangSmith is: tracing is on, and there is a key."""
+    from langsmith.utils import get_env_var, tracing_is_enabled  # noqa: PLC0415
+
+    return bool(tracing_is_enabled() and get_env_var("API_KEY"))
+
+
+class Experiment:
+    """Answers through `langsmith.evaluate`: an experiment for each target, on one dataset.
+
+    The answers and scores are those of the journal, so that the numbers are the same as without.
+
+    Args:
+        client: LangSmith's; by default as the environment says.
+    """
+
+    def __init__(self, client: Client | None = None) -> None:
+        from langsmith import Client  # noqa: PLC0415 - takes long to import
+
+        self._client = client or Client()
+        self._runs: dict[tuple[str, str], Any] = {}
+
+    def answer(
+        self,
+        target: Target,
+        dataset: Dataset,
+        ask: Callable[[Item], Awaitable[Row]],
+        journal: Journal,
+        *,
+        at_once: int,
+    ) -> None:
+        """Answer what the journal lacks, and make an experiment of all answers.
+
+        Args:
+            target: What answers.
+            dataset: The questions; made a dataset in LangSmith unless they are from one.
+            ask: From a question to its row.
+            journal: Where the rows go, and come from.
+            at_once: How many questions at the same time.
+        """
+        from langsmith import aevaluate  # noqa: PLC0415
+
+        examples = self._examples(dataset)
+        items = {str(examples[item.key].id): item for item in dataset.items}
+        by_question = {_key_of(examples[item.key].inputs): item for item in dataset.items}
+
+        async def answer(inputs: Row) -> Row:
+            item = by_question[_key_of(inputs)]
+            row = journal.done.get(item.key)
+            if row is None:
+                try:
+                    row = await ask(item)
+                except Exception as error:
+                    failed = {"error": explain(error), **getattr(error, "record", {})}
+                    journal.add(item.key, failed)
+                    raise
+                journal.add(item.key, row)
+            return {"answer": row["answer"]}
+
+        async def evaluate() -> None:
+            results = await aevaluate(
+                answer,
+                data=[examples[item.key] for item in dataset.items],
+                experiment_prefix=target.name,
+                metadata={
+                    "configuration": target.digest,
+                    "models": [m.name for m in target.models],
+                },
+                max_concurrency=at_once,
+                client=self._client,
+            )
+            async for result in results:
+                item = items[str(result["example"].id)]
+                self._runs[target.name, item.key] = result["run"].id
+
+        run(evaluate())
+
+    def add_scores(self, measure: str, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Add each answer's score as feedback to its run.
+
+        Args:
+            measure: What the score is called.
+            values: By target and by question, the scores.
+        """
+        for name, scores in values.items():
+            for key, score in scores.items():
+                if run_id := self._runs.get((name, key)):
+                    self._client.create_feedback(run_id, key=measure, score=score)
+        self._client.flush()
+
+    def _examples(self, dataset: Dataset) -> dict[str, Any]:
+        if all(item.example for item in dataset.items):
+            return {item.key: item.example for item in dataset.items}
+        name = f"moa-eval {dataset.name} {dataset.digest}"
+        if not self._client.has_dataset(dataset_name=name):
+            made = self._client.create_dataset(name, description="Made by moa eval compare.")
+            self._client.create_examples(
+                dataset_id=made.id,
+                examples=[
+                    {
+                        "inputs": {"messages": convert_to_openai_messages(list(item.messages))},
+                        "outputs": {"reference": item.reference},
+                        "metadata": {"key": item.key},
+                    }
+                    for item in dataset.items
+                ],
+            )
+        examples = list(self._client.list_examples(dataset_name=name))
+        found = {(e.metadata or {}).get("key"): e for e in examples}
+        return {item.key: found[item.key] for item in dataset.items}
+
+
+def _key_of(inputs: Any) -> str:
+    return hashlib.sha256(repr(sorted((inputs or {}).items())).encode()).hexdigest()

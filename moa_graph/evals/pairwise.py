@@ -1,0 +1,209 @@
+"""Which of two answers is better? A judge asked in both orders.
+
+Zheng et al. (arXiv 2306.05685), section 3.4: a judge may prefer whatever it reads first, so a win
+counts only as far as it holds in both orders. The prompts are FastChat's `pair-v2` and, beside a
+reference answer, `pair-math-v1` (Apache-2.0), word for word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import HumanMessage, SystemMessage
+
+from moa_graph.errors import MoAError
+from moa_graph.evals import intervals
+from moa_graph.evals.files import EvalError, Row
+from moa_graph.evals.intervals import Interval
+from moa_graph.evals.targets import AnswerFailed, Target
+
+ORDERS = ("target first", "baseline first")
+_VERDICT = re.compile(r"\[\[([ABC])\]\]")
+_TIE = 0.5
+_BIASED = 0.05  # the error that a judge's bias is told with
+_CRITERIA = (
+    "You should choose the assistant that follows the user's instructions and answers the user's "
+    "question better. Your evaluation should consider factors such as the helpfulness, relevance, "
+    "accuracy, depth, creativity, and level of detail of their responses. Begin your evaluation by "
+    "comparing the two responses and provide a short explanation. "
+)
+_FAIRLY = (
+    "Avoid any position biases and ensure that the order in which the responses were presented "
+    "does not influence your decision. Do not allow the length of the responses to influence your "
+    "evaluation. Do not favor certain names of the assistants. Be as objective as possible. After "
+    "providing your explanation, output your final verdict by strictly following this format: "
+    '"[[A]]" if assistant A is better, "[[B]]" if assistant B is better, and "[[C]]" for a tie.'
+)
+SYSTEM = (
+    "Please act as an impartial judge and evaluate the quality of the responses provided by two AI "
+    f"assistants to the user question displayed below. {_CRITERIA}{_FAIRLY}"
+)
+SYSTEM_WITH_REFERENCE = (
+    "Please act as an impartial judge and evaluate the quality of the responses provided by two AI "
+    "assistants to the user question displayed below. Your evaluation should consider correctness "
+    "and helpfulness. You will be given a reference answer, assistant A's answer, and assistant "
+    "B's answer. Your job is to evaluate which assistant's answer is better. Begin your evaluation "
+    "by comparing both assistants' answers with the reference answer. Identify and correct any "
+    f"mistakes. {_FAIRLY}"
+)
+_QUESTION = "[User Question]\n{question}\n\n"
+_REFERENCE = "[The Start of Reference Answer]\n{reference}\n[The End of Reference Answer]\n\n"
+_ANSWERS = (
+    "[The Start of Assistant A's Answer]\n{answer_a}\n[The End of Assistant A's Answer]\n\n"
+    "[The Start of Assistant B's Answer]\n{answer_b}\n[The End of Assistant B's Answer]"
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one question, in the order in which the judge reads them."""
+
+    question: str
+    reference: str | None
+    answer: str
+    other: str
+    answer_first: bool
+
+
+async def compare(judging: Target, pair: Pair) -> Row:
+    """Ask the judge about a pair.
+
+    Returns:
+        `preference`: 1 if it prefers `answer`, 0 if `other`, 0.5 for a tie; `first`: likewise of
+        whichever it read first; `judgment` (its text), `cost`.
+
+    Raises:
+        AnswerFailed: If it says neither [[A]] nor [[B]] nor [[C]], or cannot be asked.
+    """
+    a, b = (pair.answer, pair.other) if pair.answer_first else (pair.other, pair.answer)
+    with_reference = pair.reference is not None
+    template = _QUESTION + (_REFERENCE if with_reference else "") + _ANSWERS
+    text = template.format(question=pair.question, reference=pair.reference, answer_a=a, answer_b=b)
+    system = SYSTEM_WITH_REFERENCE if with_reference else SYSTEM
+    said = await judging.ask([SystemMessage(system), HumanMessage(text)])
+    verdicts = _VERDICT.findall(said["answer"])
+    row = {"judgment": said["answer"], "cost": said["cost"]}
+    if not verdicts:
+        raise AnswerFailed("the judge gave no verdict: neither [[A]] nor [[B]] nor [[C]]", row)
+    first = {"A": 1.0, "B": 0.0, "C": _TIE}[verdicts[-1]]
+    return {**row, "first": first, "preference": first if pair.answer_first else 1 - first}
+
+
+def win_rate(preferences: Sequence[Sequence[float]]) -> Row:
+    """The win rate over items, each the mean of both orders.
+
+    Args:
+        preferences: For each item the preference in each order.
+
+    Returns:
+        `win_rate` (an interval), and how many items were won, lost, tied, and decided by the order
+        alone (`by_order`), which counts as a tie.
+    """
+    means = [sum(item) / len(item) for item in preferences]
+    by_order = sum({0.0, 1.0} <= set(item) for item in preferences)
+    return {
+        "win_rate": intervals.mean(means).as_dict(),
+        "wins": sum(m > _TIE for m in means),
+        "losses": sum(m < _TIE for m in means),
+        "ties": sum(m == _TIE for m in means) - by_order,
+        "by_order": by_order,
+    }
+
+
+def position_bias(firsts: Sequence[float]) -> Row:
+    """Whether the judge prefers a place.
+
+    Args:
+        firsts: Of every verdict in either order, 1 if it preferred what it read first, 0 if the
+            second, 0.5 for a tie. Each pair is judged in both orders, so that without a bias as
+            many are 1 as 0.
+
+    Returns:
+        `first` (how often of the decided ones, an interval; None if none is), `p` (of a two-sided
+        binomial test against a half), `biased`, and `sentence`.
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415 - with [evals]
+
+    decided = [first for first in firsts if first != _TIE]
+    if not decided:
+        sentence = "The judge called every pair a tie."
+        return {"first": None, "p": None, "biased": False, "sentence": sentence}
+    p = float(binomtest(int(sum(decided)), len(decided)).pvalue)
+    share = intervals.mean(decided)
+    biased = p < _BIASED
+    place = "first" if share.value > _TIE else "second"
+    often = (
+        share
+        if place == "first"
+        else Interval(1 - share.value, 1 - share.high, 1 - share.low, share.n)
+    )
+    sentence = (
+        f"The judge has a position bias: it preferred the {place} answer in {often.percent()} % of "
+        f"{len(decided)} decided verdicts. Wins that depend on the order count as ties."
+        if biased
+        else f"No position bias of the judge is shown: it preferred the first answer in "
+        f"{share.percent()} % of {len(decided)} decided verdicts."
+    )
+    return {"first": share.as_dict(), "p": p, "biased": biased, "sentence": sentence}
+
+
+def length_controlled(
+    means: Sequence[float], lengths: Sequence[int], others: Sequence[int]
+) -> Interval | None:
+    """The win rate if answers were as long as the baseline's.
+
+    A logistic regression of the preference on an intercept and the hyperbolic tangent of the
+    length's difference in standard deviations, as AlpacaEval's without the instructions'
+    difficulty; the prediction is at no difference.
+
+    Args:
+        means: By item, the preference over both orders.
+        lengths: Characters of the target's answers.
+        others: Characters of the baseline's.
+
+    Returns:
+        With a bootstrap over items; None where lengths do not differ, or all preferences are equal.
+
+    Source: Dubois et al. (arXiv 2404.04475).
+    """
+    import numpy as np  # noqa: PLC0415 - with [evals]
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    gaps = np.asarray(lengths, dtype=float) - np.asarray(others, dtype=float)
+    wins = np.asarray(means, dtype=float)
+    if len(wins) < 2 or gaps.std() == 0 or wins.std() == 0:  # noqa: PLR2004
+        return None
+    rows = np.column_stack([np.tanh(gaps / gaps.std()), wins])
+
+    def at_no_difference(data: Any) -> float:
+        terms = np.column_stack([np.ones(len(data)), data[:, 0]])
+        both = np.concatenate([terms, terms])
+        labels = np.concatenate([np.ones(len(data)), np.zeros(len(data))])
+        weights = np.concatenate([data[:, 1], 1 - data[:, 1]])
+        if not 0 < weights[: len(data)].sum() < len(data):
+            return float(data[:, 1].mean())
+        model = LogisticRegression(C=100, fit_intercept=False).fit(both, labels, weights)
+        return float(1 / (1 + np.exp(-model.coef_[0][0])))
+
+    return intervals.of_statistic(at_no_difference, rows, resamples=499)
+
+
+def complete(rows: Mapping[str, Row], item: str) -> list[float] | None:
+    """An item's preferences in both orders; None if one is not there."""
+    found = [rows[f"{item}-{i}"] for i in range(len(ORDERS)) if f"{item}-{i}" in rows]
+    return [row["preference"] for row in found] if len(found) == len(ORDERS) else None
+
+
+def check(judging: Target) -> None:
+    """Refuse a judge that cannot be asked, before anything is paid for.
+
+    Raises:
+        EvalError: If it has no key or is wrong; says what to do.
+    """
+    try:
+        judging.check()
+    except MoAError as error:
+        raise EvalError(f"The judge {judging.name}: {error}") from None

@@ -1,0 +1,251 @@
+"""The figures: win rates with intervals, quality against cost, and radar plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moa_graph.evals.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _SOFT, _GRID = "#1c2b33", "#7b8a93", "#e2e7ea"
+_COLOURS = ("#1f6f78", "#c8553d", "#6a4c93", "#e09f3e", "#33658a", "#5b8c5a")
+_LOG_FROM = 8  # times; costs that lie farther apart are drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration in a plot of quality against cost."""
+
+    name: str
+    cost: float
+    quality: Interval
+
+
+def dominated(points: Sequence[Point]) -> set[str]:
+    """Names of those that another one beats in quality or cost, and equals in the other."""
+    return {
+        p.name
+        for p in points
+        if any(
+            q.cost <= p.cost
+            and q.quality.value >= p.quality.value
+            and (q.cost < p.cost or q.quality.value > p.quality.value)
+            for q in points
+        )
+    }
+
+
+def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "") -> Figure:
+    """Quality against cost, with the Pareto front; what is dominated is grey and hollow.
+
+    Args:
+        points: At least one.
+        quality: What the vertical axis is called; values are shares of 1 and shown in percent.
+        cost: What the horizontal axis is called, with its unit.
+        title: Above the plot.
+    """
+    figure, axes = _figure(9.5, 6, title)
+    beaten = dominated(points)
+    best = sorted((p for p in points if p.name not in beaten), key=lambda p: p.cost)
+    axes.plot(
+        [p.cost for p in best],
+        [100 * p.quality.value for p in best],
+        color=_COLOURS[0],
+        linewidth=1.2,
+        drawstyle="steps-post",
+        zorder=2,
+        label="Pareto front",
+    )
+    for kept, colour, fill, label in (
+        (True, _COLOURS[0], _COLOURS[0], None),
+        (False, _SOFT, "white", "dominated"),
+    ):
+        some = [p for p in points if (p.name not in beaten) is kept]
+        if some:
+            axes.errorbar(
+                [p.cost for p in some],
+                [100 * p.quality.value for p in some],
+                yerr=_arms([p.quality for p in some]),
+                fmt="o",
+                color=colour,
+                markerfacecolor=fill,
+                markersize=7,
+                elinewidth=1,
+                alpha=0.9,
+                zorder=3,
+                label=label,
+            )
+    costs = [p.cost for p in points if p.cost > 0]
+    if len(costs) == len(points) and max(costs) > _LOG_FROM * min(costs):
+        axes.set_xscale("log")
+    axes.margins(x=0.18, y=0.15)
+    axes.set_xlabel(cost)
+    axes.set_ylabel(quality)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _label(figure, axes, points, beaten)
+    return figure
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]) -> None:
+    """Names beside their points; where those would overlap, in a column with lines to them."""
+    from adjustText import adjust_text  # noqa: PLC0415 - with [evals]
+    from matplotlib.patheffects import withStroke  # noqa: PLC0415
+
+    places = [(p.cost, 100 * p.quality.value) for p in points]
+    line = {"arrowstyle": "-", "color": _SOFT, "linewidth": 0.6}
+    looks: list[dict[str, Any]] = [
+        {
+            "fontsize": 9,
+            "color": _SOFT if p.name in beaten else _INK,
+            "path_effects": [withStroke(linewidth=3, foreground="white")],
+            "zorder": 5,
+        }
+        for p in points
+    ]
+    texts = [
+        axes.text(x, y, _shortened(p.name), **look)
+        for p, (x, y), look in zip(points, places, looks, strict=True)
+    ]
+    figure.canvas.draw()
+    adjust_text(
+        texts,
+        x=[x for x, _ in places],
+        y=[y for _, y in places],
+        ax=axes,
+        expand=(1.15, 1.5),
+        iter_lim=2000,
+        arrowprops=line,
+    )
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in texts]
+    if not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]):
+        return
+    for drawn in (*texts, *axes.patches):
+        drawn.remove()
+    order = sorted(range(len(points)), key=lambda i: places[i][1])
+    for rank, i in enumerate(order):
+        axes.annotate(
+            _shortened(points[i].name),
+            xy=places[i],
+            xytext=(1.03, (rank + 0.5) / len(points)),
+            textcoords="axes fraction",
+            va="center",
+            arrowprops=line,
+            annotation_clip=False,
+            **looks[i],
+        )
+
+
+def rates(
+    found: Mapping[str, Interval],
+    *,
+    label: str,
+    half: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Values with their intervals, the highest on top.
+
+    Args:
+        found: By name, shares of 1, shown in percent.
+        label: What the axis is called.
+        half: Where a line is drawn, such as 0.5 for a baseline that wins as often.
+        title: Above the plot.
+    """
+    names = sorted(found, key=lambda name: found[name].value)
+    figure, axes = _figure(8, 1.4 + 0.42 * len(names), title)
+    values = [found[name] for name in names]
+    axes.errorbar(
+        [100 * v.value for v in values],
+        range(len(names)),
+        xerr=_arms(values),
+        fmt="o",
+        color=_COLOURS[0],
+        markersize=7,
+        capsize=3,
+        elinewidth=1.4,
+    )
+    if half is not None:
+        axes.axvline(100 * half, color=_COLOURS[1], linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(names)), [_shortened(name, 44) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(label)
+    return figure
+
+
+def radar(
+    found: Mapping[str, Mapping[str, float]], *, lowest: float, highest: float, title: str = ""
+) -> Figure:
+    """Scores by category or skill, a line for each model.
+
+    Args:
+        found: By model and by category; a category that a model lacks is a gap.
+        lowest: The centre.
+        highest: The rim.
+        title: Above the plot.
+    """
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - with [evals]
+
+    names = list(dict.fromkeys(name for scores in found.values() for name in scores))
+    angles = [2 * math.pi * i / len(names) for i in range(len(names))]
+    figure = plt.figure(figsize=(7.4, 7))
+    axes = figure.add_subplot(projection="polar")
+    axes.set_theta_offset(math.pi / 2)  # type: ignore[attr-defined]
+    axes.set_theta_direction(-1)  # type: ignore[attr-defined]
+    for i, (model, scores) in enumerate(found.items()):
+        values = [scores.get(name, math.nan) for name in names]
+        colour = _COLOURS[i % len(_COLOURS)]
+        axes.plot([*angles, angles[0]], [*values, values[0]], color=colour, label=model)
+        axes.fill([*angles, angles[0]], [*values, values[0]], color=colour, alpha=0.08)
+    axes.set_xticks(angles, names, color=_INK)
+    axes.set_ylim(lowest, highest)
+    axes.tick_params(axis="y", colors=_SOFT, labelsize=8)
+    axes.tick_params(axis="x", pad=14)
+    axes.grid(color=_GRID)
+    axes.spines["polar"].set_color(_GRID)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
+    if title:
+        axes.set_title(title, color=_INK, pad=24)
+    figure.tight_layout()
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure, and free it."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - with [evals]
+
+    figure.savefig(path, dpi=144, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return path
+
+
+def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - with [evals]
+
+    figure, axes = plt.subplots(figsize=(width, height))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_SOFT)
+    axes.tick_params(colors=_INK)
+    axes.grid(color=_GRID, zorder=0)
+    axes.set_axisbelow(True)
+    if title:
+        axes.set_title(title, color=_INK, loc="left")
+    return figure, axes
+
+
+def _arms(values: Sequence[Interval]) -> list[list[float]]:
+    return [
+        [100 * max(0.0, v.value - v.low) for v in values],
+        [100 * max(0.0, v.high - v.value) for v in values],
+    ]
+
+
+def _shortened(name: str, longest: int = 32) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
