@@ -23,9 +23,10 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
+from moa_graph.background import run
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, read_rows, write_json
 from moa_graph.evals.hub import download, is_available
-from moa_graph.evals.running import do_all, run
+from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
 

@@ -89,8 +89,8 @@ def alpaca(
         from moa_graph.evals.files import read_rows, write_json  # noqa: PLC0415
 
         annotator = annotator or bench.ANNOTATOR
-        published = bench.leaderboard(leaderboard)
         if from_annotations:
+            published = bench.leaderboard(leaderboard)
             rows = read_rows(from_annotations, ["preference"])
             name = str(rows[0].get("generator_2") or from_annotations.name.partition(".")[0])
             found = bench.metrics(rows)
@@ -98,18 +98,19 @@ def alpaca(
             return
         if judge:
             bench.check_judge(annotator)
-        asked = bench.load_instructions(instructions)
         recorded = _recorded(references, None)
         it, folder = _target("alpaca", target or preset, recorded, out, prices)
+        asked = bench.load_instructions(instructions)
         _covered(recorded, [(str(row["instruction"]),) for row in asked[:limit]])
         it.check()
         _fetch(it)
         path, failed = bench.generate(it, asked, folder, limit=limit, at_once=at_once)
-        _tell(f"{path}: {len(read_rows(path)) if path.stat().st_size > 4 else 0} answers.")  # noqa: PLR2004
+        n = len(asked[:limit])
+        _tell(f"{path}: {n - len(failed)} of {n} answers.")
         if failed:
             raise EvalFailed(
-                f"{len(failed)} of {len(asked[:limit])} answers failed, such as: "
-                f"{failed[0]['error']}. Run the same command again: only those are asked."
+                f"{len(failed)} of {n} answers failed, such as: {failed[0]['error']}. Run the "
+                "same command again: only those are asked."
             )
         if not judge:
             _tell("Not judged; --judge does, through the package alpaca_eval.")
@@ -125,6 +126,7 @@ def alpaca(
         )
         found = bench.metrics(annotations)
         write_json(folder / "report.json", found)
+        published = bench.leaderboard(leaderboard)
         _print(found, lambda: bench.report(it.name, found, published), as_json=as_json)
 
 

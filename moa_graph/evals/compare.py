@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moa_graph.background import run
 from moa_graph.evals import intervals, pairwise, plots
 from moa_graph.evals.datasets import Dataset, Item
 from moa_graph.evals.experiment import Experiment
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, replace, write_json
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.pairwise import ORDERS, Pair
-from moa_graph.evals.running import do_all, run
+from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target, unique_names
 
 _FEWEST = 2
 _TAIL = 0.95
+_ALL_PAIRS = 3  # of more targets only the pairs with the baseline are told in sentences
 
 
 def compare(
@@ -86,10 +88,10 @@ def compare(
         for target in targets
     }
     failures = [
-        {"target": name, "item": item.key, "error": rows.get(item.key, {}).get("error", "")}
+        {"target": name, "item": item.key, "error": why}
         for name, rows in answers.items()
         for item in dataset.items
-        if rows.get(item.key, {}).get("error", "not asked")
+        if (why := rows.get(item.key, {"error": "not asked"}).get("error"))
     ]
     failed = {failure["item"] for failure in failures}
     items = [item for item in dataset.items if item.key not in failed]
@@ -299,6 +301,7 @@ def _says(found: Row) -> list[str]:
             unit,
         )
         for pair in found["pairs"]
+        if pair["other"] == found["baseline"] or len(found["targets"]) <= _ALL_PAIRS
     ]
     if judge := found["judge"]:
         said.append(judge["position_bias"]["sentence"])

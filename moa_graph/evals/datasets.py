@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import parse_qsl
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
@@ -77,7 +78,8 @@ def load_dataset(
 
     Args:
         spec: A file (JSON or JSON Lines), `langsmith:NAME` for a LangSmith dataset, or
-            `reasoning-gym:TASK` for tasks that the package `reasoning-gym` generates and scores.
+            `reasoning-gym:TASK` for tasks that the package `reasoning-gym` generates and scores;
+            `reasoning-gym:TASK?name=value&…` sets the task's own parameters.
         question: The field with the question, a text or a list of messages; by default the first
             there is of `question`, `instruction`, `input`, `prompt`, `messages`, `text`.
         reference: The field with the right answer; by default the first there is of `reference`,
@@ -158,6 +160,7 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
     import reasoning_gym  # noqa: PLC0415 - with [evals]
     from reasoning_gym.factory import DATASETS  # noqa: PLC0415
 
+    task, _, query = task.partition("?")
     if task not in DATASETS:
         raise EvalError(
             f"reasoning-gym has no task {task!r}.{nearest(task, DATASETS)} Such are: "
@@ -165,7 +168,11 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
         )
     if size < 1:
         raise EvalError(f"--size must be at least 1, not {size}.")
-    data = reasoning_gym.create_dataset(task, size=size, seed=seed)
+    parameters = {name: _parameter(value) for name, value in parse_qsl(query)}
+    try:
+        data = reasoning_gym.create_dataset(task, size=size, seed=seed, **parameters)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise EvalError(f"reasoning-gym does not make {task} with {query!r}: {error}") from None
     items = []
     for i in range(size):
         entry = data[i]
@@ -180,12 +187,21 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
     return Dataset(f"{task}-{size}-{seed}", items)
 
 
+def _parameter(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
     """Right if the task's own scorer says so of the whole answer, of what stands behind
     "answer:", of the last line, or of the last number.
     """
 
     def score(answer: str) -> float:
+        if not answer.strip():
+            return 0.0
         number = last_number(answer)
         said = [answer.strip(), normalize(answer), answer.strip().splitlines()[-1].strip()]
         said.append(said[-1].rstrip("."))

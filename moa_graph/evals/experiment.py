@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import convert_to_openai_messages
 
+from moa_graph.background import run
 from moa_graph.errors import explain
 from moa_graph.evals.datasets import Dataset, Item
-from moa_graph.evals.files import Journal, Row
-from moa_graph.evals.running import run
+from moa_graph.evals.files import EvalError, Journal, Row
 from moa_graph.evals.targets import Target
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Experiment:
                 try:
                     row = await ask(item)
                 except Exception as error:
-                    failed = {"error": explain(error), **getattr(error, "record", {})}
+                    said = str(error) if isinstance(error, EvalError) else explain(error)
+                    failed = {"error": said, **getattr(error, "record", {})}
                     journal.add(item.key, failed)
                     raise
                 journal.add(item.key, row)

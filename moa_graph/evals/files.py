@@ -22,7 +22,7 @@ class EvalError(MoAError):
 
 
 class EvalFailed(EvalError):
-    """Models failed on the way. What they have answered is kept; the next run goes on from there."""
+    """Models failed on the way. What was answered is kept, and the next run goes on from there."""
 
 
 def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:

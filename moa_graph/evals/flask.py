@@ -20,8 +20,9 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
+from moa_graph.background import run
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, read_rows
-from moa_graph.evals.running import do_all, run
+from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from moa_graph.background import run
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, by_key, read_rows
 from moa_graph.evals.hub import download
-from moa_graph.evals.running import do_all, run
+from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import AnswerFailed, Target
 

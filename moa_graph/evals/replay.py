@@ -11,12 +11,12 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moa_graph.background import run
 from moa_graph.errors import MoAError
 from moa_graph.evals import intervals
 from moa_graph.evals.files import EvalError, Row
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.recorded import RecordedProposals
-from moa_graph.evals.running import run
 from moa_graph.evals.tables import table
 from moa_graph.evals.verifiable import RecordedModel, RecordedSet
 from moa_graph.graph import create_moa

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 from moa_graph.errors import explain
-from moa_graph.evals.files import EvalFailed, Journal, Row
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row
 
 _Item = TypeVar("_Item")
 _HOPELESS = 10  # failures at the start, and nothing else
@@ -76,7 +76,8 @@ async def do_all(
             try:
                 row = await do(item)
             except Exception as error:  # noqa: BLE001 - whatever a model raises is recorded
-                row = {"error": explain(error), **getattr(error, "record", {})}
+                said = str(error) if isinstance(error, EvalError) else explain(error)
+                row = {"error": said, **getattr(error, "record", {})}
             journal.add(key, row)
             if row.get("error"):
                 failures.append(str(row["error"]))
@@ -99,15 +100,3 @@ async def do_all(
             f"{title}: the first {len(failures)} items all failed, so no more were tried. "
             f"{failures[-1]}"
         )
-
-
-def run(coroutine: Any) -> Any:
-    """Run a coroutine to its end, in a thread of its own where a loop runs here (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()

@@ -23,6 +23,7 @@ from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.models import Model, build_chat_model
 from moa_graph.presets import PRESETS, AnswerEntry, Configuration, load_preset
 from moa_graph.proposers import Proposer
+from moa_graph.strategies.vote import NothingToCount
 
 Prices = Mapping[str, Price]
 """Dollars per million input and per million output tokens, by the model's name."""
@@ -79,7 +80,8 @@ class Target:
         Returns:
             `answer`; `usage` (input and output tokens by model), `calls` (of models), `cost` (US
             dollars; None where a price or usage is not known), `latency` and `first_token`
-            (seconds); of a mixture `proposals`.
+            (seconds); of a mixture `proposals`. A vote with nothing to count answers nothing, which
+            is no failure; `no_answer` says so.
 
         Raises:
             AnswerFailed: If there is none.
@@ -98,6 +100,14 @@ class Target:
             _check_answered(whole)
         except Exception as error:
             record = self._spent(usage, calls, getattr(error, "proposals", []))
+            if isinstance(error.__cause__, NothingToCount):
+                return {
+                    "answer": "",
+                    "no_answer": str(error.__cause__),
+                    **record,
+                    "latency": round(time.monotonic() - started, 4),
+                    "first_token": None,
+                }
             said = str(error) if isinstance(error, EvalError) else explain(error)
             raise AnswerFailed(said, record) from error
         assert whole is not None
@@ -117,17 +127,17 @@ class Target:
             model: {"input": of["input_tokens"], "output": of["output_tokens"]}
             for model, of in usage.usage_metadata.items()
         }
-        # What came from the cache was paid for in a run that was interrupted.
-        for proposal in proposals:
-            if proposal.get("cached") and proposal["usage"]:
+        # What came from the cache was paid for before, in an interrupted run or for another target.
+        cached = [proposal for proposal in proposals if proposal.get("cached")]
+        for proposal in cached:
+            if proposal["usage"]:
                 of = used.setdefault(proposal["model"], {"input": 0, "output": 0})
                 of["input"] += proposal["usage"]["input_tokens"]
                 of["output"] += proposal["usage"]["output_tokens"]
-        return {"usage": used, "calls": calls.n, "cost": self._cost(used, calls)}
+        n = calls.n + len(cached)
+        return {"usage": used, "calls": n, "cost": self._cost(used) if used or not n else None}
 
-    def _cost(self, used: Mapping[str, Mapping[str, int]], calls: _Calls) -> float | None:
-        if calls.n and not used:
-            return None
+    def _cost(self, used: Mapping[str, Mapping[str, int]]) -> float | None:
         total = Amount(0, 0.0)
         for name, tokens in used.items():
             price = self._price(name)

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AnswerNode
+from moa_graph.nodes import AnswerNode, NoAnswer
 from moa_graph.similarity import majority, most_frequent, normalize
 from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step
@@ -26,6 +26,10 @@ TieRule: TypeAlias = Literal["first", "shortest", "longest"]
 
 Parse: TypeAlias = Callable[[str], Any]
 """From a proposal's text to its answer; None, or an error, where there is none in it."""
+
+
+class NothingToCount(NoAnswer):
+    """There are proposals, but no answer in any of them."""
 
 
 class Vote(AnswerStrategy):
@@ -108,7 +112,7 @@ class _VoteNode(ChoosingNode):
     ) -> tuple[AIMessage, Decision]:
         answers, unparsed = parsed_answers(references, self._vote.parse)
         if not answers:
-            raise ValueError("no proposal has an answer that can be counted (Vote(parse=…))")
+            raise NothingToCount("no proposal has an answer that can be counted (Vote(parse=…))")
         voters = [p for p in references if p["proposer"] in answers]
         keys = [_comparable(answers[p["proposer"]]) for p in voters]
         weights = [self._vote.weights.get(p["proposer"], 1.0) for p in voters]
@@ -175,7 +179,7 @@ class _FieldsNode(ChoosingNode):
     ) -> tuple[AIMessage, Decision]:
         objects, unparsed = parsed_answers(references, self._object)
         if not objects:
-            raise ValueError("no proposal is an object of the schema (Vote(schema=…))")
+            raise NothingToCount("no proposal is an object of the schema (Vote(schema=…))")
         merged, ties = field_majority(list(objects.values()), self._rule)
         try:
             self._schema.validate_json(json.dumps(merged))
