@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import convert_to_openai_messages
@@ -92,9 +94,10 @@ class Experiment:
             )
             async for result in results:
                 item = items[str(result["example"].id)]
-                self._runs[target.name, item.key] = result["run"].id
+                self._runs[target.name, item.key] = (result["run"].id, results.experiment_id)
 
-        run(evaluate())
+        with redirect_stdout(sys.stderr):  # it tells where the experiment can be seen
+            run(evaluate())
 
     def add_scores(self, measure: str, values: Mapping[str, Mapping[str, float]]) -> None:
         """Add each answer's score as feedback to its run.
@@ -105,8 +108,11 @@ class Experiment:
         """
         for name, scores in values.items():
             for key, score in scores.items():
-                if run_id := self._runs.get((name, key)):
-                    self._client.create_feedback(run_id, key=measure, score=score)
+                if made := self._runs.get((name, key)):
+                    run_id, experiment = made
+                    self._client.create_feedback(
+                        run_id, key=measure, score=score, session_id=experiment
+                    )
         self._client.flush()
 
     def _examples(self, dataset: Dataset) -> dict[str, Any]:

@@ -135,7 +135,9 @@ class Target:
                 of["input"] += proposal["usage"]["input_tokens"]
                 of["output"] += proposal["usage"]["output_tokens"]
         n = calls.n + len(cached)
-        return {"usage": used, "calls": n, "cost": self._cost(used) if used or not n else None}
+        free = all(model.provider == "local" for model in self.models)
+        known = free or used or not n
+        return {"usage": used, "calls": n, "cost": self._cost(used) if known else None}
 
     def _cost(self, used: Mapping[str, Mapping[str, int]]) -> float | None:
         total = Amount(0, 0.0)
