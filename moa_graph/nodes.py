@@ -229,6 +229,8 @@ class Asking:
         self._layer.answered(self.node.position, kept["latency"])
         proposal = self._record("ok", content=kept["content"])
         proposal["cached"] = True
+        if kept["usage"]:
+            proposal["saved_usage"] = kept["usage"]
         return {"proposals": [proposal]}
 
     def proposal_sync(self) -> Proposal:

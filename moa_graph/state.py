@@ -56,6 +56,8 @@ class Proposal(TypedDict):
     """The turn of the conversation it belongs to, from 1."""
     cached: NotRequired[bool]
     """True if it came from the cache: then nothing was paid for it."""
+    saved_usage: NotRequired[UsageMetadata]
+    """What it took when it was asked for, of one that came from the cache."""
     trimmed: NotRequired[list[TrimmedReference]]
     """The references that its model was not given in full; absent if there are none."""
 

@@ -121,7 +121,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]
         y=[y for _, y in places],
         ax=axes,
         expand=(1.15, 1.5),
-        iter_lim=2000,
+        iter_lim=500,
         arrowprops=line,
     )
     figure.canvas.draw()

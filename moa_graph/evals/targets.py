@@ -130,14 +130,16 @@ class Target:
         # What came from the cache was paid for before, in an interrupted run or for another target.
         cached = [proposal for proposal in proposals if proposal.get("cached")]
         for proposal in cached:
-            if proposal["usage"]:
+            if saved := proposal.get("saved_usage"):
                 of = used.setdefault(proposal["model"], {"input": 0, "output": 0})
-                of["input"] += proposal["usage"]["input_tokens"]
-                of["output"] += proposal["usage"]["output_tokens"]
+                of["input"] += saved["input_tokens"]
+                of["output"] += saved["output_tokens"]
         n = calls.n + len(cached)
-        free = all(model.provider == "local" for model in self.models)
-        known = free or used or not n
-        return {"usage": used, "calls": n, "cost": self._cost(used) if known else None}
+        untold = not self.recorded and any(
+            p["status"] == "ok" and not (p["usage"] or p.get("saved_usage")) for p in proposals
+        )
+        cost = None if untold or (n and not used) else self._cost(used)
+        return {"usage": used, "calls": n, "cost": cost}
 
     def _cost(self, used: Mapping[str, Mapping[str, int]]) -> float | None:
         total = Amount(0, 0.0)
@@ -150,14 +152,18 @@ class Target:
 
     def _price(self, name: str) -> Price | None:
         # A provider may answer with a dated name of the model that was asked for.
-        asked = [m for m in self.models if name.startswith(m.name) or m.name == name]
-        provider = max(asked, key=lambda m: len(m.name)).provider if asked else None
-        for known in (name, *(m.name for m in asked)):
+        asked = max(
+            (m for m in self.models if name.startswith(m.name)),
+            key=lambda m: len(m.name),
+            default=self.models[0] if len(self.models) == 1 else None,
+        )
+        for known in (name, asked.name if asked else name):
             if known in self.prices:
                 return self.prices[known]
-        if provider == "local":
+        providers = {asked.provider} if asked else {m.provider for m in self.models}
+        if providers == {"local"}:
             return (0.0, 0.0)
-        return known_price(name, provider)
+        return known_price(name, providers.pop() if len(providers) == 1 else None)
 
 
 class _Calls(BaseCallbackHandler):

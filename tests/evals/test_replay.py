@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from moa_graph.evals import replay
+from moa_graph.evals.files import EvalError
+from moa_graph.evals.verifiable import read_set
+
+UNLIKE_PUBLISHED = {"yi-large", "yi-large-preview"}  # whose recorded verdicts are others
+
+
+@pytest.fixture(scope="module")
+def sets():
+    from tests.evals.conftest import DATA
+
+    if not DATA.is_dir():
+        pytest.skip("needs the recorded public data in ../shared/data")
+    return {name: read_set(DATA / "zero_eval" / name) for name in ("gsm", "math-l5")}
+
+
+@pytest.mark.parametrize("name", ["gsm", "math-l5"])
+def test_published_accuracies_are_reproduced(sets, name):
+    rows = replay.accuracies(sets[name])
+    assert len(rows) >= 43
+    assert sum(row["published"] is not None for row in rows) >= 43
+    for row in rows:
+        if row["model"] not in UNLIKE_PUBLISHED:
+            assert row["accuracy"] == row["published"], row
+    assert all(row["disagreeing"] == 0 for row in rows)
+    assert sum(row["replies"] for row in rows) >= 12
+
+
+def test_strategies_of_the_graph_choose_as_counting_by_hand(sets):
+    recorded = sets["gsm"]
+    pool = ["gemma-2-9b-it", "Qwen2-7B-Instruct", "Meta-Llama-3-8B-Instruct"]
+    found = replay.replay(recorded, pool, limit=150, quiet=True)
+    members = [recorded.models[name] for name in pool]
+    for i, key in enumerate(list(recorded.questions)[:150]):
+        votes = [m.answers[key] for m in members if m.answers[key].answer is not None]
+        counts = Counter(v.answer for v in votes)
+        winner = next(v for v in votes if counts[v.answer] == max(counts.values()))
+        assert found["correct"][replay.MAJORITY][i] == winner.correct
+        assert found["correct"][replay.ORACLE][i] == max(m.answers[key].correct for m in members)
+    n = found["n"]
+    assert n == 150
+    mean = sum(found["correct"][name][i] for name in pool for i in range(n)) / (3 * n)
+    assert found["strategies"][replay.RANDOM]["value"] == pytest.approx(mean)
+
+
+def test_voting_wins_with_similar_models_and_loses_with_weak_ones(sets):
+    recorded = sets["gsm"]
+    pools = replay.default_pools(recorded)
+    assert [len(pool) for pool in pools.values()] == [5, 5, 15]
+    similar = replay.replay(recorded, pools["similar"], limit=400, quiet=True)
+    weak = replay.replay(recorded, pools["strong with weak"], limit=400, quiet=True)
+    assert similar["against_best"][replay.MAJORITY]["low"] > 0
+    assert weak["strategies"][replay.AGREEMENT]["value"] < weak["strategies"][replay.BEST]["value"]
+    text = replay.report(recorded, replay.accuracies(recorded), {"similar": similar, "weak": weak})
+    assert "majority has the higher accuracy than the best model" in text
+    assert "agreement by TF-IDF has the lower accuracy than the best model" in text
+
+
+def test_models_without_replies_vote_by_their_recorded_answers(sets):
+    pool = ["yi-large", "gpt-4o-2024-05-13", "gemini-1.5-flash-exp-0827"]
+    found = replay.replay(sets["gsm"], pool, limit=50, quiet=True)
+    assert found["strategies"][replay.AGREEMENT] is None
+    assert found["strategies"][replay.MAJORITY]["value"] > 0.8
+
+
+def write_set(folder, golds, replies, verdicts=None):
+    (folder / "outputs").mkdir(parents=True)
+    rows = [{"id": str(i), "question": f"q{i}", "gold": g} for i, g in enumerate(golds)]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name, texts in replies.items():
+        lines = [json.dumps({"id": str(i), "output": text}) for i, text in enumerate(texts)]
+        (folder / "outputs" / f"{name}.jsonl").write_text("\n".join(lines))
+    if verdicts:
+        lines = [
+            json.dumps(
+                {
+                    "id": str(i),
+                    "key": dict.fromkeys(verdicts),
+                    "ok": {m: verdicts[m][i] for m in verdicts},
+                }
+            )
+            for i in range(len(golds))
+        ]
+        (folder / "answers_all_models.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def answer(text):
+    return json.dumps({"reasoning": "…", "answer": text})
+
+
+def test_set_of_choices_and_set_of_texts(tmp_path):
+    choices = read_set(
+        write_set(tmp_path / "a", ["A", "C"], {"m": [answer("A) yes"), answer("B")]})
+    )
+    assert choices.models["m"].accuracy == 0.5
+    texts = read_set(
+        write_set(tmp_path / "b", ["'ab'", "[1, 2]"], {"m": [answer("ab"), answer("[1, 2]")]})
+    )
+    assert texts.models["m"].accuracy == 1
+
+
+def test_recorded_verdict_counts_where_answers_are_no_numbers(tmp_path):
+    folder = write_set(
+        tmp_path / "a", ["x", "y"], {"m": [answer("(x)"), answer("z")]}, {"m": [1, 0]}
+    )
+    recorded = read_set(folder)
+    assert recorded.models["m"].accuracy == 0.5
+    assert recorded.models["m"].answers["0"].reply
+
+
+def test_zero_evals_own_results_are_read(tmp_path):
+    for name, says in (("x", "4"), ("y", "5")):
+        items = [{"id": "1", "question": "2+2?", "answer": "#### 4", "output": [answer(says)]}]
+        (tmp_path / f"{name}.json").write_text(json.dumps(items))
+    recorded = read_set(tmp_path)
+    assert {n: m.accuracy for n, m in recorded.models.items()} == {"x": 1, "y": 0}
+
+
+def test_question_that_nobody_answers_counts_as_wrong(tmp_path):
+    folder = write_set(tmp_path / "a", ["1", "2"], {m: ["", answer("2")] for m in "xyz"})
+    found = replay.replay(read_set(folder), list("xyz"), quiet=True)
+    assert found["correct"][replay.MAJORITY] == [0, 1]
+    assert found["correct"][replay.AGREEMENT] == [0, 1]
+
+
+def test_same_question_twice_is_two_questions(tmp_path):
+    folder = write_set(tmp_path / "a", ["1", "2"], {m: [answer("1"), answer("2")] for m in "xy"})
+    text = (folder / "questions.jsonl").read_text().replace("q1", "q0")
+    (folder / "questions.jsonl").write_text(text)
+    found = replay.replay(read_set(folder), ["x", "y"], quiet=True)
+    assert found["correct"][replay.MAJORITY] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        (["x"], "at least two models"),
+        (["x", "z"], "has no model 'z'"),
+        (["x", "x"], "names 'x' twice"),
+    ],
+)
+def test_wrong_pool_is_refused(tmp_path, pool, said):
+    folder = write_set(tmp_path / "a", ["1"], {m: [answer("1")] for m in ("x", "y")})
+    with pytest.raises(EvalError, match=said):
+        replay.replay(read_set(folder), pool, quiet=True)
+
+
+def test_wrong_folders_are_refused(tmp_path):
+    with pytest.raises(EvalError, match="There is no folder"):
+        read_set(tmp_path / "nowhere")
+    with pytest.raises(EvalError, match="nor results of ZeroEval"):
+        read_set(tmp_path)
+    folder = write_set(tmp_path / "a", ["1"], {})
+    with pytest.raises(EvalError, match="has no recorded answers"):
+        read_set(folder)
+    cut = write_set(tmp_path / "b", ["1", "2"], {"m": [answer("1"), answer("2")]})
+    text = (cut / "outputs" / "m.jsonl").read_text()
+    (cut / "outputs" / "m.jsonl").write_text(text[:-9])
+    with pytest.raises(EvalError, match=r"m.jsonl, line 2: is cut"):
+        read_set(cut)
