@@ -138,7 +138,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]
             xytext=(1.03, (rank + 0.5) / len(points)),
             textcoords="axes fraction",
             va="center",
-            arrowprops=line,
+            arrowprops={**line, "relpos": (0, 0.5)},
             annotation_clip=False,
             **looks[i],
         )
