@@ -8,11 +8,18 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
+records = pytest.mark.skipif(
+    not DATA.is_dir(), reason="needs the recorded public data in ../shared/data"
+)
 NOTEBOOKS = [
     pytest.param(
         path,
         id=path.stem,
-        marks=[pytest.mark.local] if "local:" in path.read_text() else [],
+        marks=[
+            *([pytest.mark.local] if '"local:' in path.read_text().replace("\\", "") else []),
+            *([records] if "MOA_EVAL_DATA" in path.read_text() else []),
+        ],
     )
     for path in sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 ]
@@ -20,7 +27,8 @@ NOTEBOOKS = [
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS)
-async def test_notebook_runs(path: Path):
+async def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MOA_EVAL_DATA", str(DATA))
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3")
     await client.async_execute(cwd=str(path.parent))
