@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from moa_graph.errors import MoAError
 from moa_graph.evals.files import EvalError, EvalFailed, Row
-
-FAILED, WRONG_CALL = 1, 2
-_OUT = Path("moa-eval")
+from moa_graph.evals.options import (
+    OUT,
+    AloneOption,
+    AtOnceOption,
+    DatasetOption,
+    JsonOption,
+    JudgeOption,
+    LimitOption,
+    OutOption,
+    PresetOption,
+    PricesOption,
+    QuestionFieldOption,
+    ReferenceFieldOption,
+    ReferencesOption,
+    ScorerOption,
+    SeedOption,
+    SizeOption,
+    TargetArgument,
+    check_answered,
+    check_covered,
+    evaluating,
+    fetch_weights,
+    load_all,
+    load_for,
+    load_judge,
+    load_prices,
+    load_recorded,
+    print_found,
+    proposal_cache,
+    tell,
+)
 
 app = typer.Typer(help="Does it help? Benchmarks and comparisons.", no_args_is_help=True)
-
-TargetArgument = Annotated[
-    str | None,
-    typer.Argument(help="A preset, a configuration file, or one model as 'provider:model'."),
-]
-PresetOption = Annotated[
-    str | None, typer.Option("--preset", "-p", help="The same, as an option.", show_default=False)
-]
-ReferencesOption = Annotated[
-    list[Path] | None,
-    typer.Option("--references", help="Recorded answers in place of the proposers; repeatable."),
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="The folder of results; the same one goes on from there."),
-]
-AtOnceOption = Annotated[int, typer.Option(min=1, help="How many at the same time.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-PricesOption = Annotated[
-    Path | None,
-    typer.Option(help='Prices of your own, JSON: {"model": [dollars per million in, out]}.'),
-]
-JudgeOption = Annotated[
-    str | None, typer.Option("--judge", help="The judge, a model as 'provider:model'.")
-]
-AloneOption = Annotated[
-    bool, typer.Option("--alone", help="Evaluate the aggregator alone too, and plot it beside.")
-]
 
 
 @app.command()
@@ -84,7 +80,7 @@ def alpaca(
 
     Writes model_outputs.json, which the package alpaca_eval reads.
     """
-    with _evaluating():
+    with evaluating():
         from moa_graph.evals import alpaca as bench  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals.files import read_rows, write_json  # noqa: PLC0415
 
@@ -94,26 +90,26 @@ def alpaca(
             rows = read_rows(from_annotations, ["preference"])
             name = str(rows[0].get("generator_2") or from_annotations.name.partition(".")[0])
             found = bench.metrics(rows)
-            _print(found, lambda: bench.report(name, found, published), as_json=as_json)
+            print_found(found, lambda: bench.report(name, found, published), as_json=as_json)
             return
         if judge:
             bench.check_judge(annotator)
-        recorded = _recorded(references, None)
-        it, folder = _target("alpaca", target or preset, recorded, out, prices)
+        recorded = load_recorded(references, None)
+        it, folder = load_for("alpaca", target or preset, recorded, out, prices)
         asked = bench.load_instructions(instructions)
-        _covered(recorded, [(str(row["instruction"]),) for row in asked[:limit]])
+        check_covered(recorded, [(str(row["instruction"]),) for row in asked[:limit]])
         it.check()
-        _fetch(it)
+        fetch_weights(it)
         path, failed = bench.generate(it, asked, folder, limit=limit, at_once=at_once)
         n = len(asked[:limit])
-        _tell(f"{path}: {n - len(failed)} of {n} answers.")
+        tell(f"{path}: {n - len(failed)} of {n} answers.")
         if failed:
             raise EvalFailed(
                 f"{len(failed)} of {n} answers failed, such as: {failed[0]['error']}. Run the "
                 "same command again: only those are asked."
             )
         if not judge:
-            _tell("Not judged; --judge does, through the package alpaca_eval.")
+            tell("Not judged; --judge does, through the package alpaca_eval.")
             return
         base = read_rows(baseline, ["instruction", "output"]) if baseline else asked
         annotations = bench.judge(
@@ -127,7 +123,7 @@ def alpaca(
         found = bench.metrics(annotations)
         write_json(folder / "report.json", found)
         published = bench.leaderboard(leaderboard)
-        _print(found, lambda: bench.report(it.name, found, published), as_json=as_json)
+        print_found(found, lambda: bench.report(it.name, found, published), as_json=as_json)
 
 
 @app.command("mt-bench")
@@ -158,7 +154,7 @@ def mt_bench(
     as_json: JsonOption = False,
 ) -> None:
     """MT-Bench: 80 questions of two turns, graded by a judge; scores and a radar plot."""
-    with _evaluating():
+    with evaluating():
         from moa_graph.evals import mt_bench as bench  # noqa: PLC0415 - needs [evals]
 
         if from_judgments:
@@ -166,46 +162,56 @@ def mt_bench(
             if questions:
                 categories = _categories(bench.load_questions(questions))
             rows = [row for path in from_judgments for row in bench.read_gradings(path)]
-            _radar_report(bench, bench.scores(rows, categories), out, as_json=as_json)
+            found = bench.scores(rows, categories)
+            _scores_report(bench, found, "categories", (0, 10), out, as_json=as_json)
             return
-        judging = _judging(judge, prices)
+        judging = load_judge(judge, prices)
         asked = bench.load_questions(questions)[:limit]
         graded_by = bench.load_references(reference_answers)
         for question in asked:  # a missing reference is told before anything is paid for
             for turn in bench.TURNS[: len(question["turns"])]:
                 bench.case(question, ["", ""], graded_by, turn)
-        recorded = _recorded(references, bench.turns_by_id(asked))
+        recorded = load_recorded(references, bench.turns_by_id(asked))
         rows = []
-        for it, folder in _targets(
-            "mt-bench", target or preset, recorded, out, prices, alone=alone
-        ):
+        all_of_them = load_all("mt-bench", target or preset, recorded, out, prices, alone=alone)
+        for it, folder in all_of_them:
             turns = [tuple(q["turns"][: i + 1]) for q in asked for i in range(len(q["turns"]))]
-            _covered(recorded, turns)
+            check_covered(recorded, turns)
             answers = bench.generate(it, asked, folder, at_once=at_once)
-            _all_answered(answers, len(asked))
+            check_answered(answers, len(asked))
             rows += bench.judge(
                 judging, it.name, asked, answers, graded_by, folder, at_once=at_once
             )
         found = bench.scores(rows, _categories(asked))
-        _radar_report(bench, found, out or _OUT / "mt-bench", as_json=as_json)
+        out = out or OUT / "mt-bench"
+        _scores_report(bench, found, "categories", (0, 10), out, as_json=as_json)
 
 
 def _categories(questions: Sequence[Row]) -> dict[str, str]:
     return {str(q["question_id"]): str(q["category"]) for q in questions}
 
 
-def _radar_report(bench: Any, found: dict[str, Row], out: Path | None, *, as_json: bool) -> None:
+def _scores_report(
+    bench: Any,
+    found: dict[str, Row],
+    by: str,
+    scale: tuple[float, float],
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print scores, and where there is a folder write them and their radar plot."""
     from moa_graph.evals import plots  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.files import write_json  # noqa: PLC0415
 
     if out:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "report.json", found)
-        by_category = {name: row["categories"] for name, row in found.items()}
-        if any(by_category.values()):
-            figure = plots.radar(by_category, lowest=0, highest=10, title="MT-Bench")
-            _tell(str(plots.save(figure, out / "radar.png")))
-    _print(found, lambda: bench.report(found), as_json=as_json)
+        scores = {name: row[by] for name, row in found.items()}
+        if any(scores.values()):
+            figure = plots.radar(scores, lowest=scale[0], highest=scale[1], title=bench.TITLE)
+            tell(str(plots.save(figure, out / "radar.png")))
+    print_found(found, lambda: bench.report(found), as_json=as_json)
 
 
 @app.command()
@@ -230,7 +236,7 @@ def flask(
     as_json: JsonOption = False,
 ) -> None:
     """FLASK: instructions reviewed skill by skill; scores and a radar plot."""
-    with _evaluating():
+    with evaluating():
         from dataclasses import replace  # noqa: PLC0415
 
         from moa_graph.evals import flask as bench  # noqa: PLC0415 - needs [evals]
@@ -243,59 +249,25 @@ def flask(
                 found[name if name not in found else str(path)] = bench.scores(
                     bench.read_reviews(path), questions
                 )
-            _flask_report(bench, found, out, as_json=as_json)
+            _scores_report(bench, found, "skills", (1, 5), out, as_json=as_json)
             return
         if data is None:
             raise EvalError(
                 "FLASK's questions and prompt are not part of this package, as they have no "
                 "licence: git clone https://github.com/kaistAI/FLASK, and give it: --data FLASK."
             )
-        judging = _judging(judge, prices)
+        judging = load_judge(judge, prices)
         whole = bench.load(data, hard=hard)
         whole = replace(whole, questions=whole.questions[:limit])
         by_id = {str(q["idx"]): [str(q["instruction"])] for q in whole.questions}
-        recorded = _recorded(references, by_id)
-        for it, folder in _targets("flask", target or preset, recorded, out, prices, alone=alone):
-            _covered(recorded, [tuple(turns) for turns in by_id.values()])
+        recorded = load_recorded(references, by_id)
+        for it, folder in load_all("flask", target or preset, recorded, out, prices, alone=alone):
+            check_covered(recorded, [tuple(turns) for turns in by_id.values()])
             answers = bench.generate(it, whole, folder, at_once=at_once)
-            _all_answered(answers, len(whole.questions))
+            check_answered(answers, len(whole.questions))
             rows = bench.review(judging, it.name, whole, answers, folder, at_once=at_once)
             found[it.name] = bench.scores(rows, whole.questions)
-        _flask_report(bench, found, out or _OUT / "flask", as_json=as_json)
-
-
-def _flask_report(bench: Any, found: dict[str, Row], out: Path | None, *, as_json: bool) -> None:
-    from moa_graph.evals import plots  # noqa: PLC0415 - needs [evals]
-    from moa_graph.evals.files import write_json  # noqa: PLC0415
-
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "report.json", found)
-        by_skill = {name: row["skills"] for name, row in found.items()}
-        if any(by_skill.values()):
-            figure = plots.radar(by_skill, lowest=1, highest=5, title="FLASK")
-            _tell(str(plots.save(figure, out / "radar.png")))
-    _print(found, lambda: bench.report(found), as_json=as_json)
-
-
-DatasetOption = Annotated[
-    str,
-    typer.Option(
-        "--dataset",
-        "-d",
-        help="A JSON or JSONL file, langsmith:NAME, or reasoning-gym:TASK.",
-        show_default=False,
-    ),
-]
-ScorerOption = Annotated[
-    str | None, typer.Option(help="How an answer is right: exact, number or contains.")
-]
-QuestionFieldOption = Annotated[str | None, typer.Option(help="The field with the question.")]
-ReferenceFieldOption = Annotated[str | None, typer.Option(help="The field with the right answer.")]
-SizeOption = Annotated[
-    int | None, typer.Option("--size", "--limit", min=1, help="How many questions.")
-]
-SeedOption = Annotated[int, typer.Option(help="Of generated tasks.")]
+        _scores_report(bench, found, "skills", (1, 5), out or OUT / "flask", as_json=as_json)
 
 
 @app.command()
@@ -327,13 +299,13 @@ def compare(
     A judge compares answers in both orders; verifiable tasks have a scorer instead. Through
     langsmith.evaluate where LangSmith is configured.
     """
-    with _evaluating():
+    with evaluating():
         from moa_graph.evals.targets import load_target  # noqa: PLC0415 - needs [evals]
 
-        recorded = _recorded(references, None)
-        folder, known = out or _OUT / "compare", _prices(prices)
+        recorded = load_recorded(references, None)
+        folder, known = out or OUT / "compare", load_prices(prices)
         loaded = [
-            load_target(spec, prices=known, recorded=recorded, cache=_cache(folder, spec))
+            load_target(spec, prices=known, recorded=recorded, cache=proposal_cache(folder, spec))
             for spec in targets
         ]
         baseline = next(
@@ -385,12 +357,12 @@ def ablations(
     Configurations share the proposals of their first layer, which so are paid for once; the delays
     in the report are no measurement then.
     """
-    with _evaluating():
+    with evaluating():
         from moa_graph.evals.ablations import STUDIES, configurations  # noqa: PLC0415
         from moa_graph.evals.targets import of_graph  # noqa: PLC0415 - needs [evals]
 
-        folder, known = out or _OUT / "ablations", _prices(prices)
-        shared = _cache(folder, "proposals")
+        folder, known = out or OUT / "ablations", load_prices(prices)
+        shared = proposal_cache(folder, "proposals")
         try:
             made = configurations(
                 models,
@@ -441,13 +413,11 @@ def _compare(
     from moa_graph.evals.datasets import load_dataset  # noqa: PLC0415
 
     asked = load_dataset(dataset, size=size, seed=seed, **fields)
-    _covered(
-        recorded, [tuple(m.text for m in i.messages if m.type == "human") for i in asked.items]
-    )
-    judging = _judging(judge, prices) if judge else None
+    check_covered(recorded, [item.turns for item in asked.items])
+    judging = load_judge(judge, prices) if judge else None
     for it in targets:
         it.check()
-        _fetch(it)
+        fetch_weights(it)
     found = compare(
         targets,
         asked,
@@ -457,8 +427,8 @@ def _compare(
         experiment=experiment.Experiment() if experiment.is_configured() else None,
         at_once=at_once,
     )
-    _print(found, lambda: report(found), as_json=as_json)
-    _tell(f"{folder}: report.md, report.json, quality.png, pareto.png")
+    print_found(found, lambda: report(found), as_json=as_json)
+    tell(f"{folder}: report.md, report.json, quality.png, pareto.png")
 
 
 @app.command()
@@ -478,7 +448,7 @@ def replay(
 
     Calls no model. Without --pool three pools are shown: similar models, strong with weak, all.
     """
-    with _evaluating():
+    with evaluating():
         from moa_graph.evals import replay as bench  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals.files import replace, write_json  # noqa: PLC0415
         from moa_graph.evals.verifiable import read_set  # noqa: PLC0415
@@ -503,7 +473,7 @@ def replay(
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "report.json", found)
             replace(out / "report.md", "\n\n".join(texts) + "\n")
-        _print({"sets": found}, lambda: "\n\n".join(texts), as_json=as_json)
+        print_found({"sets": found}, lambda: "\n\n".join(texts), as_json=as_json)
 
 
 @app.command()
@@ -521,7 +491,7 @@ def similarity(
 
     Files are AlpacaEval's outputs (instruction, output, generator). Calls no model.
     """
-    with _evaluating():
+    with evaluating():
         from moa_graph.evals import alpaca, similarity_study  # noqa: PLC0415 - needs [evals]
 
         rates = {
@@ -536,134 +506,4 @@ def similarity(
             annotations=annotations or (),
             limit=limit,
         )
-        _print(found, lambda: similarity_study.report(found), as_json=as_json)
-
-
-@contextmanager
-def _evaluating() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        _tell(f"This needs more packages ({error.name}): pip install 'moa-graph[evals]'")
-        raise typer.Exit(WRONG_CALL) from None
-    except EvalFailed as error:
-        _tell(str(error))
-        raise typer.Exit(FAILED) from None
-    except MoAError as error:
-        _tell(str(error))
-        raise typer.Exit(WRONG_CALL) from None
-
-
-def _target(
-    benchmark: str, spec: str | None, recorded: Sequence[Any], out: Path | None, prices: Path | None
-) -> tuple[Any, Path]:
-    from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
-    from moa_graph.evals.targets import load_target  # noqa: PLC0415
-
-    if spec is None:
-        raise EvalError(
-            "Say what to evaluate: a preset (see `moa presets`), a configuration file, or one "
-            "model as 'provider:model'."
-        )
-    checked = load_target(spec, recorded=recorded)
-    folder = out or _OUT / benchmark / file_name(checked.name)
-    cache = None if recorded else _cache(folder, "proposals")
-    return load_target(spec, prices=_prices(prices), recorded=recorded, cache=cache), folder
-
-
-def _targets(
-    benchmark: str,
-    spec: str | None,
-    recorded: Sequence[Any],
-    out: Path | None,
-    prices: Path | None,
-    *,
-    alone: bool,
-) -> list[tuple[Any, Path]]:
-    from moa_graph.evals.targets import aggregator_alone  # noqa: PLC0415 - needs [evals]
-
-    it, folder = _target(benchmark, spec, recorded, out, prices)
-    found = [(it, folder)]
-    if alone:
-        assert spec is not None
-        found.append(
-            (aggregator_alone(spec, _prices(prices)), folder.with_name(folder.name + "-alone"))
-        )
-    for it, _ in found:
-        it.check()
-        _fetch(it)
-    return found
-
-
-def _cache(folder: Path, name: str) -> Any:
-    """What keeps the proposals of a run that is interrupted before their answer is written."""
-    from langgraph.cache.sqlite import SqliteCache  # noqa: PLC0415 - needs [evals]
-
-    from moa_graph.evals.compare import file_name  # noqa: PLC0415
-
-    folder.mkdir(parents=True, exist_ok=True)
-    return SqliteCache(path=str(folder / f"{file_name(name)}.sqlite"))
-
-
-def _fetch(target: Any) -> None:
-    from moa_graph import local  # noqa: PLC0415
-
-    for model in target.models:
-        if model.provider == "local" and local.is_installed():
-            local.fetch(model.name)
-
-
-def _judging(judge: str | None, prices: Path | None) -> Any:
-    from moa_graph.evals import pairwise  # noqa: PLC0415 - needs [evals]
-    from moa_graph.evals.targets import load_target  # noqa: PLC0415
-
-    if judge is None:
-        raise EvalError("Say who judges: --judge provider:model, such as openai:gpt-4-turbo.")
-    found = load_target(judge, prices=_prices(prices))
-    pairwise.check(found)
-    return found
-
-
-def _prices(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return {name: (float(of[0]), float(of[1])) for name, of in read.items()}
-    except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise EvalError(
-            f'{path} holds no prices ({error}); it must be like {{"model": [0.5, 1.5]}}, in '
-            "dollars per million tokens in and out."
-        ) from None
-
-
-def _recorded(paths: Sequence[Path] | None, questions: Any) -> list[Any]:
-    from moa_graph.evals.recorded import RecordedProposals  # noqa: PLC0415 - needs [evals]
-
-    return [RecordedProposals.read(path, questions) for path in paths or ()]
-
-
-def _covered(recorded: Sequence[Any], questions: Sequence[tuple[str, ...]]) -> None:
-    for proposals in recorded:
-        if missing := proposals.missing(questions):
-            raise EvalError(
-                f"{proposals.name} has no recorded answer to {len(missing)} of {len(questions)} "
-                f"questions, such as {missing[0][-1][:60]!r}."
-            )
-
-
-def _all_answered(answers: dict[str, Row], n: int) -> None:
-    failed = [row["error"] for row in answers.values() if row.get("error")]
-    if failed or len(answers) < n:
-        raise EvalFailed(
-            f"{n - len(answers) + len(failed)} of {n} answers failed, such as: "
-            f"{failed[0] if failed else 'not asked'}. Run the same command again for those."
-        )
-
-
-def _print(found: Any, report: Callable[[], str], *, as_json: bool) -> None:
-    typer.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else report())
-
-
-def _tell(text: str) -> None:
-    typer.echo(text, err=True)
+        print_found(found, lambda: similarity_study.report(found), as_json=as_json)

@@ -21,11 +21,12 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, read_rows
-from moa_graph.evals.running import do_all
+from moa_graph.evals.files import EvalError, Journal, Row, read_rows
+from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
 
+TITLE = "FLASK"
 SKILLS = (
     "Logical Robustness",
     "Logical Correctness",
@@ -187,13 +188,7 @@ def review(
     about = {"benchmark": "flask", "model": name, "judge": judging.digest}
     with Journal(folder / "reviews.jsonl", about) as journal:
         run(do_all(items, ask, journal, title="review", at_once=at_once, quiet=quiet))
-        failed = [journal.failed[key] for key in items if key in journal.failed]
-        if failed:
-            raise EvalFailed(
-                f"{len(failed)} of {len(items)} reviews failed ({failed[0]['error']}). The others "
-                "are kept: run the same command again for the rest."
-            )
-        return [journal.rows[key] for key in items]
+        return results(journal, items, "reviews")
 
 
 def read_reviews(path: Path) -> list[Row]:

@@ -18,12 +18,13 @@ from pathlib import Path
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, by_key, read_rows
+from moa_graph.evals.files import EvalError, Journal, Row, by_key, read_rows
 from moa_graph.evals.hub import download
-from moa_graph.evals.running import do_all
+from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import AnswerFailed, Target
 
+TITLE = "MT-Bench"
 CATEGORIES = (
     "writing",
     "roleplay",
@@ -327,13 +328,7 @@ def judge(
     about = {"benchmark": "mt_bench", "model": name, "judge": judging.digest}
     with Journal(folder / "judgments.jsonl", about) as journal:
         run(do_all(cases, grade, journal, title="judge", at_once=at_once, quiet=quiet))
-        failed = [journal.failed[key] for key in cases if key in journal.failed]
-        if failed:
-            raise EvalFailed(
-                f"{len(failed)} of {len(cases)} gradings failed ({failed[0]['error']}). The others "
-                "are kept: run the same command again for the rest."
-            )
-        return [journal.rows[key] for key in cases]
+        return results(journal, cases, "gradings")
 
 
 def rating(judgment: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TextIO, TypeVar
 
 from moa_graph.errors import explain
@@ -100,3 +100,24 @@ async def do_all(
             f"{title}: the first {len(failures)} items all failed, so no more were tried. "
             f"{failures[-1]}"
         )
+
+
+def results(journal: Journal, keys: Iterable[str], what: str) -> list[Row]:
+    """The rows of all items.
+
+    Args:
+        journal: Where they are.
+        keys: Of the items.
+        what: What the error calls them, such as `"gradings"`.
+
+    Raises:
+        EvalFailed: If some failed; says how many, and why the first did.
+    """
+    keys = list(keys)
+    failed = [journal.failed[key] for key in keys if key in journal.failed]
+    if failed:
+        raise EvalFailed(
+            f"{len(failed)} of {len(keys)} {what} failed ({failed[0]['error']}). The others are "
+            "kept: run the same command again for the rest."
+        )
+    return [journal.rows[key] for key in keys]
