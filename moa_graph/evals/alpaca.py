@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
-import json
 import logging
 import math
 import os
@@ -24,7 +22,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, read_rows, write_json
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, digest, read_rows, write_json
 from moa_graph.evals.hub import download, is_available
 from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
@@ -89,7 +87,7 @@ def generate(
         "benchmark": "alpaca",
         "target": target.name,
         "configuration": target.digest,
-        "instructions": hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16],
+        "instructions": digest(texts),
     }
     keys = {str(i): row for i, row in enumerate(asked)}
 
@@ -232,7 +230,7 @@ def _journalled(
             known = isinstance(price, int | float) and math.isfinite(price)
             return {**row, "cost": float(price) if known else None}  # type: ignore[arg-type]
 
-        keys = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
+        keys = [digest(prompt) for prompt in prompts]
         items = dict(zip(keys, prompts, strict=True))
         run(
             do_all(

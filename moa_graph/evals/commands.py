@@ -300,10 +300,11 @@ def compare(
     langsmith.evaluate where LangSmith is configured.
     """
     with evaluating():
-        from moa_graph.evals.targets import load_target  # noqa: PLC0415 - needs [evals]
+        from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
+        from moa_graph.evals.targets import load_target  # noqa: PLC0415
 
         recorded = load_recorded(references, None)
-        folder, known = out or OUT / "compare", load_prices(prices)
+        folder, known = out or OUT / "compare" / file_name(dataset), load_prices(prices)
         loaded = [
             load_target(spec, prices=known, recorded=recorded, cache=proposal_cache(folder, spec))
             for spec in targets
@@ -359,9 +360,10 @@ def ablations(
     """
     with evaluating():
         from moa_graph.evals.ablations import STUDIES, configurations  # noqa: PLC0415
-        from moa_graph.evals.targets import of_graph  # noqa: PLC0415 - needs [evals]
+        from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
+        from moa_graph.evals.targets import of_graph  # noqa: PLC0415
 
-        folder, known = out or OUT / "ablations", load_prices(prices)
+        folder, known = out or OUT / "ablations" / file_name(dataset), load_prices(prices)
         shared = proposal_cache(folder, "proposals")
         try:
             made = configurations(

@@ -6,6 +6,7 @@ import itertools
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from moa_graph.background import run
 from moa_graph.evals import intervals, pairwise, plots
 from moa_graph.evals.datasets import Dataset, Item
 from moa_graph.evals.experiment import Experiment
-from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, replace, write_json
+from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, digest, replace, write_json
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.pairwise import ORDERS, Pair
 from moa_graph.evals.running import do_all
@@ -144,8 +145,8 @@ def _answers(
     at_once: int,
     quiet: bool,
 ) -> dict[str, Row]:
-    about = {"dataset": dataset.digest, "target": target.name, "configuration": target.digest}
-    items = {item.key: item for item in dataset.items}
+    about = {"target": target.name, "configuration": target.digest}
+    items = dataset.by_content
 
     async def ask(item: Item) -> Row:
         return await target.ask(item.messages)
@@ -155,7 +156,7 @@ def _answers(
         if experiment:
             experiment.answer(target, dataset, ask, journal, at_once=at_once)
         run(do_all(items, ask, journal, title=target.name, at_once=at_once, quiet=quiet))
-        return dict(journal.rows)
+        return {item.key: journal.rows[key] for key, item in items.items() if key in journal.rows}
 
 
 def file_name(name: str) -> str:
@@ -190,29 +191,26 @@ def _judged(
         its = {item.key: answers[baseline][item.key]["answer"] for item in items}
         same = {key for key in mine if mine[key].strip() == its[key].strip()}
         pairs = {
-            f"{item.key}-{order}": Pair(
+            (item.key, order): Pair(
                 item.text, item.reference, mine[item.key], its[item.key], answer_first=not order
             )
             for item in items
             if item.key not in same
             for order in range(len(ORDERS))
         }
-        about = {
-            "judge": judging.digest,
-            "target": name,
-            "baseline": baseline,
-            "answers": _digest_of([mine, its]),
-        }
+        keys = {place: digest(asdict(pair)) for place, pair in pairs.items()}
 
         async def judge(pair: Pair) -> Row:
             return await pairwise.compare(judging, pair)
 
         path = folder / f"judgments-{file_name(name)}-{file_name(baseline)}.jsonl"
+        about = {"judge": judging.digest, "target": name, "baseline": baseline}
         with Journal(path, about) as journal:
             title = f"{name} against {baseline}"
-            run(do_all(pairs, judge, journal, title=title, at_once=at_once, quiet=quiet))
-            done = journal.done
-            cost += [row.get("cost") for row in journal.rows.values()]
+            asked = {keys[place]: pair for place, pair in pairs.items()}
+            run(do_all(asked, judge, journal, title=title, at_once=at_once, quiet=quiet))
+            done = {place: journal.done[key] for place, key in keys.items() if key in journal.done}
+            cost += [journal.rows[key].get("cost") for key in asked if key in journal.rows]
         both = {
             item.key: [0.5, 0.5] if item.key in same else pairwise.complete(done, item.key)
             for item in items
@@ -221,7 +219,7 @@ def _judged(
         known = {key: row for key, row in both.items() if row is not None}
         if not known:
             raise EvalFailed(f"The judge {judging.name} gave no verdict on any answer of {name}.")
-        firsts += [done[f"{k}-{i}"]["first"] for k in known if k not in same for i in range(2)]
+        firsts += [row["first"] for (key, _), row in done.items() if key in known]
         means = {key: sum(row) / len(row) for key, row in known.items()}
         values[name] = means
         controlled = pairwise.length_controlled(
@@ -241,13 +239,6 @@ def _judged(
         "cost": _total(cost),
     }
     return values, details, of_judge
-
-
-def _digest_of(data: Any) -> str:
-    import hashlib  # noqa: PLC0415
-    import json  # noqa: PLC0415
-
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _spending(rows: Sequence[Row]) -> Row:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
-from moa_graph.evals.files import EvalError, Row, read_rows
+from moa_graph.evals.files import EvalError, Row, digest, read_rows
 from moa_graph.similarity import last_number, normalize
 from moa_graph.validation import nearest
 
@@ -61,8 +61,20 @@ class Dataset:
     @property
     def digest(self) -> str:
         """Says whether two are the same."""
-        data = [[item.key, item.text, item.reference] for item in self.items]
-        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+        return digest([[item.key, item.text, item.reference] for item in self.items])
+
+    @property
+    def by_content(self) -> dict[str, Item]:
+        """The questions by what they say, so that answers stay theirs in a longer data set; the
+        second of two equal ones has a key of its own.
+        """
+        seen: Counter[str] = Counter()
+        found = {}
+        for item in self.items:
+            said = digest([[m.type, m.text] for m in item.messages])
+            seen[said] += 1
+            found[f"{said}-{seen[said]}"] = item
+        return found
 
 
 def load_dataset(

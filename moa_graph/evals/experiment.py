@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import redirect_stdout
@@ -13,7 +12,7 @@ from langchain_core.messages import convert_to_openai_messages
 from moa_graph.background import run
 from moa_graph.errors import explain
 from moa_graph.evals.datasets import Dataset, Item
-from moa_graph.evals.files import EvalError, Journal, Row
+from moa_graph.evals.files import EvalError, Journal, Row, digest
 from moa_graph.evals.targets import Target
 
 if TYPE_CHECKING:
@@ -64,20 +63,23 @@ class Experiment:
 
         examples = self._examples(dataset)
         items = {str(examples[item.key].id): item for item in dataset.items}
-        by_question = {_key_of(examples[item.key].inputs): item for item in dataset.items}
+        by_question = {
+            digest(examples[item.key].inputs): (key, item)
+            for key, item in dataset.by_content.items()
+        }
 
         async def answer(inputs: Row) -> Row:
-            item = by_question[_key_of(inputs)]
-            row = journal.done.get(item.key)
+            key, item = by_question[digest(inputs)]
+            row = journal.done.get(key)
             if row is None:
                 try:
                     row = await ask(item)
                 except Exception as error:
                     said = str(error) if isinstance(error, EvalError) else explain(error)
                     failed = {"error": said, **getattr(error, "record", {})}
-                    journal.add(item.key, failed)
+                    journal.add(key, failed)
                     raise
-                journal.add(item.key, row)
+                journal.add(key, row)
             return {"answer": row["answer"]}
 
         async def evaluate() -> None:
@@ -135,7 +137,3 @@ class Experiment:
         examples = list(self._client.list_examples(dataset_name=name))
         found = {(e.metadata or {}).get("key"): e for e in examples}
         return {item.key: found[item.key] for item in dataset.items}
-
-
-def _key_of(inputs: Any) -> str:
-    return hashlib.sha256(repr(sorted((inputs or {}).items())).encode()).hexdigest()

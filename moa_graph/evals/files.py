@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -229,6 +230,12 @@ def _differs(path: Path, found: Row, about: Row) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - a line's length
+
+
+def digest(data: Any) -> str:
+    """A short text that is the same for the same data, and for no other."""
+    text = json.dumps(data, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def by_key(rows: Iterable[Row], key: Callable[[Row], str], what: str) -> dict[str, Row]:

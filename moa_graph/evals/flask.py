@@ -8,8 +8,6 @@ a copy of the authors' repository (kaistAI/FLASK), which states no licence.
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import math
 import re
 from collections import defaultdict
@@ -21,7 +19,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, Journal, Row, read_rows
+from moa_graph.evals.files import EvalError, Journal, Row, digest, read_rows
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
@@ -109,21 +107,19 @@ def generate(
     Returns:
         By `idx`, a row with `answer`, or an `error`.
     """
-    items = {str(q["idx"]): q for q in data.questions}
-    texts = json.dumps({key: q["instruction"] for key, q in items.items()}, sort_keys=True)
-    about = {
-        "benchmark": "flask",
-        "target": target.name,
-        "configuration": target.digest,
-        "questions": hashlib.sha256(texts.encode()).hexdigest()[:16],
-    }
+    items = {f"{q['idx']}-{digest(q['instruction'])}": q for q in data.questions}
+    about = {"benchmark": "flask", "target": target.name, "configuration": target.digest}
 
     async def answer(question: Row) -> Row:
         return await target.ask([HumanMessage(question["instruction"])])
 
     with Journal(folder / "answers.jsonl", about) as journal:
         run(do_all(items, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
-        return {key: journal.rows[key] for key in items if key in journal.rows}
+        return {
+            str(question["idx"]): journal.rows[key]
+            for key, question in items.items()
+            if key in journal.rows
+        }
 
 
 def review_prompt(question: Row, response: str, data: FlaskData) -> str:
@@ -174,9 +170,8 @@ def review(
         answer = answers.get(str(question["idx"]), {}).get("answer")
         if answer is not None:
             text = review_prompt(question, answer, data)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
             asked = {**question, "target_txt": answer, "prompt": text}
-            items[f"{question['idx']}-{digest}"] = asked
+            items[f"{question['idx']}-{digest(text)}"] = asked
 
     async def ask(asked: Row) -> Row:
         said = await judging.ask(

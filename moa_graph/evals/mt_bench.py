@@ -6,7 +6,6 @@ Zheng et al., "Judging LLM-as-a-Judge" (arXiv 2306.05685); the prompts are FastC
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from pathlib import Path
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, Journal, Row, by_key, read_rows
+from moa_graph.evals.files import EvalError, Journal, Row, by_key, digest, read_rows
 from moa_graph.evals.hub import download
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
@@ -180,16 +179,16 @@ def generate(
     Returns:
         By question, a row with `answers`, one a turn, or an `error`.
     """
-    items = {str(q["question_id"]): q for q in questions}
-    with Journal(folder / "answers.jsonl", _about(target, questions)) as journal:
+    items = {f"{q['question_id']}-{digest(q['turns'])}": q for q in questions}
+    about = {"benchmark": "mt_bench", "target": target.name, "configuration": target.digest}
+    with Journal(folder / "answers.jsonl", about) as journal:
         answered = _kept_turns(journal)
 
-        async def answer(question: Row) -> Row:
-            return await _converse(
-                target, question["turns"], answered.get(str(question["question_id"]))
-            )
+        async def answer(key: str) -> Row:
+            return await _converse(target, items[key]["turns"], answered.get(key))
 
-        run(do_all(items, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
+        keys = {key: key for key in items}
+        run(do_all(keys, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
         rows = {key: journal.rows[key] for key in items if key in journal.rows}
     lines = [
         {
@@ -202,17 +201,7 @@ def generate(
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / "model_answer.jsonl").write_text(text, encoding="utf-8")
-    return rows
-
-
-def _about(target: Target, questions: Sequence[Row]) -> Row:
-    texts = json.dumps(turns_by_id(questions), sort_keys=True)
-    return {
-        "benchmark": "mt_bench",
-        "target": target.name,
-        "configuration": target.digest,
-        "questions": hashlib.sha256(texts.encode()).hexdigest()[:16],
-    }
+    return {str(items[key]["question_id"]): row for key, row in rows.items()}
 
 
 def _kept_turns(journal: Journal) -> dict[str, list[Row]]:
@@ -303,8 +292,7 @@ def judge(
         row = answers.get(str(question["question_id"]), {})
         for turn in TURNS[: len(question["turns"])] if row.get("answers") else ():
             prompt, text = case(question, row["answers"], references, turn)
-            digest = hashlib.sha256((prompt.system + text).encode()).hexdigest()[:12]
-            cases[f"{question['question_id']}-{turn}-{digest}"] = {
+            cases[f"{question['question_id']}-{turn}-{digest([prompt.system, text])}"] = {
                 "question_id": question["question_id"],
                 "model": name,
                 "judge": [judging.name, prompt.name],

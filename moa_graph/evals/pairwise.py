@@ -191,9 +191,9 @@ def length_controlled(
     return intervals.of_statistic(at_no_difference, rows, resamples=499)
 
 
-def complete(rows: Mapping[str, Row], item: str) -> list[float] | None:
+def complete(rows: Mapping[tuple[str, int], Row], item: str) -> list[float] | None:
     """An item's preferences in both orders; None if one is not there."""
-    found = [rows[f"{item}-{i}"] for i in range(len(ORDERS)) if f"{item}-{i}" in rows]
+    found = [rows[item, order] for order in range(len(ORDERS)) if (item, order) in rows]
     return [row["preference"] for row in found] if len(found) == len(ORDERS) else None
 
 

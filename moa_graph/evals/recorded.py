@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -11,7 +9,7 @@ from typing import Any, Self, TypeAlias
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from moa_graph.evals.files import EvalError, Row, read_rows
+from moa_graph.evals.files import EvalError, Row, digest, read_rows
 
 Turns: TypeAlias = tuple[str, ...]
 """What a user has said in a conversation, turn by turn: what an answer is recorded under."""
@@ -58,8 +56,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
     @property
     def digest(self) -> str:
         """Says whether two are the same."""
-        data = json.dumps(sorted(self._answers.items()))
-        return hashlib.sha256(f"{self.name}{data}".encode()).hexdigest()[:16]
+        return digest([self.name, sorted(self._answers.items())])
 
     def missing(self, questions: Iterable[Turns]) -> list[Turns]:
         """Those questions that it has no answer to."""

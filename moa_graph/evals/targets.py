@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from moa_graph.budget import Amount, Price, known_price
 from moa_graph.chat_model import ChatMoA
 from moa_graph.errors import explain
-from moa_graph.evals.files import EvalError, EvalFailed, Row
+from moa_graph.evals.files import EvalError, EvalFailed, Row, digest
 from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.models import Model, build_chat_model
 from moa_graph.presets import PRESETS, AnswerEntry, Configuration, load_preset
@@ -247,9 +245,9 @@ def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
     Raises:
         ValueError: If it names no provider that is known.
     """
-    digest = _digest([spec, params] if params else spec)
     models = [Model(spec, spec, **params)]
-    return Target(spec, lambda: build_chat_model(spec, params), models, digest, prices or {})
+    described = digest([spec, params] if params else spec)
+    return Target(spec, lambda: build_chat_model(spec, params), models, described, prices or {})
 
 
 def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
@@ -278,7 +276,7 @@ def of_graph(name: str, graph: Any, described: Any, prices: Prices | None = None
         prices: Go before the price table's.
     """
     chat = ChatMoA(graph=graph)
-    return Target(name, lambda: chat, chat.models, _digest(described), prices or {})
+    return Target(name, lambda: chat, chat.models, digest(described), prices or {})
 
 
 def unique_names(targets: Sequence[Target]) -> None:
@@ -312,7 +310,3 @@ def _or_a_model(spec: str) -> str:
     return (
         "" if Path(spec).suffix or ":" in spec else " A single model is written 'provider:model'."
     )
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
