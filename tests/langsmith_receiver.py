@@ -16,6 +16,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import zstandard
+from langsmith import run_trees
+from langsmith.utils import get_env_var
+
+
+def forget_client() -> None:
+    """LangSmith reads its environment once a process; this makes it read it again."""
+    get_env_var.cache_clear()
+    if (client := run_trees._CLIENT) is not None:
+        client.cleanup()
+    run_trees._CLIENT = None
 
 
 @dataclass

@@ -9,12 +9,10 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.tracers.langchain import wait_for_all_tracers
 from langgraph.graph import START, MessagesState, StateGraph
-from langsmith import run_trees
-from langsmith.utils import get_env_var
 
 from moa_graph import ChatMoA, Hedge, NotEnoughProposals, Proposer, Quorum, create_moa
 from tests.fake_server import eventually
-from tests.langsmith_receiver import LangSmithReceiver, TracedRun
+from tests.langsmith_receiver import LangSmithReceiver, TracedRun, forget_client
 
 
 @pytest.fixture
@@ -26,20 +24,12 @@ def traced(monkeypatch) -> Iterator[callable]:
         monkeypatch.setenv("LANGSMITH_TRACING", "true")
         monkeypatch.setenv("LANGSMITH_API_KEY", "ls-test")
         monkeypatch.setenv("LANGSMITH_ENDPOINT", receiver.url)
-        _forget_client()
+        forget_client()
         used.append(receiver)
         return receiver
 
     yield start
-    _forget_client()
-
-
-def _forget_client() -> None:
-    """LangSmith reads its environment once a process."""
-    get_env_var.cache_clear()
-    if (client := run_trees._CLIENT) is not None:
-        client.cleanup()
-    run_trees._CLIENT = None
+    forget_client()
 
 
 @pytest.fixture
@@ -274,11 +264,11 @@ async def test_without_tracing_nothing_is_sent(chat, monkeypatch):
     with LangSmithReceiver() as receiver:
         monkeypatch.setenv("LANGSMITH_ENDPOINT", receiver.url)
         monkeypatch.setenv("LANGSMITH_API_KEY", "ls-test")
-        _forget_client()
+        forget_client()
         await mixture(chat).ainvoke({"messages": "hi"})
         assert trees(receiver) == []
         assert receiver.messages == []
-    _forget_client()
+    forget_client()
 
 
 async def test_a_receiver_that_does_not_answer_delays_no_run(chat, traced):

@@ -15,6 +15,7 @@ from moa_graph.server.assistants import mixture, preset
 __all__ = [
     "local",
     "local_tiny",
+    "local_vote",
     "mixture",
     "moa",
     "moa_50_lines",
@@ -43,3 +44,4 @@ self_moa = _factory("self-moa")
 together = _factory("together")
 local = _factory("local")
 local_tiny = _factory("local-tiny")
+local_vote = _factory("local-vote")

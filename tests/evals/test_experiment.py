@@ -3,27 +3,28 @@ from __future__ import annotations
 import json
 
 import pytest
+from langchain_core.tracers.langchain import wait_for_all_tracers
 
 from moa_graph.evals.compare import compare
 from moa_graph.evals.datasets import load_dataset
 from moa_graph.evals.experiment import Experiment, is_configured
 from moa_graph.evals.targets import load_target
 from tests.evals.langsmith_datasets import LangSmithDatasets
+from tests.langsmith_receiver import forget_client
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture
 def langsmith(monkeypatch):
-    from langsmith import utils
-
     with LangSmithDatasets() as service:
         monkeypatch.setenv("LANGSMITH_ENDPOINT", service.url)
         monkeypatch.setenv("LANGSMITH_API_KEY", "ls-0123456789")
         monkeypatch.setenv("LANGSMITH_TRACING", "true")
-        utils.get_env_var.cache_clear()
+        forget_client()
         yield service
-    utils.get_env_var.cache_clear()
+        wait_for_all_tracers()
+    forget_client()
 
 
 def numbers(found):
