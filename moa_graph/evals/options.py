@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,9 @@ def evaluating() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
     except MoAError as error:
         tell(str(error))
+        raise typer.Exit(WRONG_CALL) from None
+    except (OSError, sqlite3.Error) as error:
+        tell(f"The results cannot be read or written: {error}.")
         raise typer.Exit(WRONG_CALL) from None
 
 

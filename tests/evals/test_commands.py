@@ -186,6 +186,7 @@ def test_replay_and_similarity(moa, data, tmp_path):
         (["ablations", "together:a", "-d", "asked.json"], "two or more models"),
         (["replay", "nowhere"], "There is no folder nowhere"),
         (["similarity", "asked.json", "cut.json"], "is cut"),
+        (["alpaca", "mix.toml", "--instructions", "asked.json", "-o", "cut.json/o"], "cut.json/o"),
         (
             ["compare", "mix.toml", "together:a", "-d", "asked.json", "--prices", "cut.json"],
             "prices",
