@@ -379,19 +379,28 @@ def read_gradings(path: Path) -> list[Row]:
         EvalError: If they are not in FastChat's form.
     """
     rows = [row for row in read_rows(path) if "about" not in row]
+    # Of what an interrupted evaluation has asked again, the last word counts.
+    last = {row["key"]: row for row in rows if "key" in row}
+    rows = [*(row for row in rows if "key" not in row), *map(_identified, last.values())]
     for i, row in enumerate(rows, 1):
         for field in ("question_id", "model", "turn"):
             if field not in row:
                 raise EvalError(f"{path}, row {i}: has no field {field!r}.")
-        if row.get("score") is None and row.get("judgment") is None:
-            raise EvalError(f"{path}, row {i}: has neither a score nor a judgment.")
     return rows
+
+
+def _identified(row: Row) -> Row:
+    """A row of our own journal; one that failed has only its key."""
+    question, _, rest = str(row["key"]).partition("-")
+    turn = rest.partition("-")[0]
+    known = {"question_id": question, "turn": int(turn) if turn.isdigit() else 1}
+    return {**known, "model": "unknown", **row}
 
 
 def _score(row: Row) -> float:
     recorded = row.get("score")
     if recorded is None:
-        return rating(str(row["judgment"]))
+        return rating(str(row.get("judgment") or ""))
     valid = isinstance(recorded, int | float) and not isinstance(recorded, bool)
     return recorded if valid and _LOWEST <= recorded <= _HIGHEST else _NO_SCORE
 

@@ -157,6 +157,23 @@ def test_missing_reference_is_told():
         mt_bench.case(QUESTIONS[1], ["2"], {}, 1)
 
 
+def test_rows_without_score_and_our_own_failed_rows_are_listed(tmp_path):
+    rows = [
+        {"about": {}},
+        {"key": "81-1-x", **row(81, 1, 8)},
+        {"key": "82-2-x", "error": "late"},
+        {"key": "83-1-x", "error": "late"},
+        {"key": "83-1-x", **row(83, 1, 6)},
+        {"question_id": 84, "model": "m", "turn": 1, "score": None, "judgment": None},
+        {"question_id": 85, "model": "m", "turn": 1, "judgment": "Rating: [[4]]"},
+    ]
+    (tmp_path / "g.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = mt_bench.scores(mt_bench.read_gradings(tmp_path / "g.jsonl"))
+    assert found["m"]["average"] == pytest.approx((8 + 6 + 4) / 3)
+    assert found["m"]["without_score"] == ["question 84, turn 1"]
+    assert found["unknown"]["without_score"] == ["question 82, turn 2"]
+
+
 @pytest.mark.parametrize("field", ["question_id", "model", "turn"])
 def test_gradings_need_their_fields(tmp_path, field):
     bad = {k: v for k, v in row(81, 1, 5).items() if k != field}
