@@ -54,8 +54,8 @@ def test_voting_wins_with_similar_models_and_loses_with_weak_ones(sets):
     recorded = sets["gsm"]
     pools = replay.default_pools(recorded)
     assert [len(pool) for pool in pools.values()] == [5, 5, 15]
-    similar = replay.replay(recorded, pools["similar"], limit=400, quiet=True)
-    weak = replay.replay(recorded, pools["strong with weak"], limit=400, quiet=True)
+    similar = replay.replay(recorded, pools["similar"], limit=250, quiet=True)
+    weak = replay.replay(recorded, pools["strong with weak"], limit=250, quiet=True)
     assert similar["against_best"][replay.MAJORITY]["low"] > 0
     assert weak["strategies"][replay.AGREEMENT]["value"] < weak["strategies"][replay.BEST]["value"]
     text = replay.report(recorded, replay.accuracies(recorded), {"similar": similar, "weak": weak})
