@@ -328,8 +328,8 @@ def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
         path = folder / "leaderboards/data_AlpacaEval_2" / f"{ANNOTATOR}_leaderboard.csv"
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise EvalError(f"The leaderboard {path} cannot be read: {error.strerror}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvalError(f"The leaderboard {path} cannot be read: {error}.") from None
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or "win_rate" not in rows[0]:
         raise EvalError(f"{path} is no leaderboard: it has no column win_rate.")

@@ -110,6 +110,8 @@ def alpaca(
             )
         if not judge:
             tell("Not judged; --judge does, through the package alpaca_eval.")
+            if as_json:
+                print_found({"model_outputs": str(path), "answers": n}, str, as_json=True)
             return
         base = read_rows(baseline, ["instruction", "output"]) if baseline else asked
         annotations = bench.judge(
@@ -305,6 +307,8 @@ def compare(
 
         recorded = load_recorded(references, None)
         folder, known = out or OUT / "compare" / file_name(dataset), load_prices(prices)
+        for spec in targets:  # before a folder is made for what does not exist
+            load_target(spec, recorded=recorded)
         loaded = [
             load_target(spec, prices=known, recorded=recorded, cache=proposal_cache(folder, spec))
             for spec in targets

@@ -22,6 +22,7 @@ from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target, unique_names
 
 _FEWEST = 2
+_LONGEST_NAME = 80
 _TAIL = 0.95
 _ALL_PAIRS = 3  # of more targets only the pairs with the baseline are told in sentences
 
@@ -161,7 +162,8 @@ def _answers(
 
 def file_name(name: str) -> str:
     """A target's name as the name of a file."""
-    return re.sub(r"[^\w.@-]+", "_", name)
+    plain = re.sub(r"[^\w.@-]+", "_", name)
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}-{digest(name)}"
 
 
 def _mean_of(values: Mapping[str, float]) -> Row:

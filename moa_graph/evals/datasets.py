@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ QUESTION_FIELDS = ("question", "instruction", "input", "prompt", "messages", "te
 REFERENCE_FIELDS = ("reference", "answer", "gold", "expected", "output")
 LANGSMITH, GENERATED = "langsmith:", "reasoning-gym:"
 _RIGHT = 1 - 1e-9
+_RUNS_TEXT = re.compile(r"(?<!literal_)\b(eval|exec|compile|getattr)\(|sympy|parse_expr|pickle")
 
 
 @dataclass(frozen=True)
@@ -208,8 +212,23 @@ def _parameter(text: str) -> Any:
 
 def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
     """Right if the task's own scorer says so of the whole answer, of what stands behind
-    "answer:", of the last line, or of the last number.
+    "answer:", of the last line, or of the last number. Where that scorer would run the text as
+    code, it is compared with the right answer instead.
     """
+    trusted = not _RUNS_TEXT.search(inspect.getsource(inspect.getmodule(type(data))))  # type: ignore[arg-type]
+    if not trusted and entry["answer"] is None:
+        raise EvalError(
+            "This task of reasoning-gym is scored by running the answer as code, and has no right "
+            "answer to compare with: it is refused."
+        )
+
+    def is_right(text: str) -> bool:
+        if not trusted:  # the task's own scorer would run a model's text
+            return normalize(text) == normalize(str(entry["answer"]))
+        try:
+            return bool(data.score_answer(text, entry) >= _RIGHT)
+        except Exception:  # noqa: BLE001 - scorers stumble over texts that they do not expect
+            return False
 
     def score(answer: str) -> float:
         if not answer.strip():
@@ -217,9 +236,9 @@ def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
         number = last_number(answer)
         said = [answer.strip(), normalize(answer), answer.strip().splitlines()[-1].strip()]
         said.append(said[-1].rstrip("."))
-        if number is not None:
+        if number is not None and math.isfinite(number):
             said.append(str(int(number)) if number.is_integer() else str(number))
-        return float(any(data.score_answer(text, entry) >= _RIGHT for text in said))
+        return float(any(map(is_right, said)))
 
     return score
 

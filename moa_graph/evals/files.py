@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -71,7 +72,7 @@ def _read(path: Path) -> str:
         return data.decode("utf-8-sig")
     except EOFError:
         raise EvalError(f"{path} is cut: the compressed data end too early.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zlib.error) as error:
         raise EvalError(f"{path} cannot be read: {error}.") from None
 
 
@@ -116,7 +117,7 @@ def write_json(path: Path, data: Any) -> None:
 def replace(path: Path, text: str) -> None:
     """Write a text file in whole or not at all."""
     draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(text.encode("utf-8", "replace"))
     draft.replace(path)
 
 

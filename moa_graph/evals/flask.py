@@ -40,6 +40,7 @@ SKILLS = (
     "Harmlessness",
 )
 _LOWEST, _HIGHEST = 1, 5
+_TEXTS = ("review", "text", "judgment")
 _NOT_RATED = {"n/a", "na", "not applicable"}
 _DICTIONARY = re.compile(r"{[^{}]+}")
 _WHERE = "Clone https://github.com/kaistAI/FLASK, or that folder of togethercomputer/MoA."
@@ -197,14 +198,21 @@ def read_reviews(path: Path) -> list[Row]:
         EvalError: If a row has no review.
     """
     rows = [row for row in read_rows(path) if "about" not in row]
+    # Of what an interrupted evaluation has asked again, the last word counts.
+    last = {
+        row["key"]: {"idx": str(row["key"]).partition("-")[0], **row}
+        for row in rows
+        if "key" in row
+    }
+    rows = [*(row for row in rows if "key" not in row), *last.values()]
     for i, row in enumerate(rows, 1):
-        if _text(row) is None:
+        if not {*_TEXTS, "error"} & row.keys():
             raise EvalError(f"{path}, row {i}: has no field 'review'. It has: {', '.join(row)}.")
     return rows
 
 
 def _text(row: Row) -> Any:
-    return next((row[name] for name in ("review", "text", "judgment") if name in row), None)
+    return next((row[name] for name in _TEXTS if name in row), None)
 
 
 def ratings(review: str) -> dict[str, float | None]:
@@ -255,7 +263,7 @@ def _rating(given: object) -> float | None:
         return None
     try:
         value = float(given)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return value if math.isfinite(value) and _LOWEST <= value <= _HIGHEST else None
 
@@ -280,6 +288,7 @@ def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
     for i, row in enumerate(rows, 1):
         key = next((str(row[n]) for n in ("idx", "question_id") if row.get(n) is not None), f"#{i}")
         skills = row.get("skill") or asked_by.get(key)
+        skills = [skills] if isinstance(skills, str) else skills
         asked = None if skills is None else {_skill(name) or str(name) for name in skills}
         found, wrong = _read_ratings(str(_text(row) or ""))
         for name, why in wrong.items():

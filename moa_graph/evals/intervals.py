@@ -12,6 +12,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 _RESAMPLES = 4999
 _SEED = 0
+_FEWEST = 6  # with fewer even a difference in every question may be chance
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def mean(values: Sequence[float]) -> Interval:
             rng=_SEED,
         ).confidence_interval
         return Interval(value, float(found.low), float(found.high), len(data))
+    if value == -1.0:  # as certain as its mirror image
+        mirrored = mean((-data).tolist())
+        return Interval(value, -mirrored.high, -mirrored.low, len(data))
     if value in {0.0, 1.0}:
         successes = int(data.sum())
         sure = stats.binomtest(successes, len(data)).proportion_ci(CONFIDENCE, method="wilson")
@@ -98,6 +102,11 @@ def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 
 
 def says(name: str, other: str, found: Interval, unit: str = "accuracy") -> str:
     """A difference in a sentence, honest about what is not shown."""
+    if found.n < _FEWEST:
+        return (
+            f"No difference in {unit} is shown between {name} and {other}: {found.n} questions are "
+            "too few."
+        )
     if found.low > 0:
         return f"{name} has the higher {unit} than {other}: by {found.percent()} points."
     if found.high < 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, Journal, Row, by_key, digest, read_rows
+from moa_graph.evals.files import EvalError, Journal, Row, by_key, digest, read_rows, replace
 from moa_graph.evals.hub import download
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
@@ -151,7 +151,10 @@ def load_references(path: Path | None = None) -> dict[str, list[str]]:
         instead="Give FastChat's file: --reference-answers gpt-4.jsonl.",
     )
     rows = read_rows(path, ["question_id", "choices"])
-    return {str(row["question_id"]): list(row["choices"][0]["turns"]) for row in rows}
+    try:
+        return {str(row["question_id"]): list(row["choices"][0]["turns"]) for row in rows}
+    except (LookupError, TypeError):
+        raise EvalError(f"{path}: an answer has no `choices` with `turns`.") from None
 
 
 def turns_by_id(questions: Iterable[Row]) -> dict[str, list[str]]:
@@ -185,7 +188,10 @@ def generate(
         answered = _kept_turns(journal)
 
         async def answer(key: str) -> Row:
-            return await _converse(target, items[key]["turns"], answered.get(key))
+            def keep(turns: list[Row]) -> None:
+                journal.add(key, {"error": "interrupted", "turns": turns})
+
+            return await _converse(target, items[key]["turns"], answered.get(key), keep)
 
         keys = {key: key for key in items}
         run(do_all(keys, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
@@ -200,7 +206,7 @@ def generate(
         if not row.get("error")
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (folder / "model_answer.jsonl").write_text(text, encoding="utf-8")
+    replace(folder / "model_answer.jsonl", text)
     return {str(items[key]["question_id"]): row for key, row in rows.items()}
 
 
@@ -209,7 +215,12 @@ def _kept_turns(journal: Journal) -> dict[str, list[Row]]:
     return {key: row["turns"] for key, row in journal.failed.items() if row.get("turns")}
 
 
-async def _converse(target: Target, turns: Sequence[str], kept: list[Row] | None) -> Row:
+async def _converse(
+    target: Target,
+    turns: Sequence[str],
+    kept: list[Row] | None,
+    keep: Callable[[list[Row]], None],
+) -> Row:
     conversation: list[BaseMessage] = []
     rows: list[Row] = list(kept or [])
     for i, said in enumerate(turns):
@@ -220,6 +231,8 @@ async def _converse(target: Target, turns: Sequence[str], kept: list[Row] | None
             except AnswerFailed as error:
                 spent = _totals([*rows, error.record])
                 raise AnswerFailed(f"turn {i + 1}: {error}", {"turns": rows, **spent}) from error
+            if i + 1 < len(turns):
+                keep(rows)
         conversation.append(AIMessage(rows[i]["answer"]))
     return {"answers": [row["answer"] for row in rows], "turns": rows, **_totals(rows)}
 
@@ -346,22 +359,23 @@ def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> 
     for model in dict.fromkeys(str(row["model"]) for row in rows):
         mine = [row for row in rows if str(row["model"]) == model]
         scored = [row for row in mine if _score(row) != _NO_SCORE]
-        places = Counter(_place(row) for row in mine)
-        once = {_place(row): row for row in scored}
+        places = Counter((_place(row), _judge(row)) for row in mine)
+        once = {(_place(row), _judge(row)): row for row in scored}
         by_category: dict[str, list[float]] = {}
         for row in scored:
             by_category.setdefault(_category(row, categories), []).append(_score(row))
         found[model] = {
             "average": _mean(map(_score, scored)),
             "average_once": _mean(map(_score, once.values())),
-            "first_turn": _mean(_score(row) for row in scored if row["turn"] == 1),
-            "second_turn": _mean(_score(row) for row in scored if row["turn"] != 1),
+            "first_turn": _mean(_score(row) for row in scored if str(row["turn"]) == "1"),
+            "second_turn": _mean(_score(row) for row in scored if str(row["turn"]) != "1"),
+            "judges": sorted({_judge(row) for row in mine}),
             "categories": {
                 name: _mean(by_category[name]) for name in sorted(by_category, key=_nth)
             },
             "n": len(scored),
             "without_score": [_place(row) for row in mine if _score(row) == _NO_SCORE],
-            "duplicates": [place for place, times in places.items() if times > 1],
+            "duplicates": [place for (place, _), times in places.items() if times > 1],
             "differing": [
                 _place(row)
                 for row in scored
@@ -401,8 +415,23 @@ def _score(row: Row) -> float:
     recorded = row.get("score")
     if recorded is None:
         return rating(str(row.get("judgment") or ""))
+    if isinstance(recorded, str):
+        recorded = _number(recorded)
     valid = isinstance(recorded, int | float) and not isinstance(recorded, bool)
     return recorded if valid and _LOWEST <= recorded <= _HIGHEST else _NO_SCORE
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return _NO_SCORE
+
+
+def _judge(row: Row) -> str:
+    """Who graded, without the prompt that it was given."""
+    judge = row.get("judge", "")
+    return str(judge[0] if isinstance(judge, list | tuple) and judge else judge)
 
 
 def _place(row: Row) -> str:
@@ -413,7 +442,7 @@ def _category(row: Row, categories: Mapping[str, str] | None) -> str:
     key = str(row["question_id"])
     if categories and key in categories:
         return categories[key]
-    place = int(key) - _FIRST_QUESTION if key.isdigit() else -1
+    place = int(key) - _FIRST_QUESTION if key.isdecimal() else -1
     return (
         CATEGORIES[place // _A_CATEGORY] if 0 <= place < _A_CATEGORY * len(CATEGORIES) else "other"
     )
@@ -458,6 +487,8 @@ def report(found: Mapping[str, Row]) -> str:
     ]
     for model in ranked:
         row = found[model]
+        if len(row["judges"]) > 1:
+            parts += ["", f"{model}: averaged over several judges: {', '.join(row['judges'])}."]
         if places := row["without_score"]:
             parts += ["", f"{model}: no score, left out of the averages: {'; '.join(places)}."]
         if places := row["duplicates"]:

@@ -124,9 +124,7 @@ def load_all(
     found = [(it, folder)]
     if alone:
         assert spec is not None
-        found.append(
-            (aggregator_alone(spec, load_prices(prices)), folder.with_name(folder.name + "-alone"))
-        )
+        found.append((aggregator_alone(spec, load_prices(prices)), folder / "alone"))
     for it, _ in found:
         it.check()
         fetch_weights(it)

@@ -133,7 +133,8 @@ def position_bias(firsts: Sequence[float]) -> Row:
         return {"first": None, "p": None, "biased": False, "sentence": sentence}
     p = float(binomtest(int(sum(decided)), len(decided)).pvalue)
     share = intervals.mean(decided)
-    biased = p < _BIASED
+    # Of a pair in both orders, a judge of contents prefers each place once.
+    biased = p < _BIASED or (len(decided) > 1 and share.value in {0.0, 1.0})
     place = "first" if share.value > _TIE else "second"
     often = (
         share

@@ -91,7 +91,7 @@ def arithmetic(text: str) -> float | None:
 def _worked_out(node: ast.AST) -> float:
     if isinstance(node, ast.Constant) and type(node.value) in {int, float}:
         return node.value  # type: ignore[return-value]
-    if isinstance(node, ast.UnaryOp):
+    if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
         return _OPERATORS[type(node.op)](_worked_out(node.operand))
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _worked_out(node.left), _worked_out(node.right)
@@ -102,7 +102,12 @@ def _worked_out(node: ast.AST) -> float:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """The first `{…}` whose braces are in balance, if it is JSON."""
+    """The whole text if it is a JSON object, else the first `{…}` whose braces are in balance."""
+    try:
+        if isinstance(whole := json.loads(text), dict):
+            return whole
+    except (ValueError, RecursionError):
+        pass
     depth, start = 0, 0
     for i, sign in enumerate(text):
         if sign == "{":

@@ -33,8 +33,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
 
         Args:
             path: JSON or JSON Lines: AlpacaEval's outputs (`instruction`, `output`, `generator`),
-                MT-Bench's answers (`question_id`, `choices`), FLASK's (`question_id`, `text`), or
-                the answers of an earlier `moa eval` (`key`, `answer`).
+                MT-Bench's answers (`question_id`, `choices`), or FLASK's (`question_id`, `text`).
             questions: By id, what is asked turn by turn, for files that have ids only.
 
         Raises:
@@ -101,7 +100,12 @@ def _turns_of(
     if key not in questions:
         raise EvalError(f"{path} answers the question {key!r}, which is not asked here.")
     if "choices" in row:
-        said = [str(turn) for turn in row["choices"][0]["turns"]]
+        try:
+            said = [str(turn) for turn in row["choices"][0]["turns"]]
+        except (LookupError, TypeError):
+            raise EvalError(
+                f"{path}: the answer to {key!r} has no `choices` with `turns`."
+            ) from None
     else:
         answer = next((row[f] for f in ("text", "answers", "answer", "output") if f in row), None)
         if answer is None:

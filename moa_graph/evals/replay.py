@@ -68,17 +68,14 @@ def default_pools(recorded: RecordedSet) -> dict[str, list[str]]:
 
     `similar`: the five of the lower half whose accuracies lie closest together; `strong with
     weak`: the best one and the four weakest; `all`: every one. Of models whose full replies are
-    recorded, where there are enough.
+    recorded, where there are enough; none where fewer than two have answered every question.
     """
     usable = [m for m in recorded.models.values() if _covers(m, recorded) and m.has_replies]
     if len(usable) < _POOL:
         usable = [m for m in recorded.models.values() if _covers(m, recorded)]
     ranked = sorted(usable, key=lambda m: (m.accuracy, m.name))
     if len(ranked) < _FEWEST:
-        raise EvalError(
-            f"{recorded.name} has fewer than two models that have answered every question: name "
-            "the pools (--pool A,B)."
-        )
+        return {}
     names = [m.name for m in ranked]
     if len(ranked) <= _POOL:
         return {"all": names[::-1]}
@@ -265,7 +262,10 @@ def _reply(model: RecordedModel, key: str) -> str:
     recorded = model.answers[key]
     if recorded.reply is not None:
         return recorded.reply
-    return "" if recorded.answer is None else json.dumps({"answer": str(recorded.answer)})
+    said = recorded.answer
+    if isinstance(said, float) and said.is_integer():
+        said = int(said)  # written out, without an exponent
+    return "" if said is None else json.dumps({"answer": str(said)})
 
 
 def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row]) -> str:
@@ -292,6 +292,11 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
     if differing:
         told = ", ".join(f"{row['model']} ({row['accuracy']:.2f})" for row in differing)
         parts += ["", f"Not as published, by the recorded verdicts: {told}."]
+    if not pools:
+        parts += [
+            "",
+            "Fewer than two models have answered every question: name pools (--pool A,B).",
+        ]
     for name, row in pools.items():
         parts += ["", _pool_report(name, row)]
     return "\n".join(parts)

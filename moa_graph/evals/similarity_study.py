@@ -128,8 +128,11 @@ def _over_proposers(
         return None
     result: Row = {"proposers": known}
     for measure in MEASURES:
-        of = spearmanr([found[n][measure].value for n in known], [win_rates[n] for n in known])
-        result[measure] = {"value": float(of.statistic), "p": float(of.pvalue)}
+        with warnings.catch_warnings():  # all equal: there is no rank
+            warnings.simplefilter("ignore")
+            of = spearmanr([found[n][measure].value for n in known], [win_rates[n] for n in known])
+        if math.isfinite(of.statistic):
+            result[measure] = {"value": float(of.statistic), "p": float(of.pvalue)}
     return result
 
 
@@ -139,6 +142,8 @@ def _preferences(paths: Sequence[Path], names: Sequence[str]) -> dict[str, dict[
         for row in read_rows(path, ["instruction", "generator_2", "preference"]):
             if row["generator_2"] in names and row["preference"] is not None:
                 of = found.setdefault(str(row["generator_2"]), {})
+                if not isinstance(row["preference"], int | float):
+                    raise EvalError(f"{path}: {row['preference']!r} is no preference.")
                 of[str(row["instruction"])] = float(row["preference"])
     return found
 
@@ -186,6 +191,7 @@ def report(found: Row) -> str:
         told = ", ".join(
             f"{m.replace('_', '-')} {over[m]['value']:+.2f} (p = {over[m]['p']:.2f})"
             for m in MEASURES
+            if m in over
         )
         n = len(over["proposers"])
         parts += ["", f"Spearman with the win rates of {n} proposers: {told}."]

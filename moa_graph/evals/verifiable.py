@@ -203,9 +203,12 @@ def _verdicts(
     for row in read_rows(path, ["id", "ok"]) if path else ():
         if str(row["id"]) not in asked:
             raise EvalError(f"{path}: {row['id']!r} is not a question.")
+        said = row.get("key") or {}
+        if not isinstance(row["ok"], dict) or not isinstance(said, dict):
+            raise EvalError(f"{path}: `ok` and `key` of {row['id']!r} must be objects, by model.")
         for name, ok in row["ok"].items():
             verdicts.setdefault(name, {})[str(row["id"])] = ok
-            keys.setdefault(name, {})[str(row["id"])] = row.get("key", {}).get(name)
+            keys.setdefault(name, {})[str(row["id"])] = said.get(name)
     return keys, verdicts
 
 

@@ -90,7 +90,8 @@ def test_judge_with_an_opinion_is_followed(together, capitals, tmp_path):
     assert (row["wins"], row["losses"], row["ties"], row["by_order"]) == (3, 0, 0, 0)
     assert row["quality"]["value"] == 1
     assert not found["judge"]["position_bias"]["biased"]
-    assert "together:best has the higher win rate than together:plain" in report(found)
+    assert found["pairs"][0]["value"] == 0.5
+    assert "3 questions are too few" in report(found)
 
 
 def test_identical_answers_tie_and_cost_no_judgment(together, capitals, tmp_path):
@@ -180,7 +181,9 @@ def test_length_control_takes_the_advantage_of_length_away():
 
 def test_position_bias_is_not_claimed_of_few_or_balanced_verdicts():
     assert not pairwise.position_bias([1, 0] * 20)["biased"]
-    assert not pairwise.position_bias([1, 1, 1])["biased"]
+    assert not pairwise.position_bias([1, 1, 0, 0.5])["biased"]
+    assert not pairwise.position_bias([1])["biased"]
+    assert pairwise.position_bias([1, 1])["biased"]
     assert "second answer" in pairwise.position_bias([0] * 20)["sentence"]
     assert pairwise.position_bias([0.5] * 5)["sentence"] == "The judge called every pair a tie."
 
@@ -262,6 +265,21 @@ def test_scorers(tmp_path, scorer, right, answer, score):
     path.write_text(json.dumps([{"input": "q", "output": right}]))
     (item,) = load_dataset(str(path), scorer=scorer).items
     assert item.score(answer) == score
+
+
+@pytest.mark.parametrize("task", ["countdown", "simple_integration", "polynomial_multiplication"])
+def test_text_of_a_model_is_never_run(task, tmp_path):
+    payload = f"__import__('pathlib').Path({str(tmp_path / 'run')!r}).touch()"
+    for item in load_dataset(f"reasoning-gym:{task}", size=2).items:
+        assert item.score(payload) == 0
+        assert item.score(str(item.reference)) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_scorer_that_stumbles_over_a_text_finds_it_wrong():
+    (item,) = load_dataset("reasoning-gym:prime_factorization", size=1).items
+    assert item.score("The answer is five.") == 0
+    assert item.score(item.reference) == 1
 
 
 def test_generated_tasks_are_seeded_and_bring_their_scorer():

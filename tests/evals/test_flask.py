@@ -61,6 +61,7 @@ def test_reviews_in_the_published_format_are_averaged_by_skill(data):
         ("{'Readability': open('x')}", 0, 1, 3),
         ("{1, 2}", 0, 1, 3),
         ("{'Readability': 1e400}", 0, 1, 2),
+        ("{'Readability': 1" + "0" * 400 + "}", 0, 1, 2),
     ],
 )
 def test_malformed_and_missing_ratings_are_counted_and_never_averaged_in(
@@ -112,6 +113,20 @@ def test_answers_are_reviewed_once(data, together, tmp_path):
     assert len(together.of("judge")) == 3
     assert together.of("judge")[0].system == loaded.prompt["system_prompt"]
     assert flask.scores(rows)["skills"]["Readability"] == 4
+
+
+def test_own_rows_that_failed_and_empty_reviews_are_listed(tmp_path):
+    rows = [
+        {"about": {}},
+        {"key": "7-x", "error": "late"},
+        {"idx": 8, "skill": "Factuality", "review": None},
+        {"idx": 9, "skill": "Factuality", "review": "{'Factuality': 3}"},
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = flask.scores(flask.read_reviews(tmp_path / "r.jsonl"))
+    assert found["skills"] == {"Factuality": 3}
+    assert len(found["malformed"]) == 2
+    assert found["missing"] == ["item 8: Factuality"]
 
 
 def test_missing_files_say_where_they_come_from(tmp_path):

@@ -39,6 +39,12 @@ def test_equal_answers_have_no_difference_and_no_doubt():
     assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
+def test_nothing_is_claimed_of_a_few_questions():
+    assert "too few" in intervals.says("a", "b", intervals.difference([1.0], [0.5]))
+    one, other = intervals.difference([1] * 9, [0] * 9), intervals.difference([0] * 9, [1] * 9)
+    assert (one.low, one.high) == (-other.high, -other.low)
+
+
 def test_difference_is_paired():
     rng = np.random.default_rng(3)
     hard = rng.normal(0, 10, 100)

@@ -103,6 +103,7 @@ def test_errors_and_duplicates_are_listed():
         ("see [1]. Rating: [[9]]", 9),
         ("nothing", -1),
         ("$ERROR$", -1),
+        ("[[²]]", -1),
     ],
 )
 def test_rating_is_the_last_one(judgment, score):
@@ -150,6 +151,13 @@ def test_reference_answers_go_to_math_reasoning_and_coding(together, tmp_path):
     calls = len(together.calls)
     mt_bench.judge(judging, "m", QUESTIONS, answers, REFERENCES, tmp_path, quiet=True)
     assert len(together.calls) == calls
+
+
+def test_turn_is_kept_as_it_comes(together, tmp_path):
+    mt_bench.generate(load_target("together:alpha"), QUESTIONS[:1], tmp_path, quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").open()][1:]
+    assert [len(r["turns"]) for r in rows] == [1, 2]
+    assert [bool(r.get("error")) for r in rows] == [True, False]
 
 
 def test_missing_reference_is_told():

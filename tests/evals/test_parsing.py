@@ -17,6 +17,7 @@ from moa_graph.evals.parsing import arithmetic, final_answer, number_in
         ("answer: 7", "7"),
         ("nothing", None),
         ("", None),
+        ('{"answer": "it\'s {"}', "it's {"),
         ('{"a": {"b": 1}, "answer": "3"} {"answer": "4"}', "3"),
     ],
 )
@@ -50,7 +51,19 @@ def test_number_of_an_answer(text, number):
 
 @pytest.mark.parametrize(
     "text",
-    ["open('x')", "x", "[1]", "'a'*9", "1 if 1 else 2", "lambda: 1", "9**99999", "(" * 999, "True"],
+    [
+        "open('x')",
+        "x",
+        "[1]",
+        "'a'*9",
+        "1 if 1 else 2",
+        "lambda: 1",
+        "9**99999",
+        "(" * 999,
+        "True",
+        "~3/4",
+        "not 1/2",
+    ],
 )
 def test_arithmetic_works_out_numbers_and_runs_nothing(text):
     assert arithmetic(text) is None

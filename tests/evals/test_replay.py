@@ -131,6 +131,22 @@ def test_question_that_nobody_answers_counts_as_wrong(tmp_path):
     assert found["correct"][replay.AGREEMENT] == [0, 1]
 
 
+def test_accuracies_are_told_where_no_pool_can_be(tmp_path):
+    recorded = read_set(write_set(tmp_path / "a", ["1", "2"], {"m": [answer("1"), answer("3")]}))
+    assert replay.default_pools(recorded) == {}
+    text = replay.report(recorded, replay.accuracies(recorded), {})
+    assert "50.00" in text
+    assert "name pools" in text
+
+
+def test_large_numbers_without_replies_are_voted_on_as_they_are(tmp_path):
+    folder = write_set(tmp_path / "a", ["1"], {})
+    row = {"id": "0", "key": {"x": 1.0, "y": 1e16, "z": 1e16}, "ok": {"x": 1, "y": 0, "z": 0}}
+    (folder / "answers_all_models.jsonl").write_text(json.dumps(row))
+    found = replay.replay(read_set(folder), list("xyz"), quiet=True)
+    assert found["correct"][replay.MAJORITY] == [0]
+
+
 def test_same_question_twice_is_two_questions(tmp_path):
     folder = write_set(tmp_path / "a", ["1", "2"], {m: [answer("1"), answer("2")] for m in "xy"})
     text = (folder / "questions.jsonl").read_text().replace("q1", "q0")
