@@ -138,6 +138,20 @@ def check_judge(annotator: str = ANNOTATOR) -> None:
         )
 
 
+def check_baseline(instructions: Sequence[str], baseline: Sequence[Row]) -> None:
+    """Refuse a baseline that has no output for some instruction.
+
+    Raises:
+        EvalError: If it has none; says for how many.
+    """
+    known = {row["instruction"] for row in baseline if row.get("output")}
+    if lacking := [text for text in instructions if text not in known]:
+        raise EvalError(
+            f"The baseline has no output for {len(lacking)} of {len(instructions)} instructions, "
+            f"such as {lacking[0][:60]!r}. Give its file: --baseline FILE."
+        )
+
+
 def judge(
     outputs: Sequence[Row],
     baseline: Sequence[Row],
@@ -167,12 +181,7 @@ def judge(
         EvalError: If the baseline lacks an instruction, or judgments failed; what was judged is
             kept, and the next run asks for the rest.
     """
-    known = {row["instruction"] for row in baseline if row.get("output")}
-    if lacking := [row["instruction"] for row in outputs if row["instruction"] not in known]:
-        raise EvalError(
-            f"The baseline has no output for {len(lacking)} of {len(outputs)} instructions, such "
-            f"as {lacking[0][:60]!r}. Give its file: --baseline FILE."
-        )
+    check_baseline([row["instruction"] for row in outputs], baseline)
     check_judge(annotator)
     kept = ("dataset", "instruction", "output", "generator")
     about = {"annotator": annotator, "model": model}

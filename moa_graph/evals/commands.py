@@ -98,6 +98,9 @@ def alpaca(
         it, folder = load_for("alpaca", target or preset, recorded, out, prices)
         asked = bench.load_instructions(instructions)
         check_covered(recorded, [(str(row["instruction"]),) for row in asked[:limit]])
+        base = read_rows(baseline, ["instruction", "output"]) if baseline else asked
+        if judge:
+            bench.check_baseline([str(row["instruction"]) for row in asked[:limit]], base)
         it.check()
         fetch_weights(it)
         path, failed = bench.generate(it, asked, folder, limit=limit, at_once=at_once)
@@ -113,7 +116,6 @@ def alpaca(
             if as_json:
                 print_found({"model_outputs": str(path), "answers": n}, str, as_json=True)
             return
-        base = read_rows(baseline, ["instruction", "output"]) if baseline else asked
         annotations = bench.judge(
             read_rows(path),
             base,
