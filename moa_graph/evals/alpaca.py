@@ -7,6 +7,7 @@ sets the result beside the published leaderboard.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import io
@@ -100,16 +101,16 @@ def generate(
             {
                 **({"dataset": row["dataset"]} if "dataset" in row else {}),
                 "instruction": row["instruction"],
-                "output": journal.done[key]["answer"],
+                "output": found["answer"],
                 "generator": target.name,
             }
             for key, row in keys.items()
-            if key in journal.done
+            if (found := journal.result(key))
         ]
         failed = [
-            {"instruction": row["instruction"], "error": journal.failed[key]["error"]}
+            {"instruction": row["instruction"], "error": found["error"]}
             for key, row in keys.items()
-            if key in journal.failed
+            if (found := journal.rows.get(key)) and found.get("error")
         ]
     path = folder / "model_outputs.json"
     write_json(path, outputs)
@@ -227,7 +228,6 @@ def _journalled(
     progress: Any,
 ) -> Callable[..., dict[str, list[Any]]]:
     """The package's way to ask its judge, one prompt at a time and each kept as it comes."""
-    import asyncio  # noqa: PLC0415
 
     def complete(prompts: Sequence[str], **kwargs: Any) -> dict[str, list[Any]]:
         async def ask(prompt: str) -> Row:
@@ -247,7 +247,7 @@ def _journalled(
             )
         )
         empty = {"completions": "", "completions_all": {}}
-        rows = [journal.done.get(key, empty) for key in keys]
+        rows = [journal.result(key) or empty for key in keys]
         return {
             name: [row.get(name, math.nan) for row in rows]
             for name in (

@@ -211,7 +211,7 @@ def _judged(
             title = f"{name} against {baseline}"
             asked = {keys[place]: pair for place, pair in pairs.items()}
             run(do_all(asked, judge, journal, title=title, at_once=at_once, quiet=quiet))
-            done = {place: journal.done[key] for place, key in keys.items() if key in journal.done}
+            done = {place: row for place, key in keys.items() if (row := journal.result(key))}
             cost += [journal.rows[key].get("cost") for key in asked if key in journal.rows]
         both = {
             item.key: [0.5, 0.5] if item.key in same else pairwise.complete(done, item.key)

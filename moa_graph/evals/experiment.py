@@ -70,7 +70,7 @@ class Experiment:
 
         async def answer(inputs: Row) -> Row:
             key, item = by_question[digest(inputs)]
-            row = journal.done.get(key)
+            row = journal.result(key)
             if row is None:
                 try:
                     row = await ask(item)

@@ -181,6 +181,11 @@ class Journal:
         """Those that have an `error`; they are tried again on the next run."""
         return {key: row for key, row in self._rows.items() if row.get("error")}
 
+    def result(self, key: str) -> Row | None:
+        """The row of a key that has no `error`; None if there is none."""
+        row = self._rows.get(key)
+        return None if row is None or row.get("error") else row
+
     def add(self, key: str, row: Row) -> None:
         """Append a result; it is on the disk when this returns."""
         row = {"key": key, **row}

@@ -5,6 +5,7 @@ The recorded answers stand in for proposers, and the graph's own strategies choo
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import random
@@ -130,7 +131,8 @@ def replay(
     folds = _folds(len(keys))
     correct: dict[str, list[float] | None] = dict(right)
     together = list(zip(*right.values(), strict=True))
-    correct[BEST] = [right[_best(right, folds, fold)][i] for i, fold in enumerate(folds)]
+    best_of = {fold: _best(right, folds, fold) for fold in set(folds)}
+    correct[BEST] = [right[best_of[fold]][i] for i, fold in enumerate(folds)]
     correct[RANDOM] = [sum(row) / len(row) for row in together]
     correct[ORACLE] = [max(row) for row in together]
     votes = {fold: Vote(parse=recorded.parse, weights=w) for fold, w in _weights(right, folds)}
@@ -215,8 +217,6 @@ def _through_graph(
     quiet: bool,
 ) -> list[float]:
     """Whether the answer that the graph chooses is right, by question."""
-    import asyncio  # noqa: PLC0415
-
     from tqdm import tqdm  # noqa: PLC0415 - with [evals]
 
     proposers = [

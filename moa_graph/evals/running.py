@@ -47,13 +47,14 @@ async def do_all(
     from tqdm import tqdm  # noqa: PLC0415 - with [evals]
 
     shown = progress or sys.stderr
-    done = journal.done
-    left = iter([(key, item) for key, item in items.items() if key not in done])
+    left = iter([(k, item) for k, item in items.items() if journal.result(k) is None])
     failures: list[str] = []
-    succeeded = any(key in done for key in items)
+    n_done = sum(journal.result(key) is not None for key in items)
+    succeeded = n_done > 0
+    spent = _Spent(journal.rows[key] for key in items if key in journal.rows)
     bar = tqdm(
         total=len(items),
-        initial=sum(key in done for key in items),
+        initial=n_done,
         desc=title,
         file=shown,
         disable=quiet,
@@ -62,11 +63,8 @@ async def do_all(
     )
 
     def told() -> str:
-        rows = [journal.rows[key] for key in items if key in journal.rows]
-        cost = sum(row.get("cost") or 0 for row in rows)
-        unknown = any(row.get("cost", 0) is None for row in rows)
         failed = f", {len(failures)} failed" if failures else ""
-        return f"{'at least ' if unknown else ''}${cost:.4g}{failed}"
+        return f"{'at least ' if spent.unknown else ''}${spent.known:.4g}{failed}"
 
     async def work() -> None:
         nonlocal succeeded
@@ -78,7 +76,10 @@ async def do_all(
             except Exception as error:  # noqa: BLE001 - whatever a model raises is recorded
                 said = str(error) if isinstance(error, EvalError) else explain(error)
                 row = {"error": said, **getattr(error, "record", {})}
+            if before := journal.rows.get(key):
+                spent.count(before, -1)
             journal.add(key, row)
+            spent.count(row)
             if row.get("error"):
                 failures.append(str(row["error"]))
             else:
@@ -102,6 +103,24 @@ async def do_all(
         )
 
 
+class _Spent:
+    """What rows have cost, in US dollars."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.known = 0.0
+        self.unknown = 0
+        for row in rows:
+            self.count(row)
+
+    def count(self, row: Row, sign: int = 1) -> None:
+        """Add a row, or with -1 take it away."""
+        cost = row.get("cost", 0)
+        if cost is None:
+            self.unknown += sign
+        else:
+            self.known += sign * cost
+
+
 def results(journal: Journal, keys: Iterable[str], what: str) -> list[Row]:
     """The rows of all items.
 
@@ -114,7 +133,7 @@ def results(journal: Journal, keys: Iterable[str], what: str) -> list[Row]:
         EvalFailed: If some failed; says how many, and why the first did.
     """
     keys = list(keys)
-    failed = [journal.failed[key] for key in keys if key in journal.failed]
+    failed = [journal.rows[key] for key in keys if journal.result(key) is None]
     if failed:
         raise EvalFailed(
             f"{len(failed)} of {len(keys)} {what} failed ({failed[0]['error']}). The others are "
