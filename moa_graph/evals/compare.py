@@ -65,25 +65,10 @@ def compare(
         EvalError: If there are fewer than two targets, two of one name, no way to compare, no
             question that all have answered, or the judge cannot be asked.
     """
-    if len(targets) < _FEWEST:
-        raise EvalError("Give two or more configurations to compare.")
-    unique_names(targets)
     names = [target.name for target in targets]
-    baseline = baseline or names[0]
-    if baseline not in names:
-        raise EvalError(f"The baseline {baseline!r} is none of {', '.join(names)}.")
-    if not dataset.items:
-        raise EvalError(f"{dataset.name} has no questions.")
+    baseline = baseline or (names[0] if names else "")
     scored = all(item.score for item in dataset.items)
-    if not scored and judging is None:
-        raise EvalError(
-            f"{dataset.name} has no scorer: give a judge (--judge provider:model), or say how "
-            "answers are compared with the right ones (--scorer exact, number or contains)."
-        )
-    for target in targets:
-        target.check()
-    if judging:
-        pairwise.check(judging)
+    _check(targets, dataset, judging, baseline, scored=scored)
     folder.mkdir(parents=True, exist_ok=True)
     answers = {
         target.name: _answers(target, dataset, folder, experiment, at_once=at_once, quiet=quiet)
@@ -130,11 +115,42 @@ def compare(
     }
     found["pairs"] = _pairs(names, baseline, values)
     found["says"] = _says(found)
-    _mark_dominated(found)
-    _write(found, folder)
+    points, found["cost_axis"] = _points(found)
+    beaten = plots.dominated(points)
+    for name, row in found["targets"].items():
+        row["dominated"] = name in beaten
+    _write(found, points, folder)
     if experiment:
         experiment.add_scores(found["measure"], values)
     return found
+
+
+def _check(
+    targets: Sequence[Target],
+    dataset: Dataset,
+    judging: Target | None,
+    baseline: str,
+    *,
+    scored: bool,
+) -> None:
+    """Refuse what cannot be compared, before anything is paid for."""
+    if len(targets) < _FEWEST:
+        raise EvalError("Give two or more configurations to compare.")
+    unique_names(targets)
+    names = [target.name for target in targets]
+    if baseline not in names:
+        raise EvalError(f"The baseline {baseline!r} is none of {', '.join(names)}.")
+    if not dataset.items:
+        raise EvalError(f"{dataset.name} has no questions.")
+    if not scored and judging is None:
+        raise EvalError(
+            f"{dataset.name} has no scorer: give a judge (--judge provider:model), or say how "
+            "answers are compared with the right ones (--scorer exact, number or contains)."
+        )
+    for target in targets:
+        target.check()
+    if judging:
+        pairwise.check(judging)
 
 
 def _answers(
@@ -230,7 +246,7 @@ def _judged(
             [len(its[key]) for key in means],
         )
         details[name] = {
-            **pairwise.win_rate(list(known.values())),
+            **pairwise.tally(list(known.values())),
             "identical": len(same),
             "length_controlled": controlled and controlled.as_dict(),
         }
@@ -325,24 +341,15 @@ def _points(found: Row) -> tuple[list[plots.Point], str]:
     return [plots.Point(n, costs[n], Interval(**row["quality"])) for n, row in rows.items()], label
 
 
-def _mark_dominated(found: Row) -> None:
-    points, label = _points(found)
-    found["cost_axis"] = label
-    beaten = plots.dominated(points)
-    for name, row in found["targets"].items():
-        row["dominated"] = name in beaten
-
-
-def _write(found: Row, folder: Path) -> None:
+def _write(found: Row, points: Sequence[plots.Point], folder: Path) -> None:
     write_json(folder / "report.json", found)
     replace(folder / "report.md", report(found) + "\n\n![](quality.png)\n\n![](pareto.png)\n")
-    points, label = _points(found)
     judged = found["measure"] == "win rate"
     of = f"win rate against {found['baseline']}, %" if judged else "accuracy, %"
     quality = {point.name: point.quality for point in points}
     figure = plots.rates(quality, label=of, half=0.5 if judged else None, title=found["dataset"])
     plots.save(figure, folder / "quality.png")
-    figure = plots.pareto(points, quality=of, cost=label, title=found["dataset"])
+    figure = plots.pareto(points, quality=of, cost=found["cost_axis"], title=found["dataset"])
     plots.save(figure, folder / "pareto.png")
 
 

@@ -57,6 +57,18 @@ def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:
     return [row for _, row in rows]
 
 
+def read_results(path: str | Path) -> list[Row]:
+    """The rows of a file of results, which may be a `Journal`: of what was asked again, the last
+    word counts.
+
+    Raises:
+        EvalError: As `read_rows`.
+    """
+    rows = [row for row in read_rows(path) if "about" not in row]
+    last = {row["key"]: row for row in rows if "key" in row}
+    return [*(row for row in rows if "key" not in row), *last.values()]
+
+
 def _read(path: Path) -> str:
     if path.is_dir():
         raise EvalError(f"{path} is a folder; a file is needed.")

@@ -19,7 +19,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, Journal, Row, digest, read_rows
+from moa_graph.evals.files import EvalError, Journal, Row, digest, read_results, read_rows
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
@@ -197,14 +197,10 @@ def read_reviews(path: Path) -> list[Row]:
     Raises:
         EvalError: If a row has no review.
     """
-    rows = [row for row in read_rows(path) if "about" not in row]
-    # Of what an interrupted evaluation has asked again, the last word counts.
-    last = {
-        row["key"]: {"idx": str(row["key"]).partition("-")[0], **row}
-        for row in rows
-        if "key" in row
-    }
-    rows = [*(row for row in rows if "key" not in row), *last.values()]
+    rows = [
+        {"idx": str(row["key"]).partition("-")[0], **row} if "key" in row else row
+        for row in read_results(path)
+    ]
     for i, row in enumerate(rows, 1):
         if not {*_TEXTS, "error"} & row.keys():
             raise EvalError(f"{path}, row {i}: has no field 'review'. It has: {', '.join(row)}.")

@@ -49,35 +49,45 @@ def mean(values: Sequence[float]) -> Interval:
         all 1, resampling would claim certainty; Wilson's interval is given there.
     """
     data = np.asarray(values, dtype=float)
-    value = float(data.mean())
-    if len(data) > 1 and data.min() != data.max():
-        found = stats.bootstrap(
-            (data,),
-            np.mean,
-            n_resamples=_RESAMPLES,
-            batch=500,
-            method="percentile",
-            confidence_level=CONFIDENCE,
-            rng=_SEED,
-        ).confidence_interval
-        return Interval(value, float(found.low), float(found.high), len(data))
-    if value == -1.0:  # as certain as its mirror image
-        mirrored = mean((-data).tolist())
-        return Interval(value, -mirrored.high, -mirrored.low, len(data))
+    if data.min() != data.max():
+        return _bootstrap(data)
+    value = float(data[0])
     if value in {0.0, 1.0}:
-        successes = int(data.sum())
-        sure = stats.binomtest(successes, len(data)).proportion_ci(CONFIDENCE, method="wilson")
-        return Interval(value, float(sure.low), float(sure.high), len(data))
+        return _wilson(int(data.sum()), len(data))
     return Interval(value, value, value, len(data))
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """The mean difference between two values of each item (paired)."""
+    """The mean difference between two values of each item (paired), with an interval as `mean`'s.
+
+    Where nothing differs there is no doubt; where all differ by 1 or -1, Wilson's.
+    """
     pairs = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
-    found = mean(pairs.tolist())
-    if found.value == 0 and found.low != found.high and not pairs.any():
-        return Interval(0.0, 0.0, 0.0, len(pairs))
-    return found
+    if pairs.min() != pairs.max():
+        return _bootstrap(pairs)
+    value, n = float(pairs[0]), len(pairs)
+    if abs(value) == 1:
+        sure = _wilson(n, n)
+        return sure if value > 0 else Interval(value, -sure.high, -sure.low, n)
+    return Interval(value, value, value, n)
+
+
+def _bootstrap(data: Any) -> Interval:
+    found = stats.bootstrap(
+        (data,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=500,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        rng=_SEED,
+    ).confidence_interval
+    return Interval(float(data.mean()), float(found.low), float(found.high), len(data))
+
+
+def _wilson(successes: int, n: int) -> Interval:
+    found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(successes / n, float(found.low), float(found.high), n)
 
 
 def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 999) -> Interval:

@@ -17,7 +17,16 @@ from pathlib import Path
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, Journal, Row, by_key, digest, read_rows, replace
+from moa_graph.evals.files import (
+    EvalError,
+    Journal,
+    Row,
+    by_key,
+    digest,
+    read_results,
+    read_rows,
+    replace,
+)
 from moa_graph.evals.hub import download
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
@@ -392,10 +401,7 @@ def read_gradings(path: Path) -> list[Row]:
     Raises:
         EvalError: If they are not in FastChat's form.
     """
-    rows = [row for row in read_rows(path) if "about" not in row]
-    # Of what an interrupted evaluation has asked again, the last word counts.
-    last = {row["key"]: row for row in rows if "key" in row}
-    rows = [*(row for row in rows if "key" not in row), *map(_identified, last.values())]
+    rows = [_identified(row) if "key" in row else row for row in read_results(path)]
     for i, row in enumerate(rows, 1):
         for field in ("question_id", "model", "turn"):
             if field not in row:
@@ -407,7 +413,7 @@ def _identified(row: Row) -> Row:
     """A row of our own journal; one that failed has only its key."""
     question, _, rest = str(row["key"]).partition("-")
     turn = rest.partition("-")[0]
-    known = {"question_id": question, "turn": int(turn) if turn.isdigit() else 1}
+    known = {"question_id": question, "turn": int(turn) if turn.isdecimal() else 1}
     return {**known, "model": "unknown", **row}
 
 

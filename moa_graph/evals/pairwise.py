@@ -92,20 +92,19 @@ async def compare(judging: Target, pair: Pair) -> Row:
     return {**row, "first": first, "preference": first if pair.answer_first else 1 - first}
 
 
-def win_rate(preferences: Sequence[Sequence[float]]) -> Row:
-    """The win rate over items, each the mean of both orders.
+def tally(preferences: Sequence[Sequence[float]]) -> Row:
+    """How the items went, each by the mean of both orders.
 
     Args:
         preferences: For each item the preference in each order.
 
     Returns:
-        `win_rate` (an interval), and how many items were won, lost, tied, and decided by the order
-        alone (`by_order`), which counts as a tie.
+        How many items were won, lost, tied, and decided by the order alone (`by_order`), which
+        counts as a tie.
     """
     means = [sum(item) / len(item) for item in preferences]
     by_order = sum({0.0, 1.0} <= set(item) for item in preferences)
     return {
-        "win_rate": intervals.mean(means).as_dict(),
         "wins": sum(m > _TIE for m in means),
         "losses": sum(m < _TIE for m in means),
         "ties": sum(m == _TIE for m in means) - by_order,

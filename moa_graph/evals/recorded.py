@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from moa_graph.evals.files import EvalError, Row, digest, read_rows
+from moa_graph.evals.files import EvalError, Row, digest, read_results
 
 Turns: TypeAlias = tuple[str, ...]
 """What a user has said in a conversation, turn by turn: what an answer is recorded under."""
@@ -39,7 +39,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
         Raises:
             EvalError: If it is not one of these.
         """
-        rows = [row for row in read_rows(path) if "about" not in row]
+        rows = read_results(path)
         name = path.name.partition(".")[0]
         for field in ("generator", "model_id"):
             name = next((str(row[field]) for row in rows if row.get(field)), name)

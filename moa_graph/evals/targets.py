@@ -231,7 +231,6 @@ def load_target(
         return replace(of_graph(name, graph, described, prices), recorded=recorded)
     except (ValueError, TypeError, OSError) as error:
         raise EvalError(str(error) + _or_a_model(spec)) from None
-    return of_graph(configuration.name, graph, configuration.model_dump(mode="json"), prices)
 
 
 def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
