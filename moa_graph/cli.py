@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -30,11 +29,17 @@ try:
     from rich.table import Table
 
     from moa_graph.evals import commands
-    from moa_graph.terminal import RunView, print_proposals
+    from moa_graph.terminal import (
+        FAILED,
+        STOPPED,
+        WRONG_CALL,
+        RunView,
+        print_json,
+        print_proposals,
+        say,
+    )
 except ImportError as error:  # the base package works without a terminal
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
-
-FAILED, WRONG_CALL, STOPPED = 1, 2, 130
 
 app = typer.Typer(
     help="Mixture-of-Agents: several models propose, one synthesizes the answer.",
@@ -88,13 +93,13 @@ def ask(
     except _Failed as failure:
         if as_json:
             record = {"question": question, "preset": configuration.name, "error": str(failure)}
-            _print_json({**record, "proposals": failure.proposals})
+            print_json({**record, "proposals": failure.proposals})
         elif show_proposals:
             print_proposals(failure.proposals)
-        _say(str(failure))
+        say(str(failure))
         raise typer.Exit(FAILED) from None
     if as_json:
-        _print_json(
+        print_json(
             {
                 "question": question,
                 "preset": configuration.name,
@@ -122,7 +127,7 @@ def chat(
 ) -> None:
     """Talk over several turns; every model sees the earlier answers."""
     conversation = _Conversation(_choose(preset, config), layers)
-    _say(_CHAT_HELP)
+    say(_CHAT_HELP)
     with asyncio.Runner() as runner:
         while (line := _read_line()) not in {"/exit", "/quit"}:
             if line.startswith("/"):
@@ -153,9 +158,9 @@ class _Conversation:
                 _fetch_weights(self._configuration)
                 runner.run(RunView().show(self._graph, question, self._thread))
         except KeyboardInterrupt:
-            _say("\nStopped.")
+            say("\nStopped.")
         except _Failed as failure:
-            _say(str(failure))
+            say(str(failure))
 
     def command(self, line: str) -> None:
         name, _, argument = line.partition(" ")
@@ -163,15 +168,15 @@ class _Conversation:
             print_proposals(self._graph.get_state(self._thread).values.get("proposals", []))
         elif name == "/new":
             self._begin()
-            _say("A new conversation.")
+            say("A new conversation.")
         elif name == "/model":
             if argument:
                 # A wrong name is no reason to leave.
                 with suppress(typer.Exit):
                     self._use(_choose(argument.strip(), None))
-            _say("\n".join([f"{self._configuration.name}:", *self._configuration.models()]))
+            say("\n".join([f"{self._configuration.name}:", *self._configuration.models()]))
         else:
-            _say(_CHAT_HELP)
+            say(_CHAT_HELP)
 
 
 @app.command()
@@ -231,7 +236,7 @@ def cluster_up(
     with _administering():
         from moa_graph.server.cluster import up  # noqa: PLC0415 - needs [server]
 
-        for url in up(folder, config, servers=servers, host=host, port=port, tell=_say):
+        for url in up(folder, config, servers=servers, host=host, port=port, tell=say):
             typer.echo(url)
 
 
@@ -254,7 +259,7 @@ def _administering() -> Iterator[None]:
     except ImportError as error:
         _wrong(f"This needs more packages ({error.name}): pip install 'moa-graph[server]'")
     except RuntimeError as error:
-        _say(str(error))
+        say(str(error))
         raise typer.Exit(FAILED) from None
 
 
@@ -332,21 +337,13 @@ def _read_line() -> str:
     try:
         return input("\n> " if sys.stdin.isatty() else "").strip()
     except KeyboardInterrupt:
-        _say("\nCtrl-D or /exit leaves.")
+        say("\nCtrl-D or /exit leaves.")
         return ""
     except EOFError:
-        _say("")
+        say("")
         return "/exit"
 
 
-def _print_json(record: dict[str, Any]) -> None:
-    typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
 def _wrong(text: str) -> NoReturn:
-    _say(text)
+    say(text)
     raise typer.Exit(WRONG_CALL)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import typer
 from langchain_core.messages import AIMessageChunk
 from rich.console import Console
 from rich.live import Live
@@ -18,6 +20,9 @@ from moa_graph.events import MoAEvent
 from moa_graph.graph import MoAGraph
 from moa_graph.state import MoAState, Proposal
 from moa_graph.streaming import is_answer
+
+FAILED, WRONG_CALL, STOPPED = 1, 2, 130
+"""Exit codes: a run failed, the call is wrong, and Ctrl-C."""
 
 _STYLES = {"ok": "green", "failed": "red", "timed_out": "red", "abandoned": "yellow"}
 
@@ -151,6 +156,16 @@ def print_proposals(proposals: list[Proposal]) -> None:
     for p in proposals:
         print_title(f"Layer {p['layer']} · {p['proposer']} · {p['status']} · {p['latency']:.1f} s")
         print(p["content"] or p["error"] or "")  # noqa: T201
+
+
+def print_json(record: Any) -> None:
+    """Print data as JSON, to standard output."""
+    typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
+
+
+def say(text: str) -> None:
+    """Say something beside the result, on standard error."""
+    typer.echo(text, err=True)
 
 
 def print_title(title: str) -> None:

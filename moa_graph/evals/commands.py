@@ -27,10 +27,8 @@ from moa_graph.evals.options import (
     SeedOption,
     SizeOption,
     TargetArgument,
-    check_answered,
     check_covered,
     evaluating,
-    fetch_weights,
     load_all,
     load_for,
     load_judge,
@@ -38,8 +36,8 @@ from moa_graph.evals.options import (
     load_recorded,
     print_found,
     proposal_cache,
-    tell,
 )
+from moa_graph.terminal import print_json, say
 
 app = typer.Typer(help="Does it help? Benchmarks and comparisons.", no_args_is_help=True)
 
@@ -102,19 +100,18 @@ def alpaca(
         if judge:
             bench.check_baseline([str(row["instruction"]) for row in asked[:limit]], base)
         it.check()
-        fetch_weights(it)
         path, failed = bench.generate(it, asked, folder, limit=limit, at_once=at_once)
         n = len(asked[:limit])
-        tell(f"{path}: {n - len(failed)} of {n} answers.")
+        say(f"{path}: {n - len(failed)} of {n} answers.")
         if failed:
             raise EvalFailed(
                 f"{len(failed)} of {n} answers failed, such as: {failed[0]['error']}. Run the "
                 "same command again: only those are asked."
             )
         if not judge:
-            tell("Not judged; --judge does, through the package alpaca_eval.")
+            say("Not judged; --judge does, through the package alpaca_eval.")
             if as_json:
-                print_found({"model_outputs": str(path), "answers": n}, str, as_json=True)
+                print_json({"model_outputs": str(path), "answers": n})
             return
         annotations = bench.judge(
             read_rows(path),
@@ -182,7 +179,6 @@ def mt_bench(
             turns = [tuple(q["turns"][: i + 1]) for q in asked for i in range(len(q["turns"]))]
             check_covered(recorded, turns)
             answers = bench.generate(it, asked, folder, at_once=at_once)
-            check_answered(answers, len(asked))
             rows += bench.judge(
                 judging, it.name, asked, answers, graded_by, folder, at_once=at_once
             )
@@ -214,7 +210,7 @@ def _scores_report(
         scores = {name: row[by] for name, row in found.items()}
         if any(scores.values()):
             figure = plots.radar(scores, lowest=scale[0], highest=scale[1], title=bench.TITLE)
-            tell(str(plots.save(figure, out / "radar.png")))
+            say(str(plots.save(figure, out / "radar.png")))
     print_found(found, lambda: bench.report(found), as_json=as_json)
 
 
@@ -268,7 +264,6 @@ def flask(
         for it, folder in load_all("flask", target or preset, recorded, out, prices, alone=alone):
             check_covered(recorded, [tuple(turns) for turns in by_id.values()])
             answers = bench.generate(it, whole, folder, at_once=at_once)
-            check_answered(answers, len(whole.questions))
             rows = bench.review(judging, it.name, whole, answers, folder, at_once=at_once)
             found[it.name] = bench.scores(rows, whole.questions)
         _scores_report(bench, found, "skills", (1, 5), out or OUT / "flask", as_json=as_json)
@@ -312,7 +307,12 @@ def compare(
         for spec in targets:  # before a folder is made for what does not exist
             load_target(spec, recorded=recorded)
         loaded = [
-            load_target(spec, prices=known, recorded=recorded, cache=proposal_cache(folder, spec))
+            load_target(
+                spec,
+                prices=known,
+                recorded=recorded,
+                cache=lambda name: proposal_cache(folder, name),
+            )
             for spec in targets
         ]
         baseline = next(
@@ -423,9 +423,6 @@ def _compare(
     asked = load_dataset(dataset, size=size, seed=seed, **fields)
     check_covered(recorded, [item.turns for item in asked.items])
     judging = load_judge(judge, prices) if judge else None
-    for it in targets:
-        it.check()
-        fetch_weights(it)
     found = compare(
         targets,
         asked,
@@ -436,7 +433,7 @@ def _compare(
         at_once=at_once,
     )
     print_found(found, lambda: report(found), as_json=as_json)
-    tell(f"{folder}: report.md, report.json, quality.png, pareto.png")
+    say(f"{folder}: report.md, report.json, quality.png, pareto.png")
 
 
 @app.command()

@@ -106,7 +106,10 @@ def generate(
         quiet: Whether to show no progress.
 
     Returns:
-        By `idx`, a row with `answer`, or an `error`.
+        By `idx`, a row with `answer`.
+
+    Raises:
+        EvalFailed: If some failed; the others are kept.
     """
     items = {f"{q['idx']}-{digest(q['instruction'])}": q for q in data.questions}
     about = {"benchmark": "flask", "target": target.name, "configuration": target.digest}
@@ -116,11 +119,8 @@ def generate(
 
     with Journal(folder / "answers.jsonl", about) as journal:
         run(do_all(items, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
-        return {
-            str(question["idx"]): journal.rows[key]
-            for key, question in items.items()
-            if key in journal.rows
-        }
+        rows = results(journal, items, "answers")
+    return {str(q["idx"]): row for q, row in zip(items.values(), rows, strict=True)}
 
 
 def review_prompt(question: Row, response: str, data: FlaskData) -> str:

@@ -189,7 +189,10 @@ def generate(
         quiet: Whether to show no progress.
 
     Returns:
-        By question, a row with `answers`, one a turn, or an `error`.
+        By question, a row with `answers`, one a turn.
+
+    Raises:
+        EvalFailed: If some failed; the others are kept and written.
     """
     items = {f"{q['question_id']}-{digest(q['turns'])}": q for q in questions}
     about = {"benchmark": "mt_bench", "target": target.name, "configuration": target.digest}
@@ -204,19 +207,23 @@ def generate(
 
         keys = {key: key for key in items}
         run(do_all(keys, answer, journal, title=target.name, at_once=at_once, quiet=quiet))
-        rows = {key: journal.rows[key] for key in items if key in journal.rows}
+        done = {key: row for key in items if (row := journal.result(key))}
+        _write_answers(target.name, [(items[key], row) for key, row in done.items()], folder)
+        results(journal, items, "answers")
+    return {str(items[key]["question_id"]): row for key, row in done.items()}
+
+
+def _write_answers(name: str, answered: Iterable[tuple[Row, Row]], folder: Path) -> None:
     lines = [
         {
-            "question_id": items[key]["question_id"],
-            "model_id": target.name,
+            "question_id": question["question_id"],
+            "model_id": name,
             "choices": [{"index": 0, "turns": row["answers"]}],
         }
-        for key, row in rows.items()
-        if not row.get("error")
+        for question, row in answered
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     replace(folder / "model_answer.jsonl", text)
-    return {str(items[key]["question_id"]): row for key, row in rows.items()}
 
 
 def _kept_turns(journal: Journal) -> dict[str, list[Row]]:

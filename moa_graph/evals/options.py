@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from moa_graph.errors import MoAError
-from moa_graph.evals.files import EvalError, EvalFailed, Row
+from moa_graph.evals.files import EvalError, EvalFailed
+from moa_graph.terminal import FAILED, WRONG_CALL, print_json, say
 
-FAILED, WRONG_CALL = 1, 2
 OUT = Path("moa-eval")
 
 TargetArgument = Annotated[
@@ -73,16 +73,16 @@ def evaluating() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        tell(f"This needs more packages ({error.name}): pip install 'moa-graph[evals]'")
+        say(f"This needs more packages ({error.name}): pip install 'moa-graph[evals]'")
         raise typer.Exit(WRONG_CALL) from None
     except EvalFailed as error:
-        tell(str(error))
+        say(str(error))
         raise typer.Exit(FAILED) from None
     except MoAError as error:
-        tell(str(error))
+        say(str(error))
         raise typer.Exit(WRONG_CALL) from None
     except (OSError, sqlite3.Error) as error:
-        tell(f"The results cannot be read or written: {error}.")
+        say(f"The results cannot be read or written: {error}.")
         raise typer.Exit(WRONG_CALL) from None
 
 
@@ -102,10 +102,17 @@ def load_for(
             "Say what to evaluate: a preset (see `moa presets`), a configuration file, or one "
             "model as 'provider:model'."
         )
-    checked = load_target(spec, recorded=recorded)
-    folder = out or OUT / benchmark / file_name(checked.name)
-    cache = None if recorded else proposal_cache(folder, "proposals")
-    return load_target(spec, prices=load_prices(prices), recorded=recorded, cache=cache), folder
+
+    def folder(name: str) -> Path:
+        return out or OUT / benchmark / file_name(name)
+
+    it = load_target(
+        spec,
+        prices=load_prices(prices),
+        recorded=recorded,
+        cache=lambda name: proposal_cache(folder(name), "proposals"),
+    )
+    return it, folder(it.name)
 
 
 def load_all(
@@ -127,7 +134,6 @@ def load_all(
         found.append((aggregator_alone(spec, load_prices(prices)), folder / "alone"))
     for it, _ in found:
         it.check()
-        fetch_weights(it)
     return found
 
 
@@ -139,15 +145,6 @@ def proposal_cache(folder: Path, name: str) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     return SqliteCache(path=str(folder / f"{file_name(name)}.sqlite"))
-
-
-def fetch_weights(target: Any) -> None:
-    """Download what local models lack, before the progress is shown."""
-    from moa_graph import local  # noqa: PLC0415
-
-    for model in target.models:
-        if model.provider == "local" and local.is_installed():
-            local.fetch(model.name)
 
 
 def load_judge(judge: str | None, prices: Path | None) -> Any:
@@ -197,21 +194,9 @@ def check_covered(recorded: Sequence[Any], questions: Sequence[tuple[str, ...]])
             )
 
 
-def check_answered(answers: dict[str, Row], n: int) -> None:
-    """End a benchmark whose answers are not all there; the next run asks for the rest."""
-    failed = [row["error"] for row in answers.values() if row.get("error")]
-    if failed or len(answers) < n:
-        raise EvalFailed(
-            f"{n - len(answers) + len(failed)} of {n} answers failed, such as: "
-            f"{failed[0] if failed else 'not asked'}. Run the same command again for those."
-        )
-
-
 def print_found(found: Any, report: Callable[[], str], *, as_json: bool) -> None:
     """Print the result, for people or as one JSON object."""
-    typer.echo(json.dumps(found, ensure_ascii=False, indent=2) if as_json else report())
-
-
-def tell(text: str) -> None:
-    """Say something beside the result."""
-    typer.echo(text, err=True)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(report())

@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langgraph.cache.base import BaseCache
 
 from moa_graph.budget import Amount, Price, known_price
 from moa_graph.chat_model import ChatMoA
@@ -194,7 +195,7 @@ def load_target(
     *,
     prices: Prices | None = None,
     recorded: Sequence[RecordedProposals] = (),
-    cache: Any = None,
+    cache: Callable[[str], BaseCache[Any]] | None = None,
 ) -> Target:
     """A target by what a user writes on the command line.
 
@@ -204,7 +205,8 @@ def load_target(
         prices: Go before the price table's.
         recorded: Recorded answers that take the place of the proposers; the target is then the
             aggregator over them.
-        cache: A LangGraph cache; proposals of a run that is interrupted are in it.
+        cache: Makes a LangGraph cache, by the configuration's name, once that is known to be
+            one; proposals of a run that is interrupted are in it.
 
     Raises:
         EvalError: If there is no such preset, file or model, or it is wrong; says what.
@@ -221,9 +223,9 @@ def load_target(
             return of_model(spec, prices)
         described: Any = configuration.model_dump(mode="json")
         if not recorded:
-            return of_graph(
-                configuration.name, configuration.create(cache=cache), described, prices
-            )
+            kept = cache(configuration.name) if cache else None
+            graph = configuration.create(cache=kept)
+            return of_graph(configuration.name, graph, described, prices)
         one_layer = configuration.model_copy(update={"layers": 2, "quorum": None, "hedge": None})
         graph = one_layer.create(proposers=[Proposer(p, name=_name(p)) for p in recorded])
         described["proposers"] = [proposals.digest for proposals in recorded]

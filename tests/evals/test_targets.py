@@ -52,7 +52,7 @@ async def test_cost_is_unknown_where_a_price_is(together, tmp_path):
 
 async def test_proposals_from_the_cache_count_as_if_they_were_asked(together, tmp_path):
     prices = dict.fromkeys(("a", "b", "agg"), (1e6, 1e6))
-    target = load_target(mixture(tmp_path), prices=prices, cache=InMemoryCache())
+    target = load_target(mixture(tmp_path), prices=prices, cache=lambda name: InMemoryCache())
     first, second = await target.ask(ASKED), await target.ask(ASKED)
     assert len(together.calls) == 4
     assert (second["calls"], second["cost"]) == (first["calls"], first["cost"])
