@@ -223,7 +223,9 @@ def load_target(
             return of_model(spec, prices)
         described: Any = configuration.model_dump(mode="json")
         if not recorded:
-            kept = cache(configuration.name) if cache else None
+            # Chunk-wise proposals are no whole answers that could be kept.
+            whole = configuration.chunkwise is None
+            kept = cache(configuration.name) if cache and whole else None
             graph = configuration.create(cache=kept)
             return of_graph(configuration.name, graph, described, prices)
         one_layer = configuration.model_copy(update={"layers": 2, "quorum": None, "hedge": None})
