@@ -194,7 +194,8 @@ async def test_a_proposer_that_fails_is_recorded_and_the_answer_goes_on(
     chat, server, options, bad, status
 ):
     server.answer_all = LONG
-    proposers = [*writers(chat, 2), Proposer(chat(bad), name="bad", timeout=1.0)]
+    timeout = 1.0 if status == "timed_out" else None  # a busy machine is no failure of the others
+    proposers = [*writers(chat, 2), Proposer(chat(bad), name="bad", timeout=timeout)]
     graph = create_moa(proposers, chat("agg?writes"), max_retries=0, **options)
     shown, state, _ = await streamed(graph)
     assert shown == state["messages"][-1].text == LONG
