@@ -288,6 +288,8 @@ class Step:
         if config.get("max_concurrency") == self.plan.concurrency:
             # The graph's own, and no limit for an agent's tools.
             config = {k: v for k, v in config.items() if k != "max_concurrency"}  # type: ignore[assignment]
+        if until is None and (left := self.seconds_left) is not None:
+            until = time.monotonic() + left
         return Call(model, question, config, terms, callbacks=callbacks, until=until)
 
     def terms(self, model: Model, runnable: Runnable[Any, Any], *, last: bool = False) -> Terms:

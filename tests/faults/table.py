@@ -2,15 +2,18 @@
 
 One row a fault, in the words of `tests/fake_server.py`. An outcome is how the proposal or the run
 ends, and how many requests the faulty model gets. The graph has two layers of three proposers and
-an aggregator; a proposer may take `PROPOSER_SECONDS`, the run `RUN_SECONDS`.
+an aggregator; a proposer may take `PROPOSER_SECONDS`, the run `RUN_SECONDS`: no less than a busy
+machine needs, and less than what `Retry-After` asks for. Only for what never ends it is `SHORT`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-PROPOSER_SECONDS = 0.7
-RUN_SECONDS = 4.0
+PROPOSER_SECONDS = 8.0
+RUN_SECONDS = 40.0
+SHORT = 0.7  # seconds
+ENDLESS = ("hang", "tps=0.5")
 
 PLACES = ["layer 1", "layer 2", "all proposers", "aggregator"]
 MODES = ["invoke", "ainvoke", "stream", "astream"]
@@ -50,7 +53,7 @@ TABLE: dict[str, tuple[str, list[str]]] = {
     # --- can pass, and does not ---
     "429": ("status=429", ["failed 3", "failed 3", NONE_3, FAILS_3]),
     "429, Retry-After too late": (
-        "status=429&retry_after=9",
+        "status=429&retry_after=50",
         ["failed 1", "failed 1", NONE_1, FAILS_1],
     ),
     "408": ("status=408", ["failed 3", "failed 3", NONE_3, FAILS_3]),
