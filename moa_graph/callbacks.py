@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -42,6 +43,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         self.streamed = True
+        _raise_lost_cancellation()
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         super().on_llm_end(response, **kwargs)
@@ -70,6 +72,24 @@ class ModelRuns(UsageMetadataCallbackHandler):
                 run_id=self._open.pop(), handlers=others, inheritable_handlers=[]
             )
             await run.on_llm_error(error)
+
+
+def _raise_lost_cancellation() -> None:
+    """Stop a call that goes on although it was cancelled.
+
+    Until Python 3.12, `asyncio.wait_for` forgets a cancellation that comes together with the
+    result (https://github.com/python/cpython/issues/86296). LangChain's clients wait for each
+    piece of an answer in it, and nobody would want the rest of what is paid for by then.
+
+    Raises:
+        CancelledError: If the running task has been asked to end.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a synchronous call
+        return
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def mark_run(node: str, error: str | None, **metadata: Any) -> None:

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
@@ -195,6 +198,51 @@ async def test_a_run_that_is_cancelled_ends_its_requests(chat, server):
     with pytest.raises(asyncio.CancelledError):
         await task
     await eventually(lambda: all(c.disconnected for c in server.of("late")), 1)
+
+
+class Endless(GenericFakeChatModel):
+    """Waits for its pieces as LangChain's OpenAI client does: in `asyncio.wait_for`."""
+
+    shortly_before: Callable[[], None]
+    """Called before the third piece."""
+    ticks: int
+    """How many turns of the event loop before."""
+    given: int = 0
+
+    async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+        while self.given < 200:
+            await asyncio.wait_for(self._piece(), timeout=60)
+            yield ChatGenerationChunk(message=AIMessageChunk(content="word "))
+
+    async def _piece(self):
+        await asyncio.sleep(0.005)
+        self.given += 1
+        if self.given == 3:
+            asyncio.get_running_loop().call_soon(self.shortly_before)
+            for _ in range(self.ticks):
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("ticks", range(10))
+@pytest.mark.parametrize("writer", ["proposer", "aggregator"])
+async def test_a_cancellation_that_comes_together_with_a_piece_is_not_lost(chat, writer, ticks):
+    """Python 3.11 forgets it there."""
+
+    def cancel():
+        task.cancel()
+
+    endless = Endless(messages=iter([]), shortly_before=cancel, ticks=ticks)
+    models = [chat("a"), endless] if writer == "aggregator" else [endless, chat("agg")]
+    graph = create_moa([models[0], chat("b")], models[1], stream_proposals=True)
+
+    async def answer():
+        async for _ in graph.astream(QUESTION, stream_mode="messages"):
+            pass
+
+    task = asyncio.create_task(answer())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert endless.given < 10
 
 
 # --- deadlines -------------------------------------------------------------------------------

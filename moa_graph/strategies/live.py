@@ -43,7 +43,8 @@ class Bell:
     async def wait(self, seconds: float | None) -> None:
         """Until it rings, or for so long."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
 
 
 class LiveProposal:
