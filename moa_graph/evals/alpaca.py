@@ -187,6 +187,7 @@ def judge(
     kept = ("dataset", "instruction", "output", "generator")
     about = {"annotator": annotator, "model": model}
     progress = sys.stderr
+    asked: set[str] = set()
     with _package() as alpaca_eval, Journal(folder / "judgments.jsonl", about) as journal:
         package = alpaca_eval.annotators.pairwise_evaluator.PairwiseAnnotatorLocal(
             annotators_config=annotator
@@ -197,6 +198,7 @@ def judge(
             single.fn_completions = _journalled(
                 single.fn_completions,
                 journal,
+                asked,
                 title="judge",
                 at_once=at_once,
                 quiet=quiet,
@@ -207,7 +209,8 @@ def judge(
             outputs_2=[{k: row[k] for k in kept if k in row} for row in outputs],
             chunksize=None,
         )
-        failed = journal.failed
+        # An answer that has changed since gives another prompt: its old failure is no longer one.
+        failed = {key: row for key, row in journal.failed.items() if key in asked}
     write_json(folder / "annotations.json", [_plain(row) for row in annotations])
     if failed:
         reasons = {row["error"] for row in failed.values()}
@@ -221,13 +224,15 @@ def judge(
 def _journalled(
     completions: Callable[..., Mapping[str, list[Any]]],
     journal: Journal,
+    asked: set[str],
     *,
     title: str,
     at_once: int,
     quiet: bool,
     progress: Any,
 ) -> Callable[..., dict[str, list[Any]]]:
-    """The package's way to ask its judge, one prompt at a time and each kept as it comes."""
+    """The package's way to ask its judge, one prompt at a time and each kept as it comes; `asked`
+    gets the journal's keys of those prompts."""
 
     def complete(prompts: Sequence[str], **kwargs: Any) -> dict[str, list[Any]]:
         async def ask(prompt: str) -> Row:
@@ -240,6 +245,7 @@ def _journalled(
             return {**row, "cost": float(price) if known else None}  # type: ignore[arg-type]
 
         keys = [digest(prompt) for prompt in prompts]
+        asked.update(keys)
         items = dict(zip(keys, prompts, strict=True))
         run(
             do_all(

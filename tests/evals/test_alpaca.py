@@ -256,6 +256,18 @@ def test_judgments_that_fail_are_asked_again(judge_server, tmp_path):
     assert len(alpaca.judge(outputs, base, tmp_path, quiet=True)) == 4
 
 
+def test_a_failed_judgment_of_an_answer_that_has_changed_since_is_no_failure(
+    judge_server, tmp_path
+):
+    outputs, base = pairs(2)
+    judge_server.status = 400
+    with pytest.raises(EvalFailed, match="all failed"):
+        alpaca.judge(outputs, base, tmp_path, quiet=True)
+    judge_server.status = 200
+    outputs[0]["output"] = "another answer"
+    assert len(alpaca.judge(outputs, base, tmp_path, quiet=True)) == 2
+
+
 def test_judge_is_checked_before_anything_is_paid_for(tmp_path):
     outputs, base = pairs(2)
     with pytest.raises(EvalError, match="needs an API key: set OPENAI_API_KEY"):
