@@ -232,7 +232,8 @@ def _journalled(
     progress: Any,
 ) -> Callable[..., dict[str, list[Any]]]:
     """The package's way to ask its judge, one prompt at a time and each kept as it comes; `asked`
-    gets the journal's keys of those prompts."""
+    gets the journal's keys of those prompts.
+    """
 
     def complete(prompts: Sequence[str], **kwargs: Any) -> dict[str, list[Any]]:
         async def ask(prompt: str) -> Row:

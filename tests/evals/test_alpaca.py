@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import logging
 import random
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -24,6 +26,14 @@ COLUMNS = (
     "avg_length",
 )
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def alpaca_eval():
+    """The package; importing it warns of what it imports."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("alpaca_eval")
 
 
 @pytest.mark.parametrize("model", ["claude-2.1", "gemma-7b-it"])
@@ -124,9 +134,7 @@ def test_length_controlled_win_rate_where_the_difficulty_can_be_had(data, hub):
     assert found["lc_standard_error"] > 0
 
 
-def test_generated_file_loads_in_the_package(together, tmp_path):
-    import alpaca_eval
-
+def test_generated_file_loads_in_the_package(together, tmp_path, alpaca_eval):
     asked = [{"instruction": f"question {i}", "dataset": "d", "output": "b"} for i in range(12)]
     target = load_target("together:alpha")
     path, failed = alpaca.generate(target, asked, tmp_path, quiet=True)
@@ -206,7 +214,7 @@ class JudgeAnswers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def judge_server(monkeypatch):
+def judge_server(monkeypatch, alpaca_eval):
     import alpaca_eval.constants as constants
     import alpaca_eval.decoders.openai as decoder
 
