@@ -102,12 +102,11 @@ def _worked_out(node: ast.AST) -> float:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """The whole text if it is a JSON object, else the first `{…}` whose braces are in balance."""
-    try:
-        if isinstance(whole := json.loads(text), dict):
-            return whole
-    except (ValueError, RecursionError):
-        pass
+    """The first `{…}` whose braces are in balance, if it is JSON.
+
+    As ZeroEval does, it counts braces inside of strings too: reading better would give other
+    accuracies than the published ones.
+    """
     depth, start = 0, 0
     for i, sign in enumerate(text):
         if sign == "{":

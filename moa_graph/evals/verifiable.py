@@ -6,6 +6,7 @@ ZeroEval (WildEval): GSM8K, MATH level 5 and others, answered by dozens of model
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,13 @@ from moa_graph.evals.files import EvalError, Row, by_key, read_rows
 from moa_graph.evals.parsing import final_answer, number_in
 
 _NUMERIC = re.compile(r"-?\$?[\d,]*\.?\d+(/\d+)?")
-_CHOICE = re.compile(r"\W*([A-Z])(?:\W|$)")
+_CHOICE = re.compile(r"([A-Z])\)")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 _RENAMED = (  # as the published tables call them (`eval_utils.py`)
     ("deepseek-chat", "deepseek-v2-chat-0628"),
     ("deepseek-coder", "deepseek-v2-coder-0614"),
     ("DeepSeek-Coder-V2-0724", "deepseek-v2-coder-0724"),
+    ("Llama-3.1-405B-Inst-fp8", "Llama-3.1-405B-Inst-fp8@together"),
     ("Llama-3.1-405B-Instruct-Turbo", "Llama-3.1-405B-Inst-fp8@together"),
     ("Meta-Llama-3.1-405B-Instruct@hyperbolic", "Llama-3.1-405B-Inst@hyperbolic"),
     ("gemma-2-27b-it@together", "gemma-2-27b-it"),
@@ -80,7 +82,8 @@ def read_set(folder: Path) -> RecordedSet:
 
     Args:
         folder: Either ZeroEval's own (`result_dirs/gsm`: a `MODEL.json` each, with `id`,
-            `question`, `answer` and `output`), or one with `questions.jsonl` (`id`, `question`,
+            `question`, `output`, and `answer` or `choices` and `correct_answer`; beside it
+            `gsm.summary.md`), or one with `questions.jsonl` (`id`, `question`,
             `gold`), `outputs/MODEL.jsonl` (`id`, `output`), `answers_all_models.jsonl` (`id`,
             `key` and `ok` by model) and `published_summary.md`, of which only the questions and
             one of the next two must be there. Files may be compressed by gzip.
@@ -106,13 +109,12 @@ def read_set(folder: Path) -> RecordedSet:
         raise EvalError(
             f"{folder} has no recorded answers: neither outputs/ nor answers_all_models.jsonl."
         )
-    right = {key: parse(gold) for key, gold in golds.items()}
     models = {}
     for name in names:
         if unknown := next((key for key in replies.get(name, ()) if key not in asked), None):
             raise EvalError(f"{folder}: {name} answers {unknown!r}, which is not a question.")
         parsed = {
-            key: RecordedAnswer(reply, said := _answer(reply, name, parse), said == right[key])
+            key: _recorded(reply, final_answer(reply, name), golds[key], parse)
             for key, reply in replies.get(name, {}).items()
         }
         said_so = {
@@ -127,14 +129,22 @@ def read_set(folder: Path) -> RecordedSet:
         differ = tuple(k for k, a in said_so.items() if parsed[k].correct != a.correct)
         models[name] = RecordedModel(name, parsed, _published_of(name, published), differ)
     texts = _distinct({key: str(row["question"]) for key, row in asked.items()})
-    return RecordedSet(
-        folder.resolve().name, texts, partial(_answer, model="", parse=parse), models
-    )
+    return RecordedSet(folder.resolve().name, texts, partial(_answer, parse=parse), models)
 
 
-def _answer(reply: str, model: str, parse: Callable[[str], Any]) -> Any:
-    said = final_answer(reply, model)
+def _answer(reply: str, parse: Callable[[str], Any]) -> Any:
+    said = final_answer(reply)
     return None if said is None else parse(said)
+
+
+def _recorded(
+    reply: str, said: str | None, gold: str, parse: Callable[[str], Any]
+) -> RecordedAnswer:
+    answer = None if said is None else parse(said)
+    if said is not None and parse is _choice:
+        # ZeroEval accepts an answer that names several choices, if the right one is among them.
+        return RecordedAnswer(reply, answer, said == gold or f"{gold})" in said)
+    return RecordedAnswer(reply, answer, answer == parse(gold))
 
 
 def _parser(golds: Iterable[str]) -> tuple[Callable[[str], Any], bool]:
@@ -147,7 +157,10 @@ def _parser(golds: Iterable[str]) -> tuple[Callable[[str], Any], bool]:
 
 
 def _choice(text: str) -> str | None:
-    found = _CHOICE.match(text)
+    """The letter, alone or before a parenthesis, as ZeroEval asks for it."""
+    if len(text) == 1 and text in string.ascii_uppercase:
+        return text
+    found = _CHOICE.search(text)
     return found[1] if found else None
 
 
@@ -175,17 +188,27 @@ def _zero_eval(folder: Path) -> tuple[list[Row], dict[str, dict[str, str]]]:
     for path in sorted(folder.glob("*.json")):
         if ".summary" in path.name:
             continue
-        items = read_rows(path, ["id", "question", "answer", "output"])
+        items = read_rows(path, ["id", "question", "output"])
         replies[path.stem] = {str(item["id"]): _text(item) for item in items}
         for item in items:
-            gold = str(item["answer"]).replace("#", "").strip()
-            row = {"id": item["id"], "question": item["question"], "gold": gold}
+            row = {"id": item["id"], "question": item["question"], "gold": _gold(path, item)}
             rows.setdefault(str(item["id"]), row)
     if not rows:
         raise EvalError(
             f"{folder} has neither questions.jsonl nor results of ZeroEval (MODEL.json)."
         )
     return list(rows.values()), replies
+
+
+def _gold(path: Path, item: Row) -> str:
+    choices = item.get("choices")
+    if isinstance(choices, list) and item.get("correct_answer") in choices:
+        return string.ascii_uppercase[choices.index(item["correct_answer"])]
+    if item.get("answer") is None:
+        raise EvalError(
+            f"{path}: {item['id']!r} has neither `answer` nor a `correct_answer` among `choices`."
+        )
+    return str(item["answer"]).replace("#", "").strip()
 
 
 def _text(row: Row) -> str:
@@ -213,17 +236,23 @@ def _verdicts(
 
 
 def _published(folder: Path) -> dict[str, float]:
-    path = folder / "published_summary.md"
-    if not path.is_file():
+    beside = folder.resolve()
+    paths = (folder / "published_summary.md", beside.parent / f"{beside.name}.summary.md")
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         return {}
     found: dict[str, float] = {}
-    accuracy = 2
+    accuracy, mode = 2, 1
     for line in path.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if "Acc" in cells:
             accuracy = cells.index("Acc")
-        elif len(cells) > accuracy and re.fullmatch(r"\d+(\.\d+)?", cells[accuracy]):
-            found.setdefault(cells[0], float(cells[accuracy]))
+            mode = cells.index("Mode") if "Mode" in cells else accuracy
+            continue
+        if len(cells) <= accuracy or not re.fullmatch(r"\d+(\.\d+)?", cells[accuracy]):
+            continue
+        if cells[0] not in found or cells[mode] == "greedy":  # what the folder itself has
+            found[cells[0]] = float(cells[accuracy])
     return found
 
 

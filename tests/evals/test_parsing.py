@@ -18,6 +18,7 @@ from moa_graph.evals.parsing import arithmetic, final_answer, number_in
         ("nothing", None),
         ("", None),
         ('{"answer": "it\'s {"}', "it's {"),
+        ('{"reasoning": "}", "answer": "a\\\\nb"}', "a\\\\nb"),
         ('{"a": {"b": 1}, "answer": "3"} {"answer": "4"}', "3"),
     ],
 )

@@ -124,6 +124,38 @@ def test_zero_evals_own_results_are_read(tmp_path):
     assert {n: m.accuracy for n, m in recorded.models.items()} == {"x": 1, "y": 0}
 
 
+def test_zero_evals_choices_are_scored_as_its_script_does(tmp_path):
+    said = ["B", "(B) yes", "A) or B)", "B.", "b", "A", "no idea"]
+    items = [
+        {
+            "id": str(i),
+            "question": f"q{i}",
+            "choices": ["x", "y", "z"],
+            "correct_answer": "y",
+            "output": [answer(text)],
+        }
+        for i, text in enumerate(said)
+    ]
+    folder = tmp_path / "mmlu-redux"
+    folder.mkdir()
+    (folder / "m.json").write_text(json.dumps(items))
+    (tmp_path / "mmlu-redux.summary.md").write_text(
+        "| Model | Mode | Acc | No answer |\n|---|---|---|---|\n"
+        "| m | sampling | 99.00 | 0 |\n| m | greedy | 42.86 | 0 |\n| m | greedy@no_cot | 1.00 | 0 |"
+    )
+    model = read_set(folder).models["m"]
+    assert [a.correct for a in model.answers.values()] == [True] * 3 + [False] * 4
+    assert [a.answer for a in model.answers.values()] == ["B", "B", "A", None, None, "A", None]
+    assert model.published == pytest.approx(100 * model.accuracy, abs=0.005)
+
+
+def test_zero_evals_results_without_a_right_answer_are_refused(tmp_path):
+    item = {"id": "1", "question": "q", "choices": ["x"], "correct_answer": "y", "output": ["x"]}
+    (tmp_path / "m.json").write_text(json.dumps([item]))
+    with pytest.raises(EvalError, match="neither `answer` nor a `correct_answer` among"):
+        read_set(tmp_path)
+
+
 def test_question_that_nobody_answers_counts_as_wrong(tmp_path):
     folder = write_set(tmp_path / "a", ["1", "2"], {m: ["", answer("2")] for m in "xyz"})
     found = replay.replay(read_set(folder), list("xyz"), quiet=True)
