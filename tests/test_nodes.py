@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import time
 import traceback
 
 import pytest
@@ -589,14 +590,22 @@ async def test_cancelling_a_run_closes_its_requests(chat, server):
 
 async def test_a_killed_layer_is_finished_without_calling_again_who_had_answered(chat, server):
     killed = [True]
+    memory = InMemorySaver()
+
+    def answers_kept():
+        writes = [write for group in memory.writes.values() for write in group.values()]
+        return sum(channel == "proposals" for _, channel, *_ in writes)
 
     def die(_):
         if killed:
-            raise KeyboardInterrupt
+            for _ in range(1000):
+                if answers_kept() == 2:
+                    raise KeyboardInterrupt
+                time.sleep(0.01)
         return "late"
 
     late = Proposer(RunnableLambda(die), name="late")
-    graph = create_moa([[chat("a")], [chat("b"), late]], chat("agg"), checkpointer=InMemorySaver())
+    graph = create_moa([[chat("a")], [chat("b"), late]], chat("agg"), checkpointer=memory)
     thread = {"configurable": {"thread_id": "1"}}
     with pytest.raises(KeyboardInterrupt):
         graph.invoke(QUESTION, thread)
