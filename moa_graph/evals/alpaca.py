@@ -23,7 +23,16 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, digest, read_rows, write_json
+from moa_graph.evals.files import (
+    EvalError,
+    EvalFailed,
+    Journal,
+    Row,
+    digest,
+    is_text,
+    read_rows,
+    write_json,
+)
 from moa_graph.evals.hub import download, is_available
 from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
@@ -55,7 +64,11 @@ def load_instructions(path: Path | None = None) -> list[Row]:
             "alpaca_eval_gpt4_baseline.json",
             instead="Give the instructions as a file: --instructions FILE.",
         )
-    return read_rows(path, ["instruction"])
+    rows = read_rows(path, ["instruction"])
+    for i, row in enumerate(rows, 1):
+        if not is_text(row["instruction"]):
+            raise EvalError(f"{path}, row {i}: `instruction` must be a text, and not blank.")
+    return rows
 
 
 def generate(

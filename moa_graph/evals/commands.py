@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moa_graph.evals.files import EvalError, EvalFailed, Row
+from moa_graph.evals.files import EvalError, EvalFailed, Row, name_of
 from moa_graph.evals.options import (
     OUT,
     AloneOption,
@@ -86,7 +86,7 @@ def alpaca(
         if from_annotations:
             published = bench.leaderboard(leaderboard)
             rows = read_rows(from_annotations, ["preference"])
-            name = str(rows[0].get("generator_2") or from_annotations.name.partition(".")[0])
+            name = str(rows[0].get("generator_2") or name_of(from_annotations))
             found = bench.metrics(rows)
             print_found(found, lambda: bench.report(name, found, published), as_json=as_json)
             return
@@ -245,7 +245,7 @@ def flask(
         if from_reviews:
             questions = bench.load(data, hard=hard).questions if data else ()
             for path in from_reviews:
-                name = path.name.partition(".")[0]
+                name = name_of(path)
                 found[name if name not in found else str(path)] = bench.scores(
                     bench.read_reviews(path), questions
                 )

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
-from moa_graph.evals.files import EvalError, Row, digest, read_rows
+from moa_graph.evals.files import EvalError, Row, digest, name_of, read_rows
 from moa_graph.similarity import last_number, normalize
 from moa_graph.validation import nearest
 
@@ -117,7 +117,7 @@ def load_dataset(
     if spec.startswith(LANGSMITH):
         name, rows = spec.removeprefix(LANGSMITH), _from_langsmith(spec.removeprefix(LANGSMITH))
     else:
-        name, rows = Path(spec).name.partition(".")[0], [(row, None) for row in read_rows(spec)]
+        name, rows = name_of(Path(spec)), [(row, None) for row in read_rows(spec)]
     asks = question or _first(QUESTION_FIELDS, rows[0][0])
     says = reference or _first(REFERENCE_FIELDS, rows[0][0])
     if asks is None:

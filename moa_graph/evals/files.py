@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:
             those fields; names the line or the object.
     """
     path = Path(path)
-    text = _read(path)
+    text = read_text(path)
     if not text.strip():
         raise EvalError(f"{path} is empty.")
     rows = _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
@@ -64,12 +65,32 @@ def read_results(path: str | Path) -> list[Row]:
     Raises:
         EvalError: As `read_rows`.
     """
-    rows = [row for row in read_rows(path) if "about" not in row]
-    last = {row["key"]: row for row in rows if "key" in row}
-    return [*(row for row in rows if "key" not in row), *last.values()]
+    rows = read_rows(path)
+    if rows[0].keys() != {"about"}:
+        return rows  # of others, who may call anything `key`
+    rows = [row for row in rows if row.keys() != {"about"}]
+    last = {row["key"]: row for row in rows if isinstance(row.get("key"), str)}
+    if not rows:
+        raise EvalError(f"{path} has no results yet.")
+    return [*(row for row in rows if row.get("key") not in last), *last.values()]
 
 
-def _read(path: Path) -> str:
+def is_text(value: object) -> bool:
+    """Whether that is something to ask: a text, and not a blank one."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def name_of(path: Path) -> str:
+    """What a file of results is called where nothing in it says whose they are."""
+    return re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name)
+
+
+def read_text(path: Path) -> str:
+    """A file's text, compressed by gzip or not.
+
+    Raises:
+        EvalError: If it is not there, cut, or no UTF-8.
+    """
     if path.is_dir():
         raise EvalError(f"{path} is a folder; a file is needed.")
     try:
@@ -81,7 +102,8 @@ def _read(path: Path) -> str:
     try:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except EOFError:
         raise EvalError(f"{path} is cut: the compressed data end too early.") from None
     except (OSError, ValueError, zlib.error) as error:
@@ -96,6 +118,8 @@ def _array(path: Path, text: str) -> list[tuple[str, Any]]:
     except json.JSONDecodeError as error:
         cut = "Unterminated" in error.msg or error.pos >= len(text.rstrip()) - 1
         raise EvalError(_broken(path, error.lineno, error, cut=cut)) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise EvalError(f"{path} cannot be read: {error}.") from None
     return [(f"object {i}", row) for i, row in enumerate(rows, 1)]
 
 
@@ -112,6 +136,8 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
         except json.JSONDecodeError as error:
             # Whoever wrote the line would have ended it.
             raise EvalError(_broken(path, number, error, cut=number == len(lines))) from None
+        except ValueError as error:  # a number of thousands of digits
+            raise EvalError(f"{path}, line {number}: cannot be read: {error}.") from None
     return rows
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,16 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from moa_graph.background import run
-from moa_graph.evals.files import EvalError, Journal, Row, digest, read_results, read_rows
+from moa_graph.evals.files import (
+    EvalError,
+    Journal,
+    Row,
+    by_key,
+    digest,
+    is_text,
+    read_results,
+    read_rows,
+)
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
@@ -40,6 +49,14 @@ SKILLS = (
     "Harmlessness",
 )
 _LOWEST, _HIGHEST = 1, 5
+_MOST_TOLD = 100
+_TOLD = {
+    "duplicates": "several reviews, all averaged in",
+    "unreviewed": "without a review",
+    "malformed": "malformed, not averaged in",
+    "missing": "missing, not averaged in",
+    "not_applicable": "not applicable, not averaged in",
+}
 _TEXTS = ("review", "text", "judgment")
 _NOT_RATED = {"n/a", "na", "not applicable"}
 _DICTIONARY = re.compile(r"{[^{}]+}")
@@ -75,14 +92,45 @@ def load(folder: Path, *, hard: bool = False) -> FlaskData:
         EvalError: If a file is not there, or not in the published form.
     """
     path = _find(folder, "hard questions" if hard else "questions")
-    questions = read_rows(path, ["idx", "instruction", "answer", "skill"])
+    questions = [
+        {**row, "skill": _asked_for(row["skill"])}
+        for row in read_rows(path, ["idx", "instruction", "answer", "skill"])
+    ]
+    by_key(questions, lambda row: str(row["idx"]), str(path))
+    for row in questions:
+        if not is_text(row["instruction"]):
+            raise EvalError(f"{path}: the instruction of {row['idx']} must be a text.")
+        if unknown := [name for name in row["skill"] or [""] if _skill(name) is None]:
+            raise EvalError(
+                f"{path}: {unknown[0]!r} of {row['idx']} is no skill of FLASK. There are: "
+                f"{', '.join(SKILLS)}."
+            )
     path = _find(folder, "prompt")
     prompts = read_rows(path, ["prompt_id", "system_prompt", "prompt_template", "defaults"])
     prompt = next((row for row in prompts if row["prompt_id"] == _PROMPT), None)
     if prompt is None:
         raise EvalError(f"{path} has no prompt with the id {_PROMPT}.")
-    skills = read_rows(_find(folder, "skills"), ["Skill", "Criteria", "Scoring"])
+    path = _find(folder, "skills")
+    skills = read_rows(path, ["Skill", "Criteria", "Scoring"])
+    for name in {name for row in questions for name in row["skill"]}:
+        if _described(name, skills) is None:
+            raise EvalError(f"{path} does not describe the skill {name!r}.")
     return FlaskData(questions, prompt, skills)
+
+
+def _described(name: str, skills: Sequence[Row]) -> Row | None:
+    return next((s for s in skills if _skill(name) == _skill(s["Skill"])), None)
+
+
+def _asked_for(skill: Any) -> list[str]:
+    """The skills of an item: a list, or a text that is one or has one."""
+    if isinstance(skill, str):
+        try:
+            read = ast.literal_eval(skill) if skill.lstrip().startswith("[") else [skill]
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+            read = [skill]
+        skill = read
+    return [str(name) for name in skill] if isinstance(skill, list) else []
 
 
 def _find(folder: Path, what: str) -> Path:
@@ -127,9 +175,8 @@ def review_prompt(question: Row, response: str, data: FlaskData) -> str:
     """What the reviewer is asked of one response."""
     described = []
     for asked in question["skill"]:
-        skill = next((s for s in data.skills if asked in s["Skill"]), None)
-        if skill is None:
-            raise EvalError(f"Nothing describes the skill {asked!r} of question {question['idx']}.")
+        skill = _described(asked, data.skills)
+        assert skill is not None  # or it would not have been loaded
         scoring = "".join(f"\nScore {n}: {skill['Scoring'][str(n)]}" for n in range(1, 6))
         described.append(f"\n{skill['Skill']}: {skill['Criteria']}{scoring}\n\n")
     return str(data.prompt["prompt_template"]).format(
@@ -198,7 +245,7 @@ def read_reviews(path: Path) -> list[Row]:
         EvalError: If a row has no review.
     """
     rows = [
-        {"idx": str(row["key"]).partition("-")[0], **row} if "key" in row else row
+        {"idx": str(row["key"]).partition("-")[0], **row} if "error" in row else row
         for row in read_results(path)
     ]
     for i, row in enumerate(rows, 1):
@@ -215,7 +262,7 @@ def ratings(review: str) -> dict[str, float | None]:
     """The ratings at the end of a review, a Python dictionary of skills and scores.
 
     Args:
-        review: The whole text; the last `{…}` in it counts. It is read as data, never run.
+        review: The whole text; the last dictionary in it counts. It is read as data, never run.
 
     Returns:
         By skill as the reviewer wrote it, in lower case: the rating, or None where it says that
@@ -224,34 +271,60 @@ def ratings(review: str) -> dict[str, float | None]:
     Raises:
         ValueError: If there is no such dictionary, or a value is no number from 1 to 5.
     """
-    found, wrong = _read_ratings(review)
+    found, wrong, absent = _read_ratings(review)
+    wrong |= dict.fromkeys(absent, "has no rating")
     if wrong:
         raise ValueError("; ".join(f"{skill}: {why}" for skill, why in wrong.items()))
     return found
 
 
-def _read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str]]:
-    parts = _DICTIONARY.findall(review)
+def _read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
+    """The ratings, what is wrong with others, and the skills that have none."""
+    parts = [part.replace("_", " ").lower() for part in _DICTIONARY.findall(review)]
     if not parts:
-        return {}, {"": "the review has no dictionary of ratings"}
-    text = parts[-1].replace("\n", "").replace("_", " ").lower()
-    try:
-        read = ast.literal_eval(text)
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        return {}, {"": f"the dictionary cannot be read: {text[:80]}"}
-    if not isinstance(read, dict):
-        return {}, {"": f"that is no dictionary: {text[:80]}"}
+        return {}, {"": "the review has no dictionary of ratings"}, []
+    read = next(filter(None, map(_dictionary, reversed(parts))), None)
+    if read is None:
+        return {}, {"": f"the dictionary cannot be read: {parts[-1][:80]}"}, []
     found: dict[str, float | None] = {}
     wrong: dict[str, str] = {}
-    for skill, given in read.items():
+    absent: list[str] = []
+    for skill, given in read:
         name = " ".join(str(skill).split())
-        if isinstance(given, str) and given.strip() in _NOT_RATED:
+        if name in found or name in wrong:
+            found.pop(name, None)
+            wrong[name] = "is rated twice"
+        elif given is None:
+            absent.append(name)
+        elif isinstance(given, str) and given.strip() in _NOT_RATED:
             found[name] = None
         elif (value := _rating(given)) is None:
             wrong[name] = f"{given!r} is no rating from {_LOWEST} to {_HIGHEST}"
         else:
             found[name] = value
-    return found, wrong
+    return found, wrong, absent
+
+
+def _dictionary(text: str) -> list[tuple[Any, Any]] | None:
+    """The keys and values of a Python dictionary, equal keys too; None if it is none."""
+    for form in (text, text.replace("\n", " ")):  # a comment ends with its line, a skill may not
+        try:
+            node = ast.parse(form, mode="eval").body
+            if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+                pairs = zip(node.keys, node.values, strict=True)
+                return [(_literal(key), _literal(value)) for key, value in pairs if key]
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def _literal(node: ast.expr) -> Any:
+    """What an expression says: None for `none` and `null`, and what is no value as its text."""
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        text = ast.unparse(node)
+        return None if text in {"none", "null", "nan"} else text.replace(" ", "")
 
 
 def _rating(given: object) -> float | None:
@@ -274,19 +347,22 @@ def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
     Returns:
         `skills` (by name, the mean), `counts` (likewise), `malformed`, `missing` and
         `not_applicable`: lists of sentences, each naming the item and the skill. None of those is
-        averaged in. A rating of a skill that the item does not ask for is malformed.
+        averaged in. A rating of a skill that the item does not ask for is malformed. `duplicates`
+        are items that have several reviews, each of which counts; `unreviewed` those of `questions`
+        that have none.
     """
     asked_by = {str(q["idx"]): q["skill"] for q in questions}
     given: defaultdict[str, list[float]] = defaultdict(list)
     malformed: list[str] = []
     missing: list[str] = []
     not_applicable: list[str] = []
+    times: Counter[str] = Counter()
     for i, row in enumerate(rows, 1):
         key = next((str(row[n]) for n in ("idx", "question_id") if row.get(n) is not None), f"#{i}")
-        skills = row.get("skill") or asked_by.get(key)
-        skills = [skills] if isinstance(skills, str) else skills
-        asked = None if skills is None else {_skill(name) or str(name) for name in skills}
-        found, wrong = _read_ratings(str(_text(row) or ""))
+        times[key] += 1
+        skills = _asked_for(row.get("skill")) or asked_by.get(key)
+        asked = {_skill(name) or name for name in skills} if skills else None
+        found, wrong, absent = _read_ratings(str(_text(row) or ""))
         for name, why in wrong.items():
             malformed.append(f"item {key}: {name + ': ' if name else ''}{why}")
         seen = {_skill(name) for name in wrong}
@@ -305,12 +381,14 @@ def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
                 not_applicable.append(f"item {key}: {skill}")
             else:
                 given[skill].append(value)
-        if asked is not None:
-            missing += [f"item {key}: {skill}" for skill in sorted(asked) if skill not in seen]
+        expected = asked or {_skill(name) or name for name in absent}
+        missing += [f"item {key}: {skill}" for skill in sorted(expected) if skill not in seen]
     return {
         "skills": {s: sum(given[s]) / len(given[s]) for s in SKILLS if given.get(s)},
         "counts": {s: len(given[s]) for s in SKILLS if given.get(s)},
         "reviews": len(rows),
+        "duplicates": [f"item {key}: {n} reviews" for key, n in times.items() if n > 1],
+        "unreviewed": [f"item {key}" for key in asked_by if key not in times],
         "malformed": malformed,
         "missing": missing,
         "not_applicable": not_applicable,
@@ -339,8 +417,10 @@ def report(found: Mapping[str, Row]) -> str:
     for name, row in found.items():
         counted = sum(row["counts"].values())
         parts += ["", f"{name}: {row['reviews']} reviews, {counted} ratings."]
-        for what in ("malformed", "missing", "not_applicable"):
+        for what, told in _TOLD.items():
             if row[what]:
-                parts.append(f"{what.replace('_', ' ')}, not averaged in ({len(row[what])}):")
-                parts += [f"  - {sentence}" for sentence in row[what]]
+                parts.append(f"{told} ({len(row[what])}):")
+                parts += [f"  - {sentence}" for sentence in row[what][:_MOST_TOLD]]
+                if more := row[what][_MOST_TOLD:]:
+                    parts.append(f"  - … and {len(more)} more (--json has all)")
     return "\n".join(parts)

@@ -38,38 +38,38 @@ class Interval:
         return asdict(self)
 
 
-def mean(values: Sequence[float]) -> Interval:
+def mean(values: Sequence[float], *, lowest: float = 0.0, highest: float = 1.0) -> Interval:
     """The mean of one value an item.
 
     Args:
         values: One an item, at least one.
+        lowest: No value can be lower.
+        highest: No value can be higher.
 
     Returns:
-        With a percentile bootstrap over items (4,999 resamples, seeded). Where all values are 0 or
-        all 1, resampling would claim certainty; Wilson's interval is given there.
+        With a percentile bootstrap over items (4,999 resamples, seeded). Where all values are the
+        same, resampling would claim certainty: the interval then has room for the share of other
+        items that may have been missed (Wilson's upper bound of none), each as far off as can be.
+        Of shares that are all 0 or all 1 that is Wilson's interval.
     """
     data = np.asarray(values, dtype=float)
     if data.min() != data.max():
         return _bootstrap(data)
-    value = float(data[0])
-    if value in {0.0, 1.0}:
-        return _wilson(int(data.sum()), len(data))
-    return Interval(value, value, value, len(data))
+    value, n = float(data[0]), len(data)
+    missed = stats.binomtest(0, n).proportion_ci(CONFIDENCE, method="wilson").high
+    low, high = value - missed * (value - lowest), value + missed * (highest - value)
+    return Interval(value, float(low), float(high), n)
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
     """The mean difference between two values of each item (paired), with an interval as `mean`'s.
 
-    Where nothing differs there is no doubt; where all differ by 1 or -1, Wilson's.
+    Args:
+        values: One an item, from 0 to 1.
+        others: Likewise.
     """
     pairs = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
-    if pairs.min() != pairs.max():
-        return _bootstrap(pairs)
-    value, n = float(pairs[0]), len(pairs)
-    if abs(value) == 1:
-        sure = _wilson(n, n)
-        return sure if value > 0 else Interval(value, -sure.high, -sure.low, n)
-    return Interval(value, value, value, n)
+    return mean(list(pairs), lowest=-1.0)
 
 
 def _bootstrap(data: Any) -> Interval:
@@ -83,11 +83,6 @@ def _bootstrap(data: Any) -> Interval:
         rng=_SEED,
     ).confidence_interval
     return Interval(float(data.mean()), float(found.low), float(found.high), len(data))
-
-
-def _wilson(successes: int, n: int) -> Interval:
-    found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(successes / n, float(found.low), float(found.high), n)
 
 
 def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 999) -> Interval:

@@ -23,6 +23,7 @@ from moa_graph.evals.files import (
     Row,
     by_key,
     digest,
+    is_text,
     read_results,
     read_rows,
     replace,
@@ -141,8 +142,11 @@ def load_questions(path: Path | None = None) -> list[Row]:
     )
     rows = read_rows(path, ["question_id", "category", "turns"])
     for row in rows:
-        if not isinstance(row["turns"], list) or not row["turns"]:
-            raise EvalError(f"{path}: question {row['question_id']} has no turns.")
+        turns = row["turns"]
+        if not isinstance(turns, list) or not turns or not all(map(is_text, turns)):
+            raise EvalError(
+                f"{path}: `turns` of question {row['question_id']} must be a list of texts."
+            )
     by_key(rows, lambda row: str(row["question_id"]), str(path))
     return rows
 

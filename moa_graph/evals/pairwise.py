@@ -85,7 +85,7 @@ async def compare(judging: Target, pair: Pair) -> Row:
     system = SYSTEM_WITH_REFERENCE if with_reference else SYSTEM
     said = await judging.ask([SystemMessage(system), HumanMessage(text)])
     verdicts = _VERDICT.findall(said["answer"])
-    row = {"judgment": said["answer"], "cost": said["cost"]}
+    row = {"judgment": said["answer"], **{k: said[k] for k in ("usage", "calls", "cost")}}
     if not verdicts:
         raise AnswerFailed("the judge gave no verdict: neither [[A]] nor [[B]] nor [[C]]", row)
     first = {"A": 1.0, "B": 0.0, "C": _TIE}[verdicts[-1]]
@@ -126,6 +126,9 @@ def position_bias(firsts: Sequence[float]) -> Row:
     """
     from scipy.stats import binomtest  # noqa: PLC0415 - with [evals]
 
+    if not firsts:
+        sentence = "The judge was not asked: the answers are the same."
+        return {"first": None, "p": None, "biased": False, "sentence": sentence}
     decided = [first for first in firsts if first != _TIE]
     if not decided:
         sentence = "The judge called every pair a tie."

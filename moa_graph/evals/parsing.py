@@ -117,7 +117,7 @@ def _first_object(text: str) -> dict[str, Any] | None:
             if depth == 0:
                 try:
                     found = json.loads(text[start : i + 1].replace("\n", ""))
-                except (json.JSONDecodeError, RecursionError):
+                except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
                     return None
                 return found if isinstance(found, dict) else None
     return None

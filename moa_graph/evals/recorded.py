@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from moa_graph.evals.files import EvalError, Row, digest, read_results
+from moa_graph.evals.files import EvalError, Row, digest, name_of, read_results
 
 Turns: TypeAlias = tuple[str, ...]
 """What a user has said in a conversation, turn by turn: what an answer is recorded under."""
@@ -40,7 +40,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
             EvalError: If it is not one of these.
         """
         rows = read_results(path)
-        name = path.name.partition(".")[0]
+        name = name_of(path)
         for field in ("generator", "model_id"):
             name = next((str(row[field]) for row in rows if row.get(field)), name)
         answers: dict[Turns, str] = {}
@@ -49,6 +49,13 @@ class RecordedProposals(Runnable[Any, AIMessage]):
                 continue
             turns, said = _turns_of(path, row, questions or {})
             for i, answer in enumerate(said, 1):
+                if answer is None:
+                    continue  # as if it were not there
+                if not isinstance(answer, str):
+                    raise EvalError(
+                        f"{path}: the answer to {turns[i - 1][:60]!r} must be a text, not "
+                        f"{type(answer).__name__}."
+                    )
                 answers[turns[:i]] = answer
         return cls(name, answers)
 
@@ -85,9 +92,9 @@ class RecordedProposals(Runnable[Any, AIMessage]):
 
 def _turns_of(
     path: Path, row: Row, questions: Mapping[str, Sequence[str]]
-) -> tuple[Turns, list[str]]:
+) -> tuple[Turns, list[Any]]:
     if "instruction" in row and "output" in row:
-        return (str(row["instruction"]),), [str(row["output"])]
+        return (str(row["instruction"]),), [row["output"]]
     for field in ("question_id", "idx", "key", "id"):
         if field in row:
             key = str(row[field])
@@ -101,14 +108,15 @@ def _turns_of(
         raise EvalError(f"{path} answers the question {key!r}, which is not asked here.")
     if "choices" in row:
         try:
-            said = [str(turn) for turn in row["choices"][0]["turns"]]
+            said = list(row["choices"][0]["turns"])
         except (LookupError, TypeError):
             raise EvalError(
                 f"{path}: the answer to {key!r} has no `choices` with `turns`."
             ) from None
     else:
-        answer = next((row[f] for f in ("text", "answers", "answer", "output") if f in row), None)
-        if answer is None:
+        fields = [f for f in ("text", "answers", "answer", "output") if f in row]
+        if not fields:
             raise EvalError(f"{path}: the answer to {key!r} has neither `text` nor `answer`.")
-        said = [str(turn) for turn in answer] if isinstance(answer, list) else [str(answer)]
+        answer = row[fields[0]]
+        said = answer if isinstance(answer, list) else [answer]
     return tuple(questions[key]), said

@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moa_graph.background import run
@@ -219,9 +219,12 @@ def _through_graph(
     """Whether the answer that the graph chooses is right, by question."""
     from tqdm import tqdm  # noqa: PLC0415 - with [evals]
 
+    parse = recorded.parse if isinstance(strategies[0], Vote) else None
     proposers = [
         Proposer(
-            RecordedProposals(m.name, {(recorded.questions[k],): _reply(m, k) for k in keys}),
+            RecordedProposals(
+                m.name, {(recorded.questions[k],): _reply(m, k, parse) for k in keys}
+            ),
             name=f"{i}",
         )
         for i, m in enumerate(members)
@@ -258,9 +261,10 @@ def _renamed(strategy: AnswerStrategy, names: Mapping[str, str]) -> AnswerStrate
     return strategy
 
 
-def _reply(model: RecordedModel, key: str) -> str:
+def _reply(model: RecordedModel, key: str, parse: Callable[[str], Any] | None) -> str:
+    """What a model has said; for a vote, at least the answer that is on record."""
     recorded = model.answers[key]
-    if recorded.reply is not None:
+    if recorded.reply is not None and (parse is None or parse(recorded.reply) == recorded.answer):
         return recorded.reply
     said = recorded.answer
     if isinstance(said, float) and said.is_integer():
@@ -291,7 +295,10 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
     ]
     if differing:
         told = ", ".join(f"{row['model']} ({row['accuracy']:.2f})" for row in differing)
-        parts += ["", f"Not as published, by the recorded verdicts: {told}."]
+        parts += ["", f"Not as published: {told}."]
+    if other := [row for row in models if row["disagreeing"]]:
+        told = ", ".join(f"{row['model']} {row['disagreeing']}" for row in other)
+        parts += ["", f"Recorded verdicts that differ from what the replies say here: {told}."]
     if not pools:
         parts += [
             "",

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moa_graph.evals import intervals
-from moa_graph.evals.files import EvalError, Row, read_rows
+from moa_graph.evals.files import EvalError, Row, name_of, read_rows
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.tables import table
 
 MEASURES = ("bleu", "tf_idf", "levenshtein")
 """BLEU from 0 to 100 as `sacrebleu` gives it, the others from 0 to 1."""
+_HIGHEST = {"bleu": 100.0, "tf_idf": 1.0, "levenshtein": 1.0}
 _FEWEST = 2  # a rank correlation of fewer means nothing
 
 
@@ -83,6 +84,8 @@ def study(
     """
     base = _outputs(aggregate)
     asked = list(base[1])[:limit]
+    if not asked:
+        raise EvalError(f"{aggregate} has no outputs.")
     others = [_outputs(path) for path in proposals]
     if not others:
         raise EvalError("Give the files of at least one proposer.")
@@ -99,7 +102,10 @@ def study(
         similarities(base[1][text], [outputs[text] for _, outputs in others]) for text in asked
     ]
     found = {
-        name: {m: intervals.mean([row[i][m] for row in by_question]) for m in MEASURES}
+        name: {
+            m: intervals.mean([row[i][m] for row in by_question], highest=_HIGHEST[m])
+            for m in MEASURES
+        }
         for i, name in enumerate(names)
     }
     preferences = _preferences(annotations, names)
@@ -114,8 +120,13 @@ def study(
 
 def _outputs(path: Path) -> tuple[str, dict[str, str]]:
     rows = read_rows(path, ["instruction", "output"])
-    name = str(rows[0].get("generator") or path.name.partition(".")[0])
-    return name, {str(row["instruction"]): str(row["output"]) for row in rows}
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row["output"], str | None):
+            raise EvalError(f"{path}, row {i}: `output` must be a text.")
+    name = str(rows[0].get("generator") or name_of(path))
+    return name, {
+        str(row["instruction"]): row["output"] for row in rows if row["output"] is not None
+    }
 
 
 def _over_proposers(
@@ -171,7 +182,7 @@ def _within(
                 ).statistic
             if math.isfinite(of):
                 values.append(float(of))
-        result[measure] = intervals.mean(values).as_dict() if values else None
+        result[measure] = intervals.mean(values, lowest=-1).as_dict() if values else None
     return result
 
 

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moa_graph.evals.files import EvalError, Row, by_key, read_rows
+from moa_graph.evals.files import EvalError, Row, by_key, name_of, read_rows, read_text
 from moa_graph.evals.parsing import final_answer, number_in
 
 _NUMERIC = re.compile(r"-?\$?[\d,]*\.?\d+(/\d+)?")
 _CHOICE = re.compile(r"([A-Z])\)")
+_MOST = 0.9
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 _RENAMED = (  # as the published tables call them (`eval_utils.py`)
     ("deepseek-chat", "deepseek-v2-chat-0628"),
@@ -101,8 +102,8 @@ def read_set(folder: Path) -> RecordedSet:
     )
     asked = by_key(rows, lambda row: str(row["id"]), str(questions or folder))
     golds = {key: str(row["gold"]) for key, row in asked.items()}
-    parse, numeric = _parser(golds.values())
-    keys, verdicts = _verdicts(folder, asked)
+    parse = _parser(golds.values())
+    keys, verdicts = _verdicts(folder, asked, parse)
     published = _published(folder)
     names = sorted({*replies, *verdicts}, key=str.lower)
     if not names:
@@ -117,17 +118,15 @@ def read_set(folder: Path) -> RecordedSet:
             key: _recorded(reply, final_answer(reply, name), golds[key], parse)
             for key, reply in replies.get(name, {}).items()
         }
-        said_so = {
-            key: RecordedAnswer(None, keys[name].get(key), bool(ok))
-            for key, ok in verdicts.get(name, {}).items()
-        }
-        whole = numeric and parsed.keys() >= said_so.keys()
-        if not whole:  # the record's own verdict, where this parser may not know better
-            for key, recorded in said_so.items():
-                mine = parsed.get(key, recorded)
-                parsed[key] = RecordedAnswer(mine.reply, mine.answer, recorded.correct)
-        differ = tuple(k for k, a in said_so.items() if parsed[k].correct != a.correct)
-        models[name] = RecordedModel(name, parsed, _published_of(name, published), differ)
+        differ = []
+        for key, ok in verdicts.get(name, {}).items():  # what was published was counted from these
+            mine = parsed.get(key)
+            if mine and mine.correct != ok:
+                differ.append(key)
+            said = keys[name].get(key)
+            answer = mine.answer if mine and said is None else said
+            parsed[key] = RecordedAnswer(mine.reply if mine else None, answer, ok)
+        models[name] = RecordedModel(name, parsed, _published_of(name, published), tuple(differ))
     texts = _distinct({key: str(row["question"]) for key, row in asked.items()})
     return RecordedSet(folder.resolve().name, texts, partial(_answer, parse=parse), models)
 
@@ -147,13 +146,14 @@ def _recorded(
     return RecordedAnswer(reply, answer, answer == parse(gold))
 
 
-def _parser(golds: Iterable[str]) -> tuple[Callable[[str], Any], bool]:
+def _parser(golds: Iterable[str]) -> Callable[[str], Any]:
     texts = [gold.strip() for gold in golds]
-    if all(_NUMERIC.fullmatch(text) for text in texts):
-        return number_in, True
+    numbers = sum(bool(_NUMERIC.fullmatch(text)) for text in texts)
+    if numbers >= _MOST * len(texts) and all(number_in(text) is not None for text in texts):
+        return number_in  # MATH has a few like `1112112_3`; ZeroEval reads numbers all the same
     if all(len(text) == 1 and text.isupper() for text in texts):
-        return _choice, False
-    return _plain, False
+        return _choice
+    return _plain
 
 
 def _choice(text: str) -> str | None:
@@ -175,21 +175,20 @@ def _file(folder: Path, name: str) -> Path | None:
 def _replies(folder: Path) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        suffix = next((s for s in _SUFFIXES if path.name.endswith(s)), None)
-        if suffix:
+        if path.name.endswith(_SUFFIXES):
             rows = by_key(read_rows(path, ["id", "output"]), lambda r: str(r["id"]), str(path))
-            found[path.name.removesuffix(suffix)] = {k: _text(r) for k, r in rows.items()}
+            found[name_of(path)] = {k: _text(r) for k, r in rows.items()}
     return found
 
 
 def _zero_eval(folder: Path) -> tuple[list[Row], dict[str, dict[str, str]]]:
     rows: dict[str, Row] = {}
     replies: dict[str, dict[str, str]] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.json.gz")]):
         if ".summary" in path.name:
             continue
         items = read_rows(path, ["id", "question", "output"])
-        replies[path.stem] = {str(item["id"]): _text(item) for item in items}
+        replies[name_of(path)] = {str(item["id"]): _text(item) for item in items}
         for item in items:
             row = {"id": item["id"], "question": item["question"], "gold": _gold(path, item)}
             rows.setdefault(str(item["id"]), row)
@@ -217,12 +216,12 @@ def _text(row: Row) -> str:
 
 
 def _verdicts(
-    folder: Path, asked: Mapping[str, Row]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    folder: Path, asked: Mapping[str, Row], parse: Callable[[str], Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, bool]]]:
     """By model and question: the recorded answers, and whether they are right."""
     path = _file(folder, "answers_all_models")
     keys: dict[str, dict[str, Any]] = {}
-    verdicts: dict[str, dict[str, Any]] = {}
+    verdicts: dict[str, dict[str, bool]] = {}
     for row in read_rows(path, ["id", "ok"]) if path else ():
         if str(row["id"]) not in asked:
             raise EvalError(f"{path}: {row['id']!r} is not a question.")
@@ -230,8 +229,13 @@ def _verdicts(
         if not isinstance(row["ok"], dict) or not isinstance(said, dict):
             raise EvalError(f"{path}: `ok` and `key` of {row['id']!r} must be objects, by model.")
         for name, ok in row["ok"].items():
-            verdicts.setdefault(name, {})[str(row["id"])] = ok
-            keys.setdefault(name, {})[str(row["id"])] = said.get(name)
+            if ok not in (0, 1):
+                raise EvalError(f"{path}: `ok` of {row['id']!r} and {name} must be 0 or 1.")
+            answer = said.get(name)
+            verdicts.setdefault(name, {})[str(row["id"])] = bool(ok)
+            keys.setdefault(name, {})[str(row["id"])] = (
+                parse(answer) if isinstance(answer, str) else answer
+            )
     return keys, verdicts
 
 
@@ -242,14 +246,14 @@ def _published(folder: Path) -> dict[str, float]:
     if path is None:
         return {}
     found: dict[str, float] = {}
-    accuracy, mode = 2, 1
-    for line in path.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    accuracy, mode = 0, 0
+    for line in read_text(path).splitlines():
+        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
         if "Acc" in cells:
             accuracy = cells.index("Acc")
             mode = cells.index("Mode") if "Mode" in cells else accuracy
             continue
-        if len(cells) <= accuracy or not re.fullmatch(r"\d+(\.\d+)?", cells[accuracy]):
+        if not 0 < accuracy < len(cells) or not re.fullmatch(r"\d+(\.\d+)?", cells[accuracy]):
             continue
         if cells[0] not in found or cells[mode] == "greedy":  # what the folder itself has
             found[cells[0]] = float(cells[accuracy])

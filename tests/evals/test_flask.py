@@ -13,6 +13,16 @@ from moa_graph.evals.targets import load_target
 ASKED = ["Readability", "Logical Correctness", "Conciseness"]
 
 
+def test_every_skill_that_is_asked_for_is_described_or_nothing_is_asked(data, tmp_path):
+    (tmp_path / "prompt.jsonl").write_bytes((data / "flask/review_prompt.jsonl").read_bytes())
+    described = json.loads((data / "flask/skillset_description.json").read_text())
+    (tmp_path / "skillset_description.json").write_text(json.dumps(described[1:]))
+    row = {"idx": 1, "instruction": "x", "answer": "y", "skill": list(flask.SKILLS)}
+    (tmp_path / "flask_evaluation.jsonl").write_text(json.dumps(row))
+    with pytest.raises(EvalError, match="does not describe the skill"):
+        flask.load(tmp_path)
+
+
 def item(review, idx=1, **more):
     return {"idx": idx, "skill": ASKED, "review": review, **more}
 
@@ -51,14 +61,18 @@ def test_reviews_in_the_published_format_are_averaged_by_skill(data):
         ("{'Readability': 4,\n 'Correctness': 5,\n 'Conciseness': 3\n}", 3, 0, 0),
         ("first {'Readability': 1} then {'Readability': 4}", 1, 0, 2),
         ("{'Readability': 9, 'Logical Correctness': 0, 'Conciseness': 3}", 1, 2, 0),
-        ("{'Readability': None, 'Logical Correctness': [5], 'Conciseness': 3}", 0, 1, 3),
+        ("{'Readability': None, 'Logical Correctness': [5], 'Conciseness': 3}", 1, 1, 1),
+        ("{'Readability': 4, 'Logical Correctness': null, 'Conciseness': 3} # none", 2, 0, 1),
+        ("{'Readability': 4, # good\n 'Logical Correctness': 5, 'Conciseness': 3}", 3, 0, 0),
+        ("{'Readability': 4, 'Logical Correctness': 5, 'Conciseness': 3} by {me}", 3, 0, 0),
+        ("{'Readability': 4, 'Readability': 1, 'Conciseness': 3}", 1, 1, 1),
         ("{'Readability': 'good', 'Logical Correctness': 5}", 1, 1, 1),
         ("no scores at all", 0, 1, 3),
         ("", 0, 1, 3),
         ("{'Readability': 4, 'Logical", 0, 1, 3),
         ("{'Readability': 4, 'Style': 5}", 1, 1, 2),
         ("{'Readability': 4, 'Factuality': 5}", 1, 1, 2),
-        ("{'Readability': open('x')}", 0, 1, 3),
+        ("{'Readability': open('x')}", 0, 1, 2),
         ("{1, 2}", 0, 1, 3),
         ("{'Readability': 1e400}", 0, 1, 2),
         ("{'Readability': 1" + "0" * 400 + "}", 0, 1, 2),
@@ -113,6 +127,44 @@ def test_answers_are_reviewed_once(data, together, tmp_path):
     assert len(together.of("judge")) == 3
     assert together.of("judge")[0].system == loaded.prompt["system_prompt"]
     assert flask.scores(rows)["skills"]["Readability"] == 4
+
+
+def test_a_bare_not_applicable_leaves_the_other_ratings():
+    found = flask.scores([item("{'Readability': 4, 'Logical Correctness': N/A, 'Conciseness': 3}")])
+    assert found["skills"] == {"Readability": 4, "Conciseness": 3}
+    assert found["not_applicable"] == ["item 1: Logical Correctness"]
+
+
+def test_several_reviews_of_an_item_and_items_without_one_are_listed():
+    questions = [{"idx": 7, "skill": ["Readability"]}, {"idx": 8, "skill": ["Readability"]}]
+    rows = [{"idx": 7, "review": "{'Readability': 1}"}, {"idx": 7, "review": "{'Readability': 5}"}]
+    found = flask.scores(rows, questions)
+    assert found["skills"] == {"Readability": 3}
+    assert found["duplicates"] == ["item 7: 2 reviews"]
+    assert found["unreviewed"] == ["item 8"]
+    assert "without a review (1)" in flask.report({"m": found})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"skill": ["Humour"]}, "'Humour' of 1 is no skill of FLASK"),
+        ({"skill": []}, "is no skill of FLASK"),
+        ({"instruction": None}, "the instruction of 1 must be a text"),
+        ({"idx": 2}, "has '2' twice"),
+    ],
+)
+def test_what_is_wrong_with_a_question_is_told_before_it_is_asked(data, tmp_path, change, said):
+    for name in ("review_prompt.jsonl", "skillset_description.json"):
+        (tmp_path / name).write_bytes((data / "flask" / name).read_bytes())
+    good = {"instruction": "x", "answer": "y", "skill": "['Readability', 'Factuality']"}
+    rows = [{"idx": 1, **good, **change}, {"idx": 2, **good}]
+    path = tmp_path / "flask_evaluation.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(EvalError, match=said):
+        flask.load(tmp_path)
+    path.write_text(json.dumps(rows[1]))
+    assert flask.load(tmp_path).questions[0]["skill"] == ["Readability", "Factuality"]
 
 
 def test_own_rows_that_failed_and_empty_reviews_are_listed(tmp_path):

@@ -34,9 +34,19 @@ def test_all_right_or_all_wrong_is_not_certain(value):
     assert 0.1 < found.high - found.low < 0.2
 
 
-def test_equal_answers_have_no_difference_and_no_doubt():
+def test_equal_answers_have_no_difference_but_leave_a_doubt():
     found = intervals.difference([1, 0, 1], [1, 0, 1])
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert found.value == 0
+    assert -1 < found.low == -found.high < 0
+    more = intervals.difference([1, 0] * 100, [1, 0] * 100)
+    assert 0 < more.high < 0.02
+
+
+def test_values_that_are_all_the_same_are_no_certainty():
+    ties = intervals.mean([0.5] * 8)
+    assert (ties.low, ties.high) == pytest.approx((0.338, 0.662), abs=1e-3)
+    unlike = intervals.mean([0.0] * 8, highest=100)
+    assert (unlike.low, unlike.high) == pytest.approx((0, 32.4), abs=0.1)
 
 
 def test_nothing_is_claimed_of_a_few_questions():
