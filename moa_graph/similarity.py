@@ -52,7 +52,11 @@ _AFTER = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*", re.IGNORECA
 
 _AROUND = " ,;:!?*_`\"'“”‘’$"
 _DECIMAL = re.compile(r"\.\d")
-_LAST_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|(?<=[A-Za-z])\d+(?:\.\d+)?")
+_FIGURES = r"\d[\d,]*+(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
+_NUMBER = re.compile(  # but no part of a time of day or of a power
+    rf"(?<![\w.])(?<!\d[:^])(?<!\d\*\*)-?{_FIGURES}(?:\s?/\s?{_FIGURES})?+(?![:^]\d|\*\*\d)"
+    r"|(?<=[A-Za-z])\d+(?:\.\d+)?"
+)
 _BRACKETS = ("()", "[]", "{}")
 
 Matrix = list[list[float]]
@@ -175,13 +179,18 @@ def last_number(text: str) -> float | None:
     """The last number of a text, where prose leaves its result.
 
     Args:
-        text: Such as `"2 + 3 = 5."`; thousands may be separated by commas.
+        text: Such as `"2 + 3 = 5."` or `"It is 3/4."`; thousands may be separated by commas. Times
+            of day and powers are none.
 
     Returns:
-        Such as 5.0; None if there is no number.
+        Such as 5.0 or 0.75; None if there is no number.
     """
-    found = _LAST_NUMBER.findall(text.replace("−", "-"))
-    return float(found[-1].replace(",", "")) if found else None
+    found = _NUMBER.findall(text.replace("−", "-").replace("⁄", "/"))
+    if not found:
+        return None
+    above, _, below = found[-1].replace(",", "").partition("/")
+    divisor = float(below) if below else 1.0
+    return float(above) / divisor if divisor else None
 
 
 def centrality(matrix: Matrix) -> list[float]:

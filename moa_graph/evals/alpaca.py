@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ from moa_graph.evals.files import (
     digest,
     is_text,
     read_rows,
+    read_text,
     write_json,
 )
 from moa_graph.evals.hub import download, is_available
 from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
-from moa_graph.evals.targets import Target
+from moa_graph.evals.targets import AnswerFailed, Target
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 """The judge of AlpacaEval 2.0's leaderboard: GPT-4 Turbo, its preference weighted."""
@@ -140,8 +142,17 @@ def check_judge(annotator: str = ANNOTATOR) -> None:
         configs = Path(alpaca_eval.constants.EVALUATORS_CONFIG_DIR)
         known = sorted(folder.name for folder in configs.iterdir() if folder.is_dir())
         client_config = Path(str(alpaca_eval.constants.OPENAI_CLIENT_CONFIG_PATH))
-    if annotator not in known:
-        raise EvalError(f"alpaca_eval has no annotator {annotator!r}. It has: {', '.join(known)}.")
+        if annotator not in known:
+            raise EvalError(
+                f"alpaca_eval has no annotator {annotator!r}. It has: {', '.join(known)}."
+            )
+        try:
+            evaluator = alpaca_eval.annotators.pairwise_evaluator
+            evaluator.PairwiseAnnotatorLocal(annotators_config=annotator)
+        except ImportError as error:
+            raise EvalError(
+                f"The judge {annotator} needs another package: pip install {error.name}."
+            ) from None
     keys = any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEYS"))
     if "openai_completions" in (configs / annotator / "configs.yaml").read_text() and not (
         keys or client_config.is_file()
@@ -158,7 +169,7 @@ def check_baseline(instructions: Sequence[str], baseline: Sequence[Row]) -> None
     Raises:
         EvalError: If it has none; says for how many.
     """
-    known = {row["instruction"] for row in baseline if row.get("output")}
+    known = {row["instruction"] for row in baseline if is_text(row.get("output"))}
     if lacking := [text for text in instructions if text not in known]:
         raise EvalError(
             f"The baseline has no output for {len(lacking)} of {len(instructions)} instructions, "
@@ -209,7 +220,7 @@ def judge(
             if model:
                 single.completions_kwargs = {**single.completions_kwargs, "model_name": model}
             single.fn_completions = _journalled(
-                single.fn_completions,
+                single,
                 journal,
                 asked,
                 title="judge",
@@ -229,13 +240,14 @@ def judge(
         reasons = {row["error"] for row in failed.values()}
         raise EvalFailed(
             f"{len(failed)} of {len(outputs)} judgments failed ({'; '.join(sorted(reasons)[:3])}). "
-            "The others are kept: run the same command again for the rest."
+            "The others are kept: run the same command again for the rest, or see how they went "
+            f"without: --from-annotations {folder / 'annotations.json'}."
         )
     return annotations
 
 
 def _journalled(
-    completions: Callable[..., Mapping[str, list[Any]]],
+    single: Any,
     journal: Journal,
     asked: set[str],
     *,
@@ -244,9 +256,10 @@ def _journalled(
     quiet: bool,
     progress: Any,
 ) -> Callable[..., dict[str, list[Any]]]:
-    """The package's way to ask its judge, one prompt at a time and each kept as it comes; `asked`
-    gets the journal's keys of those prompts.
+    """The package's way to ask one of its judges, a prompt at a time and each kept as it comes;
+    `asked` gets the journal's keys of those prompts.
     """
+    completions: Callable[..., Mapping[str, list[Any]]] = single.fn_completions
 
     def complete(prompts: Sequence[str], **kwargs: Any) -> dict[str, list[Any]]:
         async def ask(prompt: str) -> Row:
@@ -256,7 +269,10 @@ def _journalled(
                 raise EvalFailed("the judge gave nothing")
             price = row.get("price_per_example")
             known = isinstance(price, int | float) and math.isfinite(price)
-            return {**row, "cost": float(price) if known else None}  # type: ignore[arg-type]
+            row["cost"] = float(price) if known else None  # type: ignore[arg-type]
+            if not _has_preference(single, row[single.completion_key]):
+                raise AnswerFailed("the judge gave no preference", row)
+            return row
 
         keys = [digest(prompt) for prompt in prompts]
         asked.update(keys)
@@ -279,6 +295,14 @@ def _journalled(
         }
 
     return complete
+
+
+def _has_preference(single: Any, completion: Any) -> bool:
+    try:
+        found = list(single.fn_completion_parser(completion))
+    except Exception:  # noqa: BLE001 - parsers stumble over what they do not expect
+        return False
+    return any(preference is not None and not math.isnan(preference) for preference in found)
 
 
 def metrics(annotations: Sequence[Row]) -> Row:
@@ -309,6 +333,23 @@ def metrics(annotations: Sequence[Row]) -> Row:
     return result
 
 
+def doubts(annotations: Sequence[Row]) -> list[str]:
+    """What makes it doubtful that annotations are of one model, once each; they count as they are.
+
+    Args:
+        annotations: As for `metrics`.
+    """
+    said = []
+    for field, what in (("generator_2", "models"), ("annotator", "annotators")):
+        names = list(dict.fromkeys(str(row[field]) for row in annotations if row.get(field)))
+        if len(names) > 1:
+            said.append(f"These are annotations of {len(names)} {what}, counted together: {names}.")
+    times = Counter(str(row["instruction"]) for row in annotations if row.get("instruction"))
+    if twice := sum(n > 1 for n in times.values()):
+        said.append(f"{twice} instructions are annotated more than once, and count each time.")
+    return said
+
+
 def _for_metrics(row: Row) -> Row:
     if "preference" not in row:
         raise EvalError(f"An annotation has no `preference`; it has: {', '.join(row)}.")
@@ -316,8 +357,13 @@ def _for_metrics(row: Row) -> Row:
     texts = {name: row.get(name) for name in ("instruction", "output_1", "output_2")}
     named = {name: row.get(name) or default for name, default in named.items()}
     preference = row["preference"]
-    if preference is not None and not isinstance(preference, int | float):
+    if preference is not None and (
+        not isinstance(preference, int | float) or math.isinf(preference)
+    ):
         raise EvalError(f"An annotation's `preference` is {preference!r}; it must be a number.")
+    for name, text in texts.items():
+        if not isinstance(text, str | None):
+            raise EvalError(f"An annotation's `{name}` must be a text, not {text!r}.")
     return {**texts, **named, "preference": math.nan if preference is None else float(preference)}
 
 
@@ -355,15 +401,11 @@ def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
         with _package() as alpaca_eval:
             folder = Path(alpaca_eval.__file__).parent
         path = folder / "leaderboards/data_AlpacaEval_2" / f"{ANNOTATOR}_leaderboard.csv"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvalError(f"The leaderboard {path} cannot be read: {error}.") from None
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = list(csv.DictReader(io.StringIO(read_text(path))))
     if not rows or "win_rate" not in rows[0]:
         raise EvalError(f"{path} is no leaderboard: it has no column win_rate.")
     name = next(iter(rows[0]))
-    return {row[name]: {k: _float(v) for k, v in row.items() if k != name} for row in rows}
+    return {row[name]: {k: _float(row[k]) for k in rows[0] if k and k != name} for row in rows}
 
 
 def report(name: str, found: Row, published: Mapping[str, Mapping[str, float | None]]) -> str:

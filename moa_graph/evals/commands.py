@@ -29,11 +29,13 @@ from moa_graph.evals.options import (
     TargetArgument,
     check_covered,
     evaluating,
+    folder_for,
     load_all,
     load_for,
     load_judge,
     load_prices,
     load_recorded,
+    one_of,
     print_found,
     proposal_cache,
 )
@@ -83,17 +85,21 @@ def alpaca(
         from moa_graph.evals.files import read_rows, write_json  # noqa: PLC0415
 
         annotator = annotator or bench.ANNOTATOR
+        published = bench.leaderboard(leaderboard) if judge or from_annotations else {}
         if from_annotations:
-            published = bench.leaderboard(leaderboard)
-            rows = read_rows(from_annotations, ["preference"])
+            rows = read_rows(from_annotations, ["preference"])[:limit]
+            for sentence in bench.doubts(rows):
+                say(sentence)
             name = str(rows[0].get("generator_2") or name_of(from_annotations))
             found = bench.metrics(rows)
             print_found(found, lambda: bench.report(name, found, published), as_json=as_json)
+            if out:
+                write_json(folder_for(out) / "report.json", found)
             return
         if judge:
             bench.check_judge(annotator)
         recorded = load_recorded(references, None)
-        it, folder = load_for("alpaca", target or preset, recorded, out, prices)
+        it, folder = load_for("alpaca", one_of(target, preset), recorded, out, prices)
         asked = bench.load_instructions(instructions)
         check_covered(recorded, [(str(row["instruction"]),) for row in asked[:limit]])
         base = read_rows(baseline, ["instruction", "output"]) if baseline else asked
@@ -123,7 +129,6 @@ def alpaca(
         )
         found = bench.metrics(annotations)
         write_json(folder / "report.json", found)
-        published = bench.leaderboard(leaderboard)
         print_found(found, lambda: bench.report(it.name, found, published), as_json=as_json)
 
 
@@ -162,7 +167,7 @@ def mt_bench(
             categories = None
             if questions:
                 categories = _categories(bench.load_questions(questions))
-            rows = [row for path in from_judgments for row in bench.read_gradings(path)]
+            rows = [row for path in from_judgments for row in bench.read_gradings(path)][:limit]
             found = bench.scores(rows, categories)
             _scores_report(bench, found, "categories", (0, 10), out, as_json=as_json)
             return
@@ -174,7 +179,8 @@ def mt_bench(
                 bench.case(question, ["", ""], graded_by, turn)
         recorded = load_recorded(references, bench.turns_by_id(asked))
         rows = []
-        all_of_them = load_all("mt-bench", target or preset, recorded, out, prices, alone=alone)
+        spec = one_of(target, preset)
+        all_of_them = load_all("mt-bench", spec, recorded, out, prices, alone=alone)
         for it, folder in all_of_them:
             turns = [tuple(q["turns"][: i + 1]) for q in asked for i in range(len(q["turns"]))]
             check_covered(recorded, turns)
@@ -204,14 +210,13 @@ def _scores_report(
     from moa_graph.evals import plots  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.files import write_json  # noqa: PLC0415
 
+    print_found(found, lambda: bench.report(found), as_json=as_json)
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "report.json", found)
+        write_json(folder_for(out) / "report.json", found)
         scores = {name: row[by] for name, row in found.items()}
         if any(scores.values()):
             figure = plots.radar(scores, lowest=scale[0], highest=scale[1], title=bench.TITLE)
             say(str(plots.save(figure, out / "radar.png")))
-    print_found(found, lambda: bench.report(found), as_json=as_json)
 
 
 @app.command()
@@ -261,7 +266,8 @@ def flask(
         whole = replace(whole, questions=whole.questions[:limit])
         by_id = {str(q["idx"]): [str(q["instruction"])] for q in whole.questions}
         recorded = load_recorded(references, by_id)
-        for it, folder in load_all("flask", target or preset, recorded, out, prices, alone=alone):
+        spec = one_of(target, preset)
+        for it, folder in load_all("flask", spec, recorded, out, prices, alone=alone):
             check_covered(recorded, [tuple(turns) for turns in by_id.values()])
             answers = bench.generate(it, whole, folder, at_once=at_once)
             rows = bench.review(judging, it.name, whole, answers, folder, at_once=at_once)
@@ -458,6 +464,8 @@ def replay(
         from moa_graph.evals.files import replace, write_json  # noqa: PLC0415
         from moa_graph.evals.verifiable import read_set  # noqa: PLC0415
 
+        if out:
+            folder_for(out)
         found, texts = [], []
         sets = [read_set(folder) for folder in folders]
         pools_of = [
@@ -474,11 +482,10 @@ def replay(
             }
             texts.append(bench.report(recorded, models, rows))
             found.append({"set": recorded.name, "models": models, "pools": bench.summary(rows)})
+        print_found({"sets": found}, lambda: "\n\n".join(texts), as_json=as_json)
         if out:
-            out.mkdir(parents=True, exist_ok=True)
             write_json(out / "report.json", found)
             replace(out / "report.md", "\n\n".join(texts) + "\n")
-        print_found({"sets": found}, lambda: "\n\n".join(texts), as_json=as_json)
 
 
 @app.command()

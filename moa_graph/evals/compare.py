@@ -70,6 +70,9 @@ def compare(
     scored = all(item.score for item in dataset.items)
     _check(targets, dataset, judging, baseline, scored=scored)
     folder.mkdir(parents=True, exist_ok=True)
+    for target in targets:  # what does not belong there is told before anything is paid for
+        with _journal(target, folder):
+            pass
     answers = {
         target.name: _answers(target, dataset, folder, experiment, at_once=at_once, quiet=quiet)
         for target in targets
@@ -138,6 +141,12 @@ def _check(
         raise EvalError("Give two or more configurations to compare.")
     unique_names(targets)
     names = [target.name for target in targets]
+    files = [file_name(name) for name in names]
+    if alike := [name for name in names if files.count(file_name(name)) > 1]:
+        raise EvalError(
+            f"The names {alike[0]!r} and {alike[1]!r} are too much alike for files: give one of "
+            "them another (name = …)."
+        )
     if baseline not in names:
         raise EvalError(f"The baseline {baseline!r} is none of {', '.join(names)}.")
     if not dataset.items:
@@ -162,18 +171,25 @@ def _answers(
     at_once: int,
     quiet: bool,
 ) -> dict[str, Row]:
-    about = {"target": target.name, "configuration": target.digest}
     items = dataset.by_content
 
     async def ask(item: Item) -> Row:
         return await target.ask(item.messages)
 
-    path = folder / f"answers-{file_name(target.name)}.jsonl"
-    with Journal(path, about) as journal:
+    with _journal(target, folder) as journal:
         if experiment:
             experiment.answer(target, dataset, ask, journal, at_once=at_once)
         run(do_all(items, ask, journal, title=target.name, at_once=at_once, quiet=quiet))
-        return {item.key: journal.rows[key] for key, item in items.items() if key in journal.rows}
+        rows = {item.key: journal.rows[key] for key, item in items.items() if key in journal.rows}
+    return {
+        key: row if row.get("error") else {**row, "cost": target.cost(row)}
+        for key, row in rows.items()
+    }
+
+
+def _journal(target: Target, folder: Path) -> Journal:
+    about = {"target": target.name, "configuration": target.digest}
+    return Journal(folder / f"answers-{file_name(target.name)}.jsonl", about)
 
 
 def file_name(name: str) -> str:
@@ -228,7 +244,7 @@ def _judged(
             asked = {keys[place]: pair for place, pair in pairs.items()}
             run(do_all(asked, judge, journal, title=title, at_once=at_once, quiet=quiet))
             done = {place: row for place, key in keys.items() if (row := journal.result(key))}
-            cost += [journal.rows[key].get("cost") for key in asked if key in journal.rows]
+            cost += [judging.cost(journal.rows[key]) for key in asked if key in journal.rows]
         both = {
             item.key: [0.5, 0.5] if item.key in same else pairwise.complete(done, item.key)
             for item in items

@@ -141,7 +141,7 @@ def load_dataset(
         right = None if says is None or row.get(says) is None else str(row[says])
         if scorer and right is None:
             raise EvalError(f"{spec}, row {i}: {says!r} is empty, and --scorer needs it.")
-        score = _scored(scorer, right) if scorer and right is not None else None
+        score = _scored(spec, i, scorer, right) if scorer and right is not None else None
         items.append(Item(str(i), _messages(spec, i, asks, row[asks]), right, score, example))
     return Dataset(name, items)
 
@@ -161,12 +161,17 @@ def _messages(spec: str, row: int, field: str, value: Any) -> list[BaseMessage]:
     raise EvalError(f"{spec}, row {row}: {field!r} must be a text or a list of messages.")
 
 
-def _scored(scorer: Scorer, right: str) -> Callable[[str], float]:
+def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], float]:
     if scorer == "number":
         if (number := last_number(right)) is None:
-            raise EvalError(f"The right answer {right!r} has no number; take another --scorer.")
+            raise EvalError(
+                f"{spec}, row {row}: the right answer {right!r} has no number; take another "
+                "--scorer."
+            )
         return lambda answer: float(last_number(answer) == number)
     wanted = normalize(right)
+    if not wanted:
+        raise EvalError(f"{spec}, row {row}: there is nothing to find in the answer {right!r}.")
     if scorer == "contains":
         return lambda answer: float(wanted in " ".join(answer.casefold().split()))
     return lambda answer: float(normalize(answer) == wanted)
@@ -187,11 +192,11 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
     parameters = {name: _parameter(value) for name, value in parse_qsl(query)}
     try:
         data = reasoning_gym.create_dataset(task, size=size, seed=seed, **parameters)
-    except (TypeError, AssertionError, ValueError) as error:
+        entries = [data[i] for i in range(size)]
+    except Exception as error:  # noqa: BLE001 - whatever its tasks raise, the parameters are wrong
         raise EvalError(f"reasoning-gym does not make {task} with {query!r}: {error}") from None
     items = []
-    for i in range(size):
-        entry = data[i]
+    for i, entry in enumerate(entries):
         items.append(
             Item(
                 str(i + 1),
@@ -206,7 +211,7 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
 def _parameter(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:
         return text
 
 

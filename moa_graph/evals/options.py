@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from moa_graph.errors import MoAError
-from moa_graph.evals.files import EvalError, EvalFailed
+from moa_graph.evals.files import EvalError, EvalFailed, read_text
 from moa_graph.terminal import FAILED, WRONG_CALL, print_json, say
 
 OUT = Path("moa-eval")
@@ -84,6 +86,28 @@ def evaluating() -> Iterator[None]:
     except (OSError, sqlite3.Error) as error:
         say(f"The results cannot be read or written: {error}.")
         raise typer.Exit(WRONG_CALL) from None
+
+
+def one_of(target: str | None, preset: str | None) -> str | None:
+    """What to evaluate, which can be written in two ways.
+
+    Raises:
+        EvalError: If it is, and they differ.
+    """
+    if target and preset and target != preset:
+        raise EvalError(f"Give {target!r} or --preset {preset!r}, not both.")
+    return target or preset
+
+
+def folder_for(out: Path) -> Path:
+    """A folder of results, made and tried before there is anything to lose.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        return out
 
 
 def load_for(
@@ -167,14 +191,22 @@ def load_prices(path: Path | None) -> dict[str, Any]:
     """Prices from a file: dollars per million tokens in and out, by model."""
     if path is None:
         return {}
+    form = 'it must be like {"model": [0.5, 1.5]}, in dollars per million tokens in and out.'
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return {name: (float(of[0]), float(of[1])) for name, of in read.items()}
-    except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise EvalError(
-            f'{path} holds no prices ({error}); it must be like {{"model": [0.5, 1.5]}}, in '
-            "dollars per million tokens in and out."
-        ) from None
+        read = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise EvalError(f"{path} holds no prices ({error}); {form}") from None
+    if not isinstance(read, dict):
+        raise EvalError(f"{path} holds no prices; {form}")
+    for name, of in read.items():
+        if not (isinstance(of, list) and len(of) == 2 and all(map(_is_price, of))):  # noqa: PLR2004
+            raise EvalError(f"{path}: the price of {name!r} is {of!r}; {form}")
+    return {name: (float(of[0]), float(of[1])) for name, of in read.items()}
+
+
+def _is_price(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
 
 
 def load_recorded(paths: Sequence[Path] | None, questions: Any) -> list[Any]:

@@ -86,8 +86,8 @@ def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "")
     if len(costs) == len(points) and max(costs) > _LOG_FROM * min(costs):
         axes.set_xscale("log")
     axes.margins(x=0.18, y=0.15)
-    axes.set_xlabel(cost)
-    axes.set_ylabel(quality)
+    axes.set_xlabel(_plain(cost))
+    axes.set_ylabel(_plain(quality))
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _label(figure, axes, points, beaten)
@@ -176,7 +176,7 @@ def rates(
         axes.axvline(100 * half, color=_COLOURS[1], linewidth=1, linestyle="--")
     axes.set_yticks(range(len(names)), [_shortened(name, 44) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlabel(label)
+    axes.set_xlabel(_plain(label))
     return figure
 
 
@@ -202,9 +202,9 @@ def radar(
     for i, (model, scores) in enumerate(found.items()):
         values = [scores.get(name, math.nan) for name in names]
         colour = _COLOURS[i % len(_COLOURS)]
-        axes.plot([*angles, angles[0]], [*values, values[0]], color=colour, label=model)
+        axes.plot([*angles, angles[0]], [*values, values[0]], color=colour, label=_plain(model))
         axes.fill([*angles, angles[0]], [*values, values[0]], color=colour, alpha=0.08)
-    axes.set_xticks(angles, names, color=_INK)
+    axes.set_xticks(angles, [_plain(name) for name in names], color=_INK)
     axes.set_ylim(lowest, highest)
     axes.tick_params(axis="y", colors=_SOFT, labelsize=8)
     axes.tick_params(axis="x", pad=14)
@@ -212,7 +212,7 @@ def radar(
     axes.spines["polar"].set_color(_GRID)
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
     if title:
-        axes.set_title(title, color=_INK, pad=24)
+        axes.set_title(_plain(title), color=_INK, pad=24)
     figure.tight_layout()
     return figure
 
@@ -236,7 +236,7 @@ def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     axes.grid(color=_GRID, zorder=0)
     axes.set_axisbelow(True)
     if title:
-        axes.set_title(title, color=_INK, loc="left")
+        axes.set_title(_plain(title), color=_INK, loc="left")
     return figure, axes
 
 
@@ -248,4 +248,12 @@ def _arms(values: Sequence[Interval]) -> list[list[float]]:
 
 
 def _shortened(name: str, longest: int = 32) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    """A name of bearable length; of models, the end tells more than the middle."""
+    if len(name) > longest:
+        name = f"{name[: longest // 2 - 1]}…{name[-(longest - longest // 2) :]}"
+    return _plain(name)
+
+
+def _plain(text: str) -> str:
+    """A text in which dollars are dollars; matplotlib would read what is between as a formula."""
+    return text.replace("$", r"\$")

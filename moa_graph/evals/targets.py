@@ -137,12 +137,22 @@ class Target:
         untold = not self.recorded and any(
             p["status"] == "ok" and not (p["usage"] or p.get("saved_usage")) for p in proposals
         )
-        cost = None if untold or (n and not used) else self._cost(used)
-        return {"usage": used, "calls": n, "cost": cost}
+        spent = {"usage": used, "calls": n, **({"usage_incomplete": True} if untold else {})}
+        return {**spent, "cost": self.cost(spent)}
 
-    def _cost(self, used: Mapping[str, Mapping[str, int]]) -> float | None:
+    def cost(self, row: Row) -> float | None:
+        """What an answer has cost, by the prices of today.
+
+        Args:
+            row: As from `ask`.
+
+        Returns:
+            US dollars; None where a price or usage is not known.
+        """
+        if row.get("usage_incomplete") or (row["calls"] and not row["usage"]):
+            return None
         total = Amount(0, 0.0)
-        for name, tokens in used.items():
+        for name, tokens in row["usage"].items():
             price = self._price(name)
             if price is None:
                 return None
@@ -156,7 +166,8 @@ class Target:
             key=lambda m: len(m.name),
             default=self.models[0] if len(self.models) == 1 else None,
         )
-        for known in (name, asked.name if asked else name):
+        names = [name, *([asked.name, f"{asked.provider}:{asked.name}"] if asked else [])]
+        for known in names:
             if known in self.prices:
                 return self.prices[known]
         providers = {asked.provider} if asked else {m.provider for m in self.models}

@@ -34,7 +34,7 @@ def point(name, cost, quality):
 
 def labels(figure):
     figure.canvas.draw()
-    names = {name if len(name) <= 32 else name[:31] + "…" for name in NAMES}
+    names = {plots._shortened(name) for name in NAMES}
     return [t for t in figure.axes[0].texts if t.get_text() in names]
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-PROPOSER_SECONDS = 8.0
-RUN_SECONDS = 40.0
+PROPOSER_SECONDS = 30.0
+RUN_SECONDS = 45.0
 SHORT = 0.7  # seconds
 ENDLESS = ("hang", "tps=0.5")
 

@@ -58,7 +58,7 @@ def build(chat, behaviour: str, place: str):
     }[place]
     aggregator = chat(faulty if place == "aggregator" else "agg")
     # Only an aggregator that never ends is waited for, and that not for long.
-    run_timeout = 1.5 if endless and place == "aggregator" else RUN_SECONDS
+    run_timeout = 3.0 if endless and place == "aggregator" else RUN_SECONDS
     return create_moa(layers, aggregator, run_timeout=run_timeout, context_window=1_000_000)
 
 
