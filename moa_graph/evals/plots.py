@@ -100,6 +100,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]
     from matplotlib.patheffects import withStroke  # noqa: PLC0415
 
     places = [(p.cost, 100 * p.quality.value) for p in points]
+    names = _labels([p.name for p in points])
     line = {"arrowstyle": "-", "color": _SOFT, "linewidth": 0.6}
     looks: list[dict[str, Any]] = [
         {
@@ -111,8 +112,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]
         for p in points
     ]
     texts = [
-        axes.text(x, y, _shortened(p.name), **look)
-        for p, (x, y), look in zip(points, places, looks, strict=True)
+        axes.text(x, y, name, **look)
+        for name, (x, y), look in zip(names, places, looks, strict=True)
     ]
     figure.canvas.draw()
     adjust_text(
@@ -133,7 +134,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]
     order = sorted(range(len(points)), key=lambda i: places[i][1])
     for rank, i in enumerate(order):
         axes.annotate(
-            _shortened(points[i].name),
+            names[i],
             xy=places[i],
             xytext=(1.03, (rank + 0.5) / len(points)),
             textcoords="axes fraction",
@@ -174,7 +175,7 @@ def rates(
     )
     if half is not None:
         axes.axvline(100 * half, color=_COLOURS[1], linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(names)), [_shortened(name, 44) for name in names])
+    axes.set_yticks(range(len(names)), _labels(names, 44))
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(_plain(label))
     return figure
@@ -247,11 +248,20 @@ def _arms(values: Sequence[Interval]) -> list[list[float]]:
     ]
 
 
-def _shortened(name: str, longest: int = 32) -> str:
-    """A name of bearable length; of models, the end tells more than the middle."""
+def _labels(names: Sequence[str], longest: int = 32) -> list[str]:
+    """Names of bearable length that can still be told apart."""
+    short = [_shortened(name, longest) for name in names]
+    if len(set(short)) < len(set(names)) and longest < max(map(len, names)):
+        return _labels(names, longest + 8)
+    return [_plain(name) for name in short]
+
+
+def _shortened(name: str, longest: int) -> str:
+    if len(name) > longest:
+        name = name.rpartition("/")[2]  # a model says more than who hosts it
     if len(name) > longest:
         name = f"{name[: longest // 2 - 1]}…{name[-(longest - longest // 2) :]}"
-    return _plain(name)
+    return name
 
 
 def _plain(text: str) -> str:

@@ -180,12 +180,16 @@ class JudgeAnswers(BaseHTTPRequestHandler):
 
     asked: list[str] = []
     status = 200
+    says = "m"
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).asked.append(body["messages"][-1]["content"])
-        top = [{"token": t, "logprob": p, "bytes": None} for t, p in (("m", -0.105), ("M", -2.3))]
-        content = [{"token": "m", "logprob": -0.105, "bytes": None, "top_logprobs": top}]
+        top = [
+            {"token": t, "logprob": p, "bytes": None}
+            for t, p in ((self.says, -0.105), (self.says.upper(), -2.3))
+        ]
+        content = [{"token": self.says, "logprob": -0.105, "bytes": None, "top_logprobs": top}]
         data = json.dumps(
             {
                 "id": "1",
@@ -232,6 +236,7 @@ def judge_server(monkeypatch, alpaca_eval):
     )
     JudgeAnswers.asked = []
     JudgeAnswers.status = 200
+    JudgeAnswers.says = "m"
     yield JudgeAnswers
     service.shutdown()
 
@@ -274,6 +279,45 @@ def test_a_failed_judgment_of_an_answer_that_has_changed_since_is_no_failure(
     judge_server.status = 200
     outputs[0]["output"] = "another answer"
     assert len(alpaca.judge(outputs, base, tmp_path, quiet=True)) == 2
+
+
+def test_a_judgment_without_a_preference_is_asked_again(judge_server, tmp_path):
+    outputs, base = pairs(2)
+    judge_server.says = "x"
+    with pytest.raises(EvalFailed, match="the judge gave no preference"):
+        alpaca.judge(outputs, base, tmp_path, quiet=True)
+    judge_server.says = "m"
+    assert len(alpaca.judge(outputs, base, tmp_path, quiet=True)) == 2
+    assert len(judge_server.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"preference": float("inf")}, "must be a number"),
+        ({"preference": 1.5, "output_2": 7}, "`output_2` must be a text, not 7"),
+    ],
+)
+def test_odd_annotations_are_refused(row, said):
+    with pytest.raises(EvalError, match=said):
+        alpaca.metrics([{"preference": 2.0}, row])
+
+
+def test_annotations_of_several_models_are_told(data):
+    rows = [
+        row
+        for model in ("claude-2.1", "gemma-7b-it")
+        for row in read_rows(data / f"alpaca_eval/{model}.annotations.json.gz")
+    ]
+    one, two = alpaca.doubts(rows)
+    assert "annotations of 2 models, counted together: ['claude-2.1', 'gemma-7b-it']" in one
+    assert two.startswith("805 instructions are annotated more than once")
+    assert alpaca.doubts(rows[:805]) == []
+
+
+def test_a_leaderboard_with_cells_too_many_is_read(tmp_path):
+    (tmp_path / "l.csv").write_text("name,win_rate\nm,1.5,extra\n")
+    assert alpaca.leaderboard(tmp_path / "l.csv") == {"m": {"win_rate": 1.5}}
 
 
 def test_judge_is_checked_before_anything_is_paid_for(tmp_path):

@@ -66,6 +66,22 @@ def test_alpaca_from_annotations(moa, data):
     assert "not available offline" in result.stdout
 
 
+def test_alpaca_from_annotations_takes_a_part_and_keeps_the_figures(moa, data, tmp_path):
+    path = data / "alpaca_eval/gemma-7b-it.annotations.json.gz"
+    result = moa("alpaca", "--from-annotations", path, "--limit", 50, "--out", "o", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["n_total"] == 50
+    assert json.loads((tmp_path / "o/report.json").read_text())["n_total"] == 50
+
+
+def test_scores_are_printed_where_they_cannot_be_written(moa, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = data / "mt_bench/judgments_routellm_gpt4turbo_mixtral8x7b.jsonl.gz"
+    result = moa("mt-bench", "--from-judgments", path, "--out", "file")
+    assert result.exit_code == 2
+    assert "9.228" in result.stdout
+
+
 def test_compare_prints_a_table_and_writes_its_files(moa, tmp_path):
     result = moa(
         "compare",
@@ -191,12 +207,26 @@ def test_replay_and_similarity(moa, data, tmp_path):
             ["compare", "mix.toml", "together:a", "-d", "asked.json", "--prices", "cut.json"],
             "prices",
         ),
+        (
+            ["compare", "mix.toml", "together:a", "-d", "asked.json", "--prices", "price.json"],
+            "the price of 'a' is '12'",
+        ),
+        (["alpaca", "mix.toml", "--preset", "moa"], "not both"),
+        (["alpaca", "mix.toml", "--instructions", "null.json"], "row 1: `instruction` must be"),
+        (["alpaca", "mix.toml", "--judge", "--annotator", "claude"], "pip install anthropic"),
+        (["mt-bench", "mix.toml", "--judge", "together:j", "--questions", "turns.json"], "texts"),
+        (["replay", "set", "--out", "cut.json"], "cut.json"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_asked(moa, together, tmp_path, arguments, said):
     (tmp_path / "empty.json").write_text("")
     (tmp_path / "cut.json").write_text('[{"instruction": "x", "outp')
     (tmp_path / "other.json").write_text('[{"text": "x"}]')
+    (tmp_path / "null.json").write_text('[{"instruction": null}]')
+    (tmp_path / "price.json").write_text('{"a": "12"}')
+    (tmp_path / "turns.json").write_text(
+        '[{"question_id": 1, "category": "math", "turns": ["hi", null]}]'
+    )
     result = moa(*arguments)
     assert result.exit_code == 2
     assert said in result.stderr

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -66,6 +67,53 @@ def test_judge_that_prefers_the_first_answer_gives_half_and_is_told(together, ca
     assert found["targets"]["together:b"]["by_order"] == 4
     orders = [c.messages[1]["content"].index("a: Capital") for c in together.of("first")[:2]]
     assert orders[0] != orders[1]
+
+
+def test_other_settings_are_told_before_anything_is_asked(together, capitals, tmp_path):
+    asked = load_dataset(str(capitals), scorer="contains")
+    (tmp_path / "e.toml").write_text('proposers=["together:a"]\naggregator="together:b"')
+    first = [*targets("x"), load_target(tmp_path / "e.toml")]
+    compare(first, asked, tmp_path / "o", quiet=True)
+    calls = len(together.calls)
+    (tmp_path / "e.toml").write_text('proposers=["together:a"]\naggregator="together:c"')
+    second = [*targets("new"), load_target(tmp_path / "e.toml")]
+    with pytest.raises(EvalError, match="other settings"):
+        compare(second, asked, tmp_path / "o", quiet=True)
+    assert len(together.calls) == calls
+
+
+def test_names_that_share_a_file_are_refused(together, capitals, tmp_path):
+    x, y = targets("x", "y")
+    alike = [replace(x, name="a b"), replace(y, name="a?b")]
+    with pytest.raises(EvalError, match=r"'a b' and 'a\?b' are too much alike"):
+        compare(alike, load_dataset(str(capitals), scorer="contains"), tmp_path, quiet=True)
+    assert not together.calls
+
+
+def test_prices_that_come_later_count(together, capitals, tmp_path):
+    asked = load_dataset(str(capitals), scorer="contains")
+    found = compare(targets("x", "y"), asked, tmp_path / "o", quiet=True)
+    assert found["targets"]["together:x"]["cost"] is None
+    prices = dict.fromkeys(("x", "y"), (1e6, 1e6))
+    known = [load_target(f"together:{name}", prices=prices) for name in ("x", "y")]
+    found = compare(known, asked, tmp_path / "o", quiet=True)
+    assert found["targets"]["together:x"]["cost"] > 1
+    assert len(together.calls) == 8
+
+
+def test_equal_answers_are_not_judged_and_that_is_said(together, capitals, tmp_path):
+    together.answers |= {"x": "same", "y": "same"}
+    judge = load_target("together:judge")
+    found = compare(
+        targets("x", "y"), load_dataset(str(capitals)), tmp_path, judging=judge, quiet=True
+    )
+    assert not together.of("judge")
+    assert "The judge was not asked: the answers are the same." in found["says"]
+
+
+def test_tasks_that_cannot_be_generated_are_told():
+    with pytest.raises(EvalError, match=r"does not make chain_sum with 'min_digits=1\.5'"):
+        load_dataset("reasoning-gym:chain_sum?min_digits=1.5", size=2)
 
 
 def test_judge_with_an_opinion_is_followed(together, capitals, tmp_path):

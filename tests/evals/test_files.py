@@ -4,10 +4,11 @@ import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from moa_graph.evals.files import EvalError, Journal, read_rows
+from moa_graph.evals.files import EvalError, Journal, name_of, read_results, read_rows
 
 ROWS = [{"instruction": "a", "output": "b"}, {"instruction": "c\u2028d", "output": "é"}]
 
@@ -37,6 +38,8 @@ def test_arrays_and_lines_are_read_compressed_or_not(tmp_path, lines, packed):
         (gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:-20], "is cut"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"[" * 100_000, "too deep"),
+        (b'[{"a": ' + b"1" * 5000 + b"}]", "cannot be read"),
+        (b'{"a": 1}\n{"a": ' + b"1" * 5000 + b"}\n", "line 2: cannot be read"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path, content, said):
@@ -46,6 +49,38 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, content, said):
         read_rows(path, ["a"])
     assert said in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path, ending):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ending.join(['{"a": 1}', '{"a": 2}', ""]).encode())
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_only_a_journal_has_keys_of_which_the_last_counts(tmp_path):
+    path = tmp_path / "results.jsonl"
+    rows = [{"key": "mt", "x": 1}, {"key": "mt", "x": 2}, {"key": {"any": "thing"}}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_results(path) == rows
+    path.write_text("\n".join(map(json.dumps, [{"about": {}}, *rows[:2]])))
+    assert read_results(path) == [{"key": "mt", "x": 2}]
+    path.write_text('{"about": {}}\n')
+    with pytest.raises(EvalError, match="has no results yet"):
+        read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("gpt-4.1.jsonl", "gpt-4.1"),
+        ("Qwen1.5-72B.json.gz", "Qwen1.5-72B"),
+        ("a.b", "a.b"),
+        ("x.jsonl.gz", "x"),
+    ],
+)
+def test_files_are_named_without_their_format(file, name):
+    assert name_of(Path(file)) == name
 
 
 def test_missing_files_and_folders_are_told(tmp_path):

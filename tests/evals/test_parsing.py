@@ -17,6 +17,7 @@ from moa_graph.evals.parsing import arithmetic, final_answer, number_in
         ("answer: 7", "7"),
         ("nothing", None),
         ("", None),
+        ('{"answer": ' + "3" * 5000 + "}", "3" * 5000 + "}"),
         ('{"answer": "it\'s {"}', "it's {"),
         ('{"reasoning": "}", "answer": "a\\\\nb"}', "a\\\\nb"),
         ('{"a": {"b": 1}, "answer": "3"} {"answer": "4"}', "3"),

@@ -34,8 +34,27 @@ def point(name, cost, quality):
 
 def labels(figure):
     figure.canvas.draw()
-    names = {plots._shortened(name) for name in NAMES}
+    names = set(plots._labels(NAMES))
     return [t for t in figure.axes[0].texts if t.get_text() in names]
+
+
+def test_dollars_in_names_are_dollars(tmp_path):
+    points = [point(r"cheap $\foo$ x", 1, 0.5), point("$5 and $", 2, 0.6)]
+    figure = plots.pareto(points, quality="$", cost="US $", title=r"$\bar")
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert shown == [r"cheap \$\foo\$ x", r"\$5 and \$"]
+    plots.save(figure, tmp_path / "p.png")
+    rates = {p.name: p.quality for p in points}
+    plots.save(plots.rates(rates, label="$", title="$x$"), tmp_path / "r.png")
+    scores = {p.name: {"$a$": 1.0, "b": 2.0, "c": 3.0} for p in points}
+    plots.save(plots.radar(scores, lowest=0, highest=5, title="$x$"), tmp_path / "s.png")
+
+
+def test_long_names_can_still_be_told_apart():
+    names = [f"together:meta-llama/Meta-Llama-3.1-{n}B-Instruct-Turbo" for n in (8, 70, 405)]
+    assert plots._labels(names) == [name.rpartition("/")[2] for name in names]
+    assert plots._labels(["x" * 99]) == ["x" * 15 + "…" + "x" * 16]
+    assert len(set(plots._labels([f"{'x' * 40}{i}{'x' * 40}" for i in range(3)]))) == 3
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 
@@ -116,10 +117,58 @@ def test_recorded_verdict_counts_where_answers_are_no_numbers(tmp_path):
     assert recorded.models["m"].answers["0"].reply
 
 
+def test_recorded_answers_are_voted_on_where_replies_cannot_be_read(tmp_path):
+    says = {m: ["The answer is B", "It is A."] for m in "xyz"}
+    folder = write_set(tmp_path / "a", ["B", "A"], says, {m: [1, 1] for m in "xyz"})
+    rows = [
+        {"id": str(i), "key": dict.fromkeys("xyz", key), "ok": dict.fromkeys("xyz", 1)}
+        for i, key in enumerate("BA")
+    ]
+    (folder / "answers_all_models.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recorded = read_set(folder)
+    found = replay.replay(recorded, list("xyz"), quiet=True)
+    assert found["correct"][replay.MAJORITY] == [1, 1]
+    models = replay.accuracies(recorded)
+    assert {row["disagreeing"] for row in models} == {2}
+    text = replay.report(recorded, models, {})
+    assert "Recorded verdicts that differ from what the replies say here: x 2, y 2, z 2." in text
+
+
+def test_a_recorded_verdict_is_0_or_1(tmp_path):
+    folder = write_set(tmp_path / "a", ["1"], {"m": [answer("1")]}, {"m": ["0"]})
+    with pytest.raises(EvalError, match="`ok` of '0' and m must be 0 or 1"):
+        read_set(folder)
+
+
+@pytest.mark.parametrize(
+    ("table", "published"),
+    [
+        ("| Model | Mode | Acc |\n|---|---|---|\n| m | greedy | 50.00 |", 50),
+        ("| Model | Acc |\n|---|---|\n| **m** | **50.00** |", 50),
+        ("| Model | Puzzle Acc | Cell Acc |\n|---|---|---|\n| m | 7.00 | 77.00 |", None),
+        ("no table", None),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_published_tables_are_read(tmp_path, table, published, encoding):
+    folder = write_set(tmp_path / "a", ["1", "2"], {"m": [answer("1"), answer("3")]})
+    (folder / "published_summary.md").write_text(table, encoding=encoding)
+    assert read_set(folder).models["m"].published == published
+
+
+def test_a_published_table_that_is_no_text_is_told(tmp_path):
+    folder = write_set(tmp_path / "a", ["1"], {"m": [answer("1")]})
+    (folder / "published_summary.md").write_text("é", encoding="latin-1")
+    with pytest.raises(EvalError, match=r"published_summary\.md cannot be read"):
+        read_set(folder)
+
+
 def test_zero_evals_own_results_are_read(tmp_path):
     for name, says in (("x", "4"), ("y", "5")):
         items = [{"id": "1", "question": "2+2?", "answer": "#### 4", "output": [answer(says)]}]
-        (tmp_path / f"{name}.json").write_text(json.dumps(items))
+        data = json.dumps(items).encode()
+        path = tmp_path / (f"{name}.json" if name == "x" else f"{name}.json.gz")
+        path.write_bytes(data if name == "x" else gzip.compress(data))
     recorded = read_set(tmp_path)
     assert {n: m.accuracy for n, m in recorded.models.items()} == {"x": 1, "y": 0}
 

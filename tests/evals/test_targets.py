@@ -161,12 +161,25 @@ def test_recorded_answers_by_id_and_turn(tmp_path):
         proposals.invoke([HumanMessage("What?")])
 
 
+def test_a_recorded_answer_that_is_null_is_missing(tmp_path):
+    proposals = recorded(tmp_path, "x", {"What?": None, "Why?": "So."})
+    assert proposals.missing([("What?",), ("Why?",)]) == [("What?",)]
+
+
+async def test_prices_may_name_the_provider_and_be_told_later(together):
+    row = await load_target("together:a").ask(ASKED)
+    assert row["cost"] is None
+    known = load_target("together:a", prices={"together:a": (1e6, 1e6)})
+    assert known.cost(row) == sum(row["usage"]["a"].values())
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"x": 1}, "is no file of answers"),
         ({"question_id": 9, "text": "a"}, "answers the question '9', which is not asked here"),
         ({"question_id": 81}, "has neither `text` nor `answer`"),
+        ({"instruction": "x", "output": {"text": "a"}}, "must be a text, not dict"),
     ],
 )
 def test_what_is_no_file_of_answers_is_told(tmp_path, row, said):
