@@ -144,12 +144,13 @@ class Target:
         """What an answer has cost, by the prices of today.
 
         Args:
-            row: As from `ask`.
+            row: As from `ask`, or what is known of one that failed.
 
         Returns:
             US dollars; None where a price or usage is not known.
         """
-        if row.get("usage_incomplete") or (row["calls"] and not row["usage"]):
+        known = "usage" in row and not row.get("usage_incomplete")
+        if not known or (row["calls"] and not row["usage"]):
             return None
         total = Amount(0, 0.0)
         for name, tokens in row["usage"].items():

@@ -171,6 +171,7 @@ async def test_prices_may_name_the_provider_and_be_told_later(together):
     assert row["cost"] is None
     known = load_target("together:a", prices={"together:a": (1e6, 1e6)})
     assert known.cost(row) == sum(row["usage"]["a"].values())
+    assert known.cost({"error": "late"}) is None
 
 
 @pytest.mark.parametrize(
