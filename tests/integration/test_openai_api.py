@@ -76,6 +76,10 @@ def test_models_are_the_presets_and_the_assistants(client, mine):
     assert client.models.retrieve(mine).id == mine
     with pytest.raises(openai.NotFoundError, match="no model 'nothing'"):
         client.models.retrieve("nothing")
+    with pytest.raises(openai.NotFoundError, match="no model 'two"):
+        client.models.retrieve("two\nlines\n")
+    with pytest.raises(openai.NotFoundError, match="There is no /v1/x\ny here"):
+        client.get("/x%0Ay", cast_to=object)
 
 
 def test_an_answer_with_the_tokens_of_all_models(client, mine, server):

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from sse_starlette import EventSourceResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from moa_graph.server.openai_api.answer import Answer
@@ -56,6 +57,15 @@ class _Route(APIRoute):
         return handler
 
 
+class _Rest(PathConvertor):
+    """The rest of a path, line ends too, at which Starlette's own stops."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("rest", _Rest())
+
+
 def _check_type(request: Request) -> None:
     if "json" not in request.headers.get("content-type", ""):
         raise ApiError(415, "Send the request with the header Content-Type: application/json.")
@@ -77,7 +87,7 @@ async def models(request: Request) -> dict[str, Any]:
     return {"object": "list", "data": [described(name, a) for name, a in await server.models()]}
 
 
-@router.get("/models/{model:path}", response_model=Model)
+@router.get("/models/{model:rest}", response_model=Model)
 async def model(request: Request, model: str) -> dict[str, Any]:
     """One of them."""
     for name, assistant in await Server(request).models():
@@ -105,7 +115,7 @@ async def chat_completions(asked: ChatCompletionRequest, request: Request) -> Re
 
 
 @router.api_route(
-    "/{path:path}",
+    "/{path:rest}",
     methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "TRACE", "QUERY"],
     include_in_schema=False,
 )
