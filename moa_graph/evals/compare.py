@@ -6,6 +6,7 @@ import itertools
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,15 @@ def compare(
     scored = all(item.score for item in dataset.items)
     _check(targets, dataset, judging, baseline, scored=scored)
     folder.mkdir(parents=True, exist_ok=True)
-    for target in targets:  # what does not belong there is told before anything is paid for
-        with _journal(target, folder):
-            pass
-    answers = {
-        target.name: _answers(target, dataset, folder, experiment, at_once=at_once, quiet=quiet)
-        for target in targets
-    }
+    with ExitStack() as opened:
+        # All of them first: one of other settings is refused before anything is paid for.
+        journals = [opened.enter_context(_journal(target, folder)) for target in targets]
+        answers = {
+            target.name: _answers(
+                target, dataset, journal, experiment, at_once=at_once, quiet=quiet
+            )
+            for target, journal in zip(targets, journals, strict=True)
+        }
     failures = [
         {"target": name, "item": item.key, "error": why}
         for name, rows in answers.items()
@@ -165,7 +168,7 @@ def _check(
 def _answers(
     target: Target,
     dataset: Dataset,
-    folder: Path,
+    journal: Journal,
     experiment: Experiment | None,
     *,
     at_once: int,
@@ -176,11 +179,10 @@ def _answers(
     async def ask(item: Item) -> Row:
         return await target.ask(item.messages)
 
-    with _journal(target, folder) as journal:
-        if experiment:
-            experiment.answer(target, dataset, ask, journal, at_once=at_once)
-        run(do_all(items, ask, journal, title=target.name, at_once=at_once, quiet=quiet))
-        rows = {item.key: journal.rows[key] for key, item in items.items() if key in journal.rows}
+    if experiment:
+        experiment.answer(target, dataset, ask, journal, at_once=at_once)
+    run(do_all(items, ask, journal, title=target.name, at_once=at_once, quiet=quiet))
+    rows = {item.key: journal.rows[key] for key, item in items.items() if key in journal.rows}
     return {
         key: row if row.get("error") else {**row, "cost": target.cost(row)}
         for key, row in rows.items()

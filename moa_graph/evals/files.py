@@ -113,13 +113,11 @@ def read_text(path: Path) -> str:
 def _array(path: Path, text: str) -> list[tuple[str, Any]]:
     try:
         rows = json.loads(text)
-    except RecursionError:
-        raise EvalError(f"{path} is not JSON (too deep).") from None
     except json.JSONDecodeError as error:
         cut = "Unterminated" in error.msg or error.pos >= len(text.rstrip()) - 1
-        raise EvalError(_broken(path, error.lineno, error, cut=cut)) from None
-    except ValueError as error:  # a number of thousands of digits
-        raise EvalError(f"{path} cannot be read: {error}.") from None
+        raise _broken(f"{path}, line {error.lineno}:", error, cut=cut) from None
+    except (ValueError, RecursionError) as error:
+        raise _broken(str(path), error) from None
     return [(f"object {i}", row) for i, row in enumerate(rows, 1)]
 
 
@@ -131,20 +129,21 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
             continue
         try:
             rows.append((f"line {number}", json.loads(line)))
-        except RecursionError:
-            raise EvalError(f"{path}, line {number}: is not JSON (too deep).") from None
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             # Whoever wrote the line would have ended it.
-            raise EvalError(_broken(path, number, error, cut=number == len(lines))) from None
-        except ValueError as error:  # a number of thousands of digits
-            raise EvalError(f"{path}, line {number}: cannot be read: {error}.") from None
+            cut = number == len(lines)
+            raise _broken(f"{path}, line {number}:", error, cut=cut) from None
     return rows
 
 
-def _broken(path: Path, line: int, error: json.JSONDecodeError, *, cut: bool) -> str:
+def _broken(where: str, error: ValueError | RecursionError, *, cut: bool = False) -> EvalError:
+    if isinstance(error, RecursionError):
+        return EvalError(f"{where} is not JSON (too deep).")
+    if not isinstance(error, json.JSONDecodeError):  # a number of thousands of digits
+        return EvalError(f"{where} cannot be read: {error}.")
     if cut:
-        return f"{path}, line {line}: is cut in the middle; the file is incomplete."
-    return f"{path}, line {line}: is not JSON ({error.msg}, character {error.colno})."
+        return EvalError(f"{where} is cut in the middle; the file is incomplete.")
+    return EvalError(f"{where} is not JSON ({error.msg}, character {error.colno}).")
 
 
 def write_json(path: Path, data: Any) -> None:

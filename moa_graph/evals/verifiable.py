@@ -103,7 +103,8 @@ def read_set(folder: Path) -> RecordedSet:
     asked = by_key(rows, lambda row: str(row["id"]), str(questions or folder))
     golds = {key: str(row["gold"]) for key, row in asked.items()}
     parse = _parser(golds.values())
-    keys, verdicts = _verdicts(folder, asked, parse)
+    right = {key: parse(gold) for key, gold in golds.items()}
+    verdicts = _verdicts(folder, asked, parse)
     published = _published(folder)
     names = sorted({*replies, *verdicts}, key=str.lower)
     if not names:
@@ -115,17 +116,16 @@ def read_set(folder: Path) -> RecordedSet:
         if unknown := next((key for key in replies.get(name, ()) if key not in asked), None):
             raise EvalError(f"{folder}: {name} answers {unknown!r}, which is not a question.")
         parsed = {
-            key: _recorded(reply, final_answer(reply, name), golds[key], parse)
+            key: _recorded(reply, final_answer(reply, name), right[key], parse)
             for key, reply in replies.get(name, {}).items()
         }
         differ = []
-        for key, ok in verdicts.get(name, {}).items():  # what was published was counted from these
-            mine = parsed.get(key)
-            if mine and mine.correct != ok:
+        for key, verdict in verdicts.get(name, {}).items():  # what was published counts these
+            mine = parsed.get(key, verdict)
+            if mine.correct != verdict.correct:
                 differ.append(key)
-            said = keys[name].get(key)
-            answer = mine.answer if mine and said is None else said
-            parsed[key] = RecordedAnswer(mine.reply if mine else None, answer, ok)
+            said = mine.answer if verdict.answer is None else verdict.answer
+            parsed[key] = RecordedAnswer(mine.reply, said, verdict.correct)
         models[name] = RecordedModel(name, parsed, _published_of(name, published), tuple(differ))
     texts = _distinct({key: str(row["question"]) for key, row in asked.items()})
     return RecordedSet(folder.resolve().name, texts, partial(_answer, parse=parse), models)
@@ -137,13 +137,13 @@ def _answer(reply: str, parse: Callable[[str], Any]) -> Any:
 
 
 def _recorded(
-    reply: str, said: str | None, gold: str, parse: Callable[[str], Any]
+    reply: str, said: str | None, right: Any, parse: Callable[[str], Any]
 ) -> RecordedAnswer:
     answer = None if said is None else parse(said)
     if said is not None and parse is _choice:
         # ZeroEval accepts an answer that names several choices, if the right one is among them.
-        return RecordedAnswer(reply, answer, said == gold or f"{gold})" in said)
-    return RecordedAnswer(reply, answer, answer == parse(gold))
+        return RecordedAnswer(reply, answer, said == right or f"{right})" in said)
+    return RecordedAnswer(reply, answer, answer == right)
 
 
 def _parser(golds: Iterable[str]) -> Callable[[str], Any]:
@@ -217,11 +217,10 @@ def _text(row: Row) -> str:
 
 def _verdicts(
     folder: Path, asked: Mapping[str, Row], parse: Callable[[str], Any]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, bool]]]:
-    """By model and question: the recorded answers, and whether they are right."""
+) -> dict[str, dict[str, RecordedAnswer]]:
+    """By model and question: the recorded answer, and whether it is right."""
     path = _file(folder, "answers_all_models")
-    keys: dict[str, dict[str, Any]] = {}
-    verdicts: dict[str, dict[str, bool]] = {}
+    verdicts: dict[str, dict[str, RecordedAnswer]] = {}
     for row in read_rows(path, ["id", "ok"]) if path else ():
         if str(row["id"]) not in asked:
             raise EvalError(f"{path}: {row['id']!r} is not a question.")
@@ -232,11 +231,9 @@ def _verdicts(
             if ok not in (0, 1):
                 raise EvalError(f"{path}: `ok` of {row['id']!r} and {name} must be 0 or 1.")
             answer = said.get(name)
-            verdicts.setdefault(name, {})[str(row["id"])] = bool(ok)
-            keys.setdefault(name, {})[str(row["id"])] = (
-                parse(answer) if isinstance(answer, str) else answer
-            )
-    return keys, verdicts
+            answer = parse(answer) if isinstance(answer, str) else answer
+            verdicts.setdefault(name, {})[str(row["id"])] = RecordedAnswer(None, answer, bool(ok))
+    return verdicts
 
 
 def _published(folder: Path) -> dict[str, float]:
