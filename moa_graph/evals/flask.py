@@ -245,7 +245,7 @@ def read_reviews(path: Path) -> list[Row]:
         EvalError: If a row has no review.
     """
     rows = [
-        {"idx": str(row["key"]).partition("-")[0], **row} if "error" in row else row
+        {"idx": str(row["key"]).partition("-")[0], **row} if {"key", "error"} <= row.keys() else row
         for row in read_results(path)
     ]
     for i, row in enumerate(rows, 1):

@@ -167,6 +167,12 @@ def test_what_is_wrong_with_a_question_is_told_before_it_is_asked(data, tmp_path
     assert flask.load(tmp_path).questions[0]["skill"] == ["Readability", "Factuality"]
 
 
+def test_failed_rows_of_others_are_listed(tmp_path):
+    (tmp_path / "r.jsonl").write_text(json.dumps({"idx": 7, "error": "late"}))
+    found = flask.scores(flask.read_reviews(tmp_path / "r.jsonl"))
+    assert found["malformed"] == ["item 7: the review has no dictionary of ratings"]
+
+
 def test_own_rows_that_failed_and_empty_reviews_are_listed(tmp_path):
     rows = [
         {"about": {}},
