@@ -9,7 +9,13 @@ from langgraph.types import RetryPolicy
 from moa_graph.budget import Budget
 from moa_graph.completion import Hedge, Quorum, check_seconds
 from moa_graph.limits import CallLimits
-from moa_graph.models import Model, nested_graph
+from moa_graph.models import (
+    Model,
+    chat_models_in,
+    name_of_chat_model,
+    nested_graph,
+    provider_of,
+)
 
 
 def checked_text(argument: str, value: str) -> str:
@@ -87,6 +93,8 @@ def checked_budget(budget: Budget | None, models: Sequence[Model]) -> Budget | N
     if budget.usd is not None:
         for model in models:
             budget.price_of(model.name, model.provider)
+            for one in chat_models_in(model.built) if model.built is not None else ():
+                budget.price_of(name_of_chat_model(one), provider_of(one))
     return budget
 
 

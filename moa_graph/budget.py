@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -111,6 +111,12 @@ def known_price(model: str, provider: str | None) -> Price | None:
             continue
         return float(of_a_million[0]), float(of_a_million[1])
     return None
+
+
+def highest(prices: Iterable[Price]) -> Price:
+    """The most that a call may cost where one of several models answers it."""
+    known = list(prices) or [(0.0, 0.0)]
+    return max(price[0] for price in known), max(price[1] for price in known)
 
 
 @dataclass(frozen=True)

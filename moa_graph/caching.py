@@ -10,17 +10,47 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AnyMessage
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.types import CachePolicy
 
-from moa_graph.models import chat_models_in
+from moa_graph.models.fingerprint import NotFingerprintable, fingerprint, message_parts
 from moa_graph.state import MoAState, Proposal
 
 _NAMESPACE = "moa_graph"
+_VERSION = 2  # of the entries: those of other versions are not read
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked for a proposal.
+
+    Args:
+        model: The model, with the settings of this run.
+        name: Its name.
+        sample: Which of several answers of one model, from 0.
+        cache_key: By what the user tells the model apart, where nothing else does.
+        config: The run's.
+    """
+
+    model: Runnable[Any, Any]
+    name: str
+    sample: int
+    cache_key: str | None
+    config: RunnableConfig
+
+
+def why_not_cached(model: Runnable[Any, Any]) -> str | None:
+    """What of a model cannot be told apart from outside; None if its proposals can be cached."""
+    try:
+        fingerprint(model)
+    except NotFingerprintable as error:
+        return str(error)
+    return None
 
 
 class ProposalCache(BaseCache[Any]):
@@ -37,46 +67,48 @@ class ProposalCache(BaseCache[Any]):
         self._policy = policy
 
     def key(
-        self,
-        node: str,
-        model: Runnable[Any, Any],
-        name: str,
-        messages: Sequence[AnyMessage],
-        sample: int,
-        state: MoAState,
-    ) -> FullKey:
+        self, node: str, asked: Asked, messages: Sequence[AnyMessage], state: MoAState
+    ) -> FullKey | None:
         """Under what a proposal is kept.
 
         Args:
             node: The proposer's node.
-            model: The model with its parameters, those of this run included.
-            name: The model's name.
+            asked: Who is asked.
             messages: What it is asked, of which the ids do not count; with a `key_func` of the
                 user's own, what that makes of `state` instead.
-            sample: Which of several answers of one model, from 0.
             state: The node's input.
+
+        Returns:
+            The key; None if nothing tells the model from others, so that it must be asked.
         """
+        try:
+            model = asked.cache_key or fingerprint(asked.model, asked.config)
+        except NotFingerprintable:
+            return None
         default = self._policy.key_func is CachePolicy().key_func
-        asked = [_text(m) for m in messages] if default else self._policy.key_func(state)
-        parameters = [m.asdict() for m in chat_models_in(model)]
-        parts = json.dumps([name, parameters, asked, sample], sort_keys=True, default=str)
+        question = [message_parts(m) for m in messages] if default else self._policy.key_func(state)
+        parts = json.dumps(
+            [_VERSION, asked.cache_key is None, model, asked.name, question, asked.sample],
+            sort_keys=True,
+            default=str,
+        )
         return (_NAMESPACE, node), hashlib.sha256(parts.encode(errors="replace")).hexdigest()
 
     def proposal(self, key: FullKey) -> Proposal | None:
         """The proposal that is kept there."""
-        return self._cache.get([key]).get(key)
+        return _read(self._cache.get([key]).get(key))
 
     async def aproposal(self, key: FullKey) -> Proposal | None:
         """The proposal that is kept there."""
-        return (await self._cache.aget([key])).get(key)
+        return _read((await self._cache.aget([key])).get(key))
 
     def keep(self, key: FullKey, proposal: Proposal) -> None:
         """Keep a usable proposal."""
-        self._cache.set({key: (proposal, self._policy.ttl)})
+        self._cache.set({key: (_entry(proposal), self._policy.ttl)})
 
     async def akeep(self, key: FullKey, proposal: Proposal) -> None:
         """Keep a usable proposal."""
-        await self._cache.aset({key: (proposal, self._policy.ttl)})
+        await self._cache.aset({key: (_entry(proposal), self._policy.ttl)})
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """As the cache."""
@@ -108,5 +140,13 @@ def _with_proposals(namespaces: Sequence[Namespace] | None) -> Sequence[Namespac
     return namespaces and [*namespaces, *((_NAMESPACE, ns[-1]) for ns in namespaces if ns)]
 
 
-def _text(message: AnyMessage) -> list[Any]:
-    return [message.type, message.content, message.name, getattr(message, "tool_calls", None)]
+def _entry(proposal: Proposal) -> dict[str, Any]:
+    return {"version": _VERSION, "proposal": proposal}
+
+
+def _read(entry: Any) -> Proposal | None:
+    """The proposal in an entry; None for one of another version of this package."""
+    if not isinstance(entry, dict) or entry.get("version") != _VERSION:
+        return None
+    proposal: Proposal = entry["proposal"]
+    return proposal

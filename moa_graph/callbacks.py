@@ -15,13 +15,17 @@ from langchain_core.callbacks import (
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
+from moa_graph.retries import retried_by_client
+
 
 class ModelRuns(UsageMetadataCallbackHandler):
-    """The model runs of one call: an agent has several.
+    """The model runs of one call: an agent has several, and so have fallbacks.
 
     Attributes:
         usage_metadata: Tokens so far, by model.
         streamed: Whether any token was streamed: what was shown cannot be taken back.
+        answered: What the model that answered last calls itself: the name it was asked by, and
+            the name that the provider gave; None where nobody says.
     """
 
     run_inline = True  # a thread for each event would cost more than what is done in it
@@ -29,7 +33,32 @@ class ModelRuns(UsageMetadataCallbackHandler):
     def __init__(self) -> None:
         super().__init__()
         self.streamed = False
+        self.answered: tuple[str | None, str | None] = (None, None)
         self._open: list[UUID] = []
+        self._failed: list[BaseException] = []
+        self._ended = 0
+        self._asked: dict[UUID, str | None] = {}
+        self._parents: dict[UUID, UUID | None] = {}
+
+    @property
+    def requests(self) -> int:
+        """Requests for one answer: the one that was answered, and all that failed before.
+
+        What the provider's own client has repeated is counted, too.
+        """
+        failed = sum(1 + retried_by_client(error) for error in self._failed)
+        return max(1, failed + bool(self._ended))
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._parents[run_id] = parent_run_id
 
     def on_chat_model_start(
         self,
@@ -37,9 +66,14 @@ class ModelRuns(UsageMetadataCallbackHandler):
         messages: list[list[BaseMessage]],
         *,
         run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self._parents[run_id] = parent_run_id
         self._open.append(run_id)
+        name = (metadata or {}).get("ls_model_name")
+        self._asked[run_id] = name if isinstance(name, str) else None
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         self.streamed = True
@@ -47,12 +81,27 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         super().on_llm_end(response, **kwargs)
-        self._close(**kwargs)
+        run_id: UUID = kwargs["run_id"]
+        if not self._is_inner(run_id):
+            self._ended += 1
+            self.answered = (self._asked.get(run_id), _name_in(response))
+        self._close(run_id)
 
-    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
-        self._close(**kwargs)
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        if not self._is_inner(run_id) and isinstance(error, Exception):
+            self._failed.append(error)
+        self._close(run_id)
 
-    def _close(self, *, run_id: UUID | None = None, **kwargs: Any) -> None:
+    def _is_inner(self, run_id: UUID) -> bool:
+        """Whether the run belongs to a chat model around it, such as a mixture."""
+        parent = self._parents.get(run_id)
+        while parent is not None:
+            if parent in self._asked:
+                return True
+            parent = self._parents.get(parent)
+        return False
+
+    def _close(self, run_id: UUID) -> None:
         if run_id in self._open:
             self._open.remove(run_id)
 
@@ -72,6 +121,16 @@ class ModelRuns(UsageMetadataCallbackHandler):
                 run_id=self._open.pop(), handlers=others, inheritable_handlers=[]
             )
             await run.on_llm_error(error)
+
+
+def _name_in(response: LLMResult) -> str | None:
+    """The name of the model that answered, as its provider says it."""
+    for generation in response.generations[0] if response.generations else ():
+        metadata = getattr(getattr(generation, "message", None), "response_metadata", {})
+        for field in ("model_name", "model", "model_id"):
+            if isinstance(name := metadata.get(field), str) and name:
+                return name
+    return None
 
 
 def _raise_lost_cancellation() -> None:

@@ -17,21 +17,24 @@ from langchain_core.runnables.config import merge_configs
 
 from moa_graph.budget import Amount, Ledger, Price
 from moa_graph.callbacks import ModelRuns
+from moa_graph.calling.answer import Answer, read_answer
 from moa_graph.context import MoAContext
 from moa_graph.errors import explain, status_of
 from moa_graph.limits import CallLimits
 from moa_graph.models import (
+    Settings,
     input_for,
+    is_same_model,
     max_tokens_of,
     nested_graph,
     repeats_by_itself,
     secrets_of,
-    with_settings,
 )
 from moa_graph.references import Question, estimated_prompt
 from moa_graph.retries import (
     can_pass,
     is_too_long,
+    may_be_too_long,
     retried_by_client,
     seconds_before_retry,
 )
@@ -39,6 +42,7 @@ from moa_graph.state import total_usage
 from moa_graph.streaming import inherited
 
 _OPTIONS_KEY = "__moa_call_options"
+_NO_SETTINGS = Settings()
 
 
 class _Options(dict[str, Any]):
@@ -51,13 +55,23 @@ class Purse:
 
     Args:
         ledger: The run's.
-        price: The model's.
+        price: The model's; of several that may answer, the highest.
+        prices: By name, those of all models that may answer.
         always: Whether to make the call even where the budget has no room for it.
     """
 
     ledger: Ledger
     price: Price = (0.0, 0.0)
+    prices: Mapping[str, Price] = field(default_factory=dict)
     always: bool = False
+
+    def spent(self, used: Mapping[str, UsageMetadata]) -> Amount:
+        """What a call has cost, by the name of each model that was used for it."""
+        total = Amount(0, 0.0)
+        for name, usage in used.items():
+            known = next((self.prices[n] for n in self.prices if is_same_model(n, name)), None)
+            total += Amount.used(usage, known or self.price)
+        return total
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,7 @@ class Call:
         question: What it is asked.
         config: That of the run it belongs to.
         terms: How it may be called.
+        settings: What the run sets. Those that the provider refuses are left out.
         callbacks: Added to the run's.
         until: The moment (of `time.monotonic`) from which on nobody waits for the answer.
     """
@@ -98,31 +113,44 @@ class Call:
         config: RunnableConfig,
         terms: Terms,
         *,
+        settings: Settings = _NO_SETTINGS,
         callbacks: Sequence[BaseCallbackHandler] = (),
         until: float | None = None,
     ) -> None:
         self.question = question
         self.started = time.perf_counter()
         """When it was made, in seconds of `time.perf_counter`."""
-        self._model = model
+        self.dropped: list[str] = []
+        """The settings that were left out, as the provider refused them."""
+        self._given = model
+        self._settings = settings
         self._terms = terms
         self._config = config
         self._callbacks = callbacks
         self._until = until
         self._runs: list[ModelRuns] = []
         self._retried = 0
-        self._repeated_by_client = 0
         self._limit: Amount | None = None
         if terms.purse:
             self._limit_by(terms.purse)
 
     @property
     def attempts(self) -> int:
-        """Requests so far, those that the provider's client has repeated included."""
-        return len(self._runs) + self._repeated_by_client
+        """Requests so far, those that fallbacks and the provider's client made included."""
+        return sum(runs.requests for runs in self._runs)
 
-    def invoke(self) -> Any:
-        """What the model returns."""
+    @property
+    def answered(self) -> tuple[str | None, str | None]:
+        """Which model has answered, see `ModelRuns`."""
+        named = [runs.answered for runs in self._runs if any(runs.answered)]
+        return named[-1] if named else (None, None)
+
+    @property
+    def _model(self) -> Runnable[Any, Any]:
+        return self._settings.without(self.dropped).applied(self._given)
+
+    def invoke(self) -> Answer:
+        """What the model answers."""
         while True:
             try:
                 with self._terms.limits.hold(*self._terms.names), self._attempt() as attempt:
@@ -135,8 +163,8 @@ class Call:
 
     async def ainvoke(
         self, *, in_thread: bool = False, sink: Callable[[Any], None] | None = None
-    ) -> Any:
-        """What the model returns.
+    ) -> Answer:
+        """What the model answers.
 
         Args:
             in_thread: Whether to call the model's synchronous side, in a thread. That can only
@@ -167,7 +195,7 @@ class Call:
 
     def explain(self, error: BaseException) -> str:
         """What went wrong, in one line for people."""
-        return explain(error, secrets_of(self._model))
+        return explain(error, secrets_of(self._given))
 
     def _ask(self, config: RunnableConfig) -> Any:
         model = self.question.prepare(self._model)
@@ -188,10 +216,10 @@ class Call:
             raise
 
     def _input(self) -> Any:
-        return input_for(self._model, self.question.messages)
+        return input_for(self._given, self.question.messages)
 
     def _arguments(self) -> dict[str, Any]:
-        graph = nested_graph(self._model)
+        graph = nested_graph(self._given)
         schema = graph.context_schema if graph is not None else None
         if isinstance(schema, type) and issubclass(schema, MoAContext):
             # LangGraph would hand this run's context on; it is not meant for another mixture.
@@ -220,8 +248,8 @@ class Call:
             if settle and status_of(error) is not None:
                 settle(Amount(0, 0.0))  # refused: nobody pays for that
             raise
-        if settle and self._terms.purse and (used := attempt.used):
-            settle(Amount.used(used, self._terms.purse.price))
+        if settle and self._terms.purse and attempt.used:
+            settle(self._terms.purse.spent(attempt.used))
 
     def _limit_by(self, purse: Purse) -> None:
         """Give the model what the budget has for it, where nothing else limits its answer."""
@@ -229,7 +257,8 @@ class Call:
         longest = max_tokens_of(self.question.prepare(self._model))
         if longest is None:
             longest = purse.ledger.longest_answer(prompt, purse.price, always=purse.always)
-            self._model = with_settings(self._model, temperature=None, max_tokens=longest)
+            if longest is not None:
+                self._settings = self._settings.with_(max_tokens=longest)
         elif not self.question.is_part:
             purse.ledger.expect_one_call_less()
         self._limit = Amount.of(prompt, longest or 0, purse.price)
@@ -243,9 +272,12 @@ class Call:
         """How long to wait before asking again; None if that is not worth it."""
         if is_too_long(error) and self.question.shorten():
             return 0.0
-        repeated = retried_by_client(error)
-        self._repeated_by_client += repeated
-        by_itself = repeated or repeats_by_itself(self._model)
+        if refused := self._settings.without(self.dropped).refused(error):
+            self.dropped += sorted(refused)
+            return 0.0
+        if may_be_too_long(error) and self.question.shorten(guess=True):
+            return 0.0
+        by_itself = retried_by_client(error) or repeats_by_itself(self._given)
         shown = self._terms.once_shown and any(runs.streamed for runs in self._runs)
         if by_itself or shown or self._retried >= self._terms.retries or not can_pass(error):
             return None
@@ -269,13 +301,15 @@ def _joined(chunks: Sequence[Any]) -> Any:
 class _Attempt:
     config: RunnableConfig
     runs: ModelRuns
-    used: UsageMetadata | None = None
+    used: Mapping[str, UsageMetadata] = field(default_factory=dict)
+    """Tokens by the model's name; "" where it is not known."""
 
-    def done(self, output: Any) -> Any:
-        """Note what was used for this output, and return it."""
-        self.used = total_usage(self.runs.usage_metadata.values())
-        self.used = self.used or getattr(output, "usage_metadata", None)
-        return output
+    def done(self, output: Any) -> Answer:
+        """Note what was used for this output, and read it."""
+        answer = read_answer(output)
+        told = answer.message.usage_metadata
+        self.used = self.runs.usage_metadata or ({"": told} if told else {})
+        return answer
 
 
 def with_options(config: RunnableConfig, options: Mapping[str, Any]) -> RunnableConfig:

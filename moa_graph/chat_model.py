@@ -26,11 +26,12 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
+from moa_graph.calling.answer import REASONING_KEY
 from moa_graph.calls import with_options
 from moa_graph.context import MoAContext
 from moa_graph.graph import MoAGraph
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
-from moa_graph.nodes import AnswerNode
+from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode
 from moa_graph.runs import ParentRun, current_parent, inside, users_configurable
 from moa_graph.state import Decision, MoAState, Proposal, decisions_of, total_usage
 from moa_graph.streaming import inherited, is_answer
@@ -303,17 +304,19 @@ class ChatMoA(BaseChatModel):
 
     def _answer(self, state: MoAState) -> AIMessage:
         message = cast(AIMessage, state["messages"][-1])
+        metadata = {k: v for k, v in message.response_metadata.items() if k != AGGREGATOR_RECORD}
         update = {
             "usage_metadata": None,
-            "response_metadata": {**message.response_metadata, "moa": self.record(message, state)},
+            "response_metadata": {**metadata, "moa": self.record(message, state)},
         }
         return message.model_copy(update=update)
 
     def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
         """What `response_metadata["moa"]` holds of a finished run."""
+        how = message.response_metadata.get(AGGREGATOR_RECORD, {})
         record: dict[str, Any] = {
             "proposals": state["proposals"],
-            "aggregator": {"model": self._node.model_name, "usage": message.usage_metadata},
+            "aggregator": {"model": self._node.model_name, **how, "usage": message.usage_metadata},
         }
         if decisions := decisions_of(state):
             record["decisions"] = decisions
@@ -398,6 +401,7 @@ class _StreamedAnswer:
     def __init__(self) -> None:
         self._state: MoAState | None = None
         self._id: str | None = None
+        self._reasoning = False
 
     def take(self, mode: str, event: Any) -> ChatGenerationChunk | None:
         if mode == "values":
@@ -407,8 +411,10 @@ class _StreamedAnswer:
         if not is_answer(metadata) or not isinstance(message, AIMessage):
             return None
         self._id = self._id or message.id
+        self._reasoning |= REASONING_KEY in message.additional_kwargs
         # What a mixture inside tells of itself is part of this one's record.
-        said = {k: v for k, v in message.response_metadata.items() if k != "moa"}
+        ours = ("moa", AGGREGATOR_RECORD)
+        said = {k: v for k, v in message.response_metadata.items() if k not in ours}
         fields = {"id": self._id, "usage_metadata": None, "response_metadata": said}
         if isinstance(message, AIMessageChunk):
             chunk = message.model_copy(update={**fields, "chunk_position": None})
@@ -419,9 +425,12 @@ class _StreamedAnswer:
     def last(self, model: ChatMoA) -> ChatGenerationChunk:
         assert self._state is not None  # a graph that ends without raising has a state
         answer = cast(AIMessage, self._state["messages"][-1])
+        reasoning = answer.additional_kwargs.get(REASONING_KEY)
+        told = self._reasoning or not reasoning
         chunk = AIMessageChunk(
             content="",
             id=self._id,
+            additional_kwargs={} if told else {REASONING_KEY: reasoning},
             response_metadata={"moa": model.record(answer, self._state)},
             chunk_position="last",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ from moa_graph.arguments import (
     checked_timeout,
 )
 from moa_graph.budget import Budget
-from moa_graph.caching import ProposalCache
+from moa_graph.caching import ProposalCache, why_not_cached
 from moa_graph.completion import Hedge, Quorum
 from moa_graph.context import MoAContext, context_schema_of
 from moa_graph.limits import CallLimits
@@ -53,6 +54,8 @@ from moa_graph.strategies.staircase import (
     StaircaseReader,
 )
 from moa_graph.wiring import AGGREGATOR, LoopingGraph, Node, Stage, unfinished, wire
+
+logger = logging.getLogger("moa_graph")
 
 _STATES: dict[tuple[bool, bool], type[MoAState]] = {  # by whether it loops, and whether it decides
     (False, False): MoAState,
@@ -233,6 +236,8 @@ def create_moa(
         routed=route is not None,
         cache=ProposalCache(cache, cache_policy or CachePolicy()) if cache else None,
     )
+    if cache is not None:
+        _tell_what_is_not_cached([seat for layer in built for seat in layer])
     schema = context_schema_of(
         context_schema,
         proposers=[
@@ -268,6 +273,23 @@ def create_moa(
     for node in (node for stage in stages for node in stage.nodes if node.tags):
         graph.nodes[node.name].tags = list(node.tags)
     return graph.with_config(max_concurrency=plan.concurrency)
+
+
+def _tell_what_is_not_cached(seats: Sequence[Seat]) -> None:
+    """Log which proposers a cache will always ask, and why."""
+    reasons = {
+        seat.name: why
+        for seat in seats
+        if seat.cache_key is None and seat.model.built and (why := why_not_cached(seat.model.built))
+    }
+    if reasons:
+        listed = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        logger.warning(
+            "These proposers are not cached, as nothing tells their model from another one: %s. "
+            "Give Proposer(model, cache_key=…), and change the key whenever the model's answers "
+            "may change.",
+            listed,
+        )
 
 
 def _stages(
@@ -346,6 +368,7 @@ def _proposer(
         "sample": seat.sample,
         "timeout": seat.timeout,
         "reads": seat.reads,
+        "cache_key": seat.cache_key,
     }
     if isinstance(pieces, Chunkwise):
         return ChunkProposer(plan, pieces, before, **place)

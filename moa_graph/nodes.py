@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -14,44 +16,33 @@ from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from moa_graph import background
 from moa_graph.budget import OverBudget
+from moa_graph.caching import Asked
 from moa_graph.callbacks import mark_run
+from moa_graph.calling.answer import Answer, NoAnswer
 from moa_graph.calls import Call, options_in
 from moa_graph.completion import Cut
 from moa_graph.errors import (
     AggregationFailed,
     AggregationRefused,
-    MoAError,
     NotEnoughProposals,
     refused_credentials,
     refused_request,
 )
 from moa_graph.events import AggregatorStarted, ProposerEnded, ProposerStarted
-from moa_graph.models import (
-    Model,
-    as_message,
-    nested_graph,
-    with_call_options,
-    with_settings,
-    without_llm_cache,
-)
+from moa_graph.models import Model, Settings, nested_graph, without_llm_cache
 from moa_graph.proposers import Reads
 from moa_graph.references import Question
 from moa_graph.retries import is_last_attempt
 from moa_graph.state import MoAState, Proposal, ProposalStatus, TrimmedReference
 from moa_graph.steps import Plan, Step
-from moa_graph.streaming import ProposerTokens, without_message_stream
+from moa_graph.streaming import ProposerTokens, with_answer_stream, without_message_stream
 
 logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
-_SAYS_NOTHING = {"text", "reasoning", "thinking", "redacted_thinking", "refusal"}
 _ACTS = {"tools", "response_format"}
-FILTERED = "content_filter"
-CONTENT_FILTER = "the content filter stopped the answer"
-
-
-class NoAnswer(MoAError):
-    """A model answered, and its answer is none."""
+AGGREGATOR_RECORD = "aggregator"
+"""Where an answer's `response_metadata` has how the aggregator came to it."""
 
 
 class ProposerNode(Runnable[MoAState, dict[str, Any]]):
@@ -71,6 +62,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         sample: Which of several answers of the same model with the same role, from 0.
         timeout: Seconds that it may take.
         reads: Which of the references it is shown.
+        cache_key: By what a cache knows its model, where that cannot be told by itself.
     """
 
     def __init__(
@@ -86,6 +78,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         sample: int = 0,
         timeout: float | None = None,
         reads: Reads | None = None,
+        cache_key: str | None = None,
     ) -> None:
         self.plan = plan
         self.layer = layer
@@ -97,6 +90,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         self.sample = sample
         self.timeout = timeout
         self.reads = reads
+        self.cache_key = cache_key
 
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -157,12 +151,16 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         latency: float,
         attempts: int,
         trimmed: list[TrimmedReference],
+        model: str | None = None,
+        reasoning: str = "",
+        dropped: Sequence[str] = (),
     ) -> Proposal:
         """The record of how it ended, which the log, the trace and the stream are told too."""
+        model = model or self.model.name
         proposal = Proposal(
             layer=self.layer,
             proposer=self.proposer,
-            model=self.model.name,
+            model=model,
             content=content,
             status=status,
             error=error,
@@ -171,14 +169,21 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             attempts=attempts,
             position=self.position,
             turn=step.turn,
+            id=uuid4().hex,
         )
         if trimmed:
             proposal["trimmed"] = trimmed
+        if reasoning:
+            proposal["reasoning"] = reasoning
+        if model != self.model.name:
+            proposal["asked_model"] = self.model.name
+        if dropped:
+            proposal["dropped_settings"] = list(dropped)
         if error:
             # A quorum and a budget leave proposers out on purpose.
             level = logging.INFO if status == "abandoned" else logging.WARNING
             logger.log(level, "Proposer %s of layer %d: %s", self.proposer, self.layer, error)
-        mark_run(self.node, error, moa_status=status, moa_attempts=attempts)
+        mark_run(self.node, error, moa_status=status, moa_attempts=attempts, moa_model=model)
         step.runtime.stream_writer(
             ProposerEnded(
                 type="proposer_ended",
@@ -204,16 +209,16 @@ class Asking:
         self._call: Call | None = None
         self._layer = step.shared_layer
         self._before = self._layer.attempts.get(node.position, 0)
-        self._model = self._tuned(node.model.get())
-        self._question = step.question(self._model, node.prompt, node.reads)
+        self._model = self._sampled(node.model.get())
+        self._settings = proposer_settings(step)
+        tuned = self._settings.applied(self._model)
+        self._question = step.question(tuned, node.prompt, node.reads)
         self.key: FullKey | None = None
         if self.cache:
             self.key = self.cache.key(
                 node.node,
-                self._model,
-                node.model.name,
+                Asked(tuned, node.model.name, node.sample, node.cache_key, step.config),
                 self._question.messages,
-                node.sample,
                 state,
             )
 
@@ -229,6 +234,10 @@ class Asking:
         self._layer.answered(self.node.position, kept["latency"])
         proposal = self._record("ok", content=kept["content"])
         proposal["cached"] = True
+        proposal["model"] = kept["model"]
+        for field in ("reasoning", "asked_model"):
+            if field in kept:
+                proposal[field] = kept[field]
         if kept["usage"]:
             proposal["saved_usage"] = kept["usage"]
         return {"proposals": [proposal]}
@@ -249,25 +258,26 @@ class Asking:
         node = self.node
         try:
             self._layer.check_open()
-            model = self._tuned(node.model.cancellable()) if background else self._model
+            model = self._sampled(node.model.cancellable()) if background else self._model
             call = self._begin(model)
             graph = nested_graph(model) is not None
 
-            async def ask() -> Any:
+            async def ask() -> Answer:
                 # A graph in a synchronous run may have a checkpointer without an async side.
                 return await self._ask(call, in_thread=graph and background)
 
             hedge = None if graph else node.plan.hedge
-            output = await self._layer.first_answer(ask, timeout=node.timeout, hedge=hedge)
-            return self._ended(output)
+            answer = await self._layer.first_answer(ask, timeout=node.timeout, hedge=hedge)
+            return self._ended(answer)
         except Exception as error:
             return self._failed(error)
 
-    async def _ask(self, call: Call, *, in_thread: bool) -> Any:
+    async def _ask(self, call: Call, *, in_thread: bool) -> Answer:
         return await call.ainvoke(in_thread=in_thread)
 
-    def _tuned(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        return as_proposer(self.step, model, self.node.sample)
+    def _sampled(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        # Of several samples, only the first may come from LangChain's cache of models' answers.
+        return without_llm_cache(model) if self.node.sample else model
 
     def _begin(self, model: Runnable[Any, Any]) -> Call:
         step, node = self.step, self.node
@@ -281,23 +291,23 @@ class Asking:
             step.terms(node.model, model),
             [progress] if streams else [],
             until=self._layer.until(node.timeout),
+            settings=self._settings,
         )
         node.tell_started(step)
         return self._call
 
-    def _ended(self, output: Any) -> Proposal:
-        message = as_message(output)
-        text = self._text(message)
-        if message.response_metadata.get("finish_reason") == FILTERED:
-            return self._record("failed", message, error=CONTENT_FILTER)
+    def _ended(self, answer: Answer) -> Proposal:
+        text = self._text(answer)
+        if answer.filtered or answer.broken_off:
+            return self._record("failed", answer, error=answer.why_unusable)
         if not text.strip():
-            return self._record("failed", message, error=why_empty(message))
-        proposal = self._record("ok", message, content=text)
+            return self._record("failed", answer, error=answer.why_empty)
+        proposal = self._record("ok", answer, content=text)
         self._layer.answered(self.node.position, proposal["latency"])
         return proposal
 
-    def _text(self, message: AIMessage) -> str:
-        return message.text
+    def _text(self, answer: Answer) -> str:
+        return answer.text
 
     def _failed(self, error: Exception) -> Proposal:
         if isinstance(error, ParentCommand):
@@ -322,20 +332,24 @@ class Asking:
     def _record(
         self,
         status: ProposalStatus,
-        message: AIMessage | None = None,
+        answer: Answer | None = None,
         *,
         content: str = "",
         error: str | None = None,
     ) -> Proposal:
+        call = self._call
         return self.node.record(
             self.step,
             status,
             content=content,
             error=error,
-            usage=self._call.tokens(message) if self._call else None,
+            usage=call.tokens(answer.message if answer else None) if call else None,
             latency=self.step.seconds_since(self._started),
             attempts=self.attempts,
             trimmed=self._question.trimmed,
+            model=self.node.model.answering(call.answered) if call and answer else None,
+            reasoning=answer.reasoning if answer else "",
+            dropped=call.dropped if call else (),
         )
 
 
@@ -443,59 +457,90 @@ class AggregatorNode(AnswerNode):
         question, call = self._start(step, model)
         in_thread = in_background and nested_graph(model) is not None
         try:
-            output = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
-            return self._end(step, question, call, output)
+            answer = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+            return self._end(step, question, call, answer)
         except Exception as error:
             self._fail(step, call, error)
 
-    def _start(self, step: Step, runnable: Runnable[Any, Any]) -> tuple[Question, Call]:
-        model = as_aggregator(step, runnable)
-        question = self._question(step, model)
+    def _start(self, step: Step, model: Runnable[Any, Any]) -> tuple[Question, Call]:
+        settings = aggregator_settings(step)
+        tuned = settings.applied(model)
+        question = self._question(step, tuned)
         self._tell_started(step)
-        terms = step.terms(self.model, model, last=True)
-        model = with_call_options(model, given_options(step))
-        return question, step.call(model, question, step.config, terms)
+        terms = step.terms(self.model, tuned, last=True)
+        config = with_answer_stream(step.config, hold=self.model.begins_in_reasoning)
+        return question, step.call(model, question, config, terms, settings=settings)
 
     def _question(self, step: Step, model: Runnable[Any, Any]) -> Question:
-        return step.question(model)
+        return step.question(model, own=True)
 
-    def _end(self, step: Step, question: Question, call: Call, output: Any) -> dict[str, Any]:
-        message = as_message(output)
-        if not says_something(message):
-            raise NoAnswer(why_empty(message))
+    def _end(self, step: Step, question: Question, call: Call, answer: Answer) -> dict[str, Any]:
+        if not answer.says_something:
+            raise NoAnswer(answer.why_empty)
         step.end_run()
+        self.model.begins_in_reasoning |= answer.unopened
         known = {m.id for m in step.messages}
-        update: dict[str, Any] = {"usage_metadata": call.tokens(message)}
+        message = as_answer(answer, self.model, call, question.trimmed)
         if message.id in known:
-            update["id"] = None  # the reducer would take it for a correction of that message
-        if trimmed := question.trimmed:
-            said = {**message.response_metadata, "trimmed_references": trimmed}
-            update["response_metadata"] = said
-        return {"messages": [message.model_copy(update=update)]}
+            message.id = None  # the reducer would take it for a correction of that message
+        return {"messages": [message]}
 
 
-def as_proposer(step: Step, model: Runnable[Any, Any], sample: int = 0) -> Runnable[Any, Any]:
-    """A proposer's model with the run's settings.
+def as_answer(
+    answer: Answer,
+    model: Model,
+    call: Call,
+    trimmed: Sequence[TrimmedReference] = (),
+    usage: UsageMetadata | None = None,
+) -> AIMessage:
+    """The message with the answer, and with the record of how the aggregator came to it.
 
     Args:
-        step: The node's view of the run.
+        answer: What the model returned.
         model: The model.
-        sample: Which of several answers of one model, from 0: only the first may be cached.
+        call: The last call of it.
+        trimmed: The references that were not given in full.
+        usage: Tokens of all its calls; by default of this one.
     """
-    model = with_settings(
-        model,
+    message = answer.message
+    name = model.answering(call.answered)
+    record: dict[str, Any] = {"model": name, "attempts": call.attempts}
+    if name != model.name:
+        record["asked_model"] = model.name
+    if answer.reasoning:
+        record["reasoning"] = answer.reasoning
+    if call.dropped:
+        record["dropped_settings"] = list(call.dropped)
+    metadata = {**message.response_metadata, AGGREGATOR_RECORD: record}
+    if trimmed:
+        metadata["trimmed_references"] = list(trimmed)
+    tokens = usage or call.tokens(message)
+    update = {"usage_metadata": tokens, "response_metadata": metadata}
+    return message.model_copy(update=update)
+
+
+def proposer_settings(step: Step) -> Settings:
+    """What the run sets for proposers."""
+    return Settings.of(
         temperature=step.context.proposer_temperature,
         max_tokens=step.context.proposer_max_tokens,
     )
-    return without_llm_cache(model) if sample else model
 
 
-def as_aggregator(step: Step, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The aggregator's model with the run's settings."""
-    return with_settings(
-        model,
-        temperature=step.context.aggregator_temperature,
-        max_tokens=step.context.aggregator_max_tokens,
+def aggregator_settings(step: Step, *, acts: bool = True) -> Settings:
+    """What the run sets for the aggregator.
+
+    Args:
+        step: The node's view of the run.
+        acts: Whether with what its answer is given besides: tools, a form, `stop` …
+    """
+    options = given_options(step) if acts else {}
+    return Settings.of(
+        **{
+            "temperature": step.context.aggregator_temperature,
+            "max_tokens": step.context.aggregator_max_tokens,
+            **options,
+        }
     )
 
 
@@ -508,21 +553,3 @@ def given_options(step: Step) -> dict[str, Any]:
 def must_act(step: Step) -> bool:
     """Whether the answer may call tools or has a form, so that only the aggregator can give it."""
     return not _ACTS.isdisjoint(given_options(step))
-
-
-def says_something(message: AIMessage) -> bool:
-    """Whether there is an answer in it: text, a tool call, a picture …"""
-    if message.text.strip() or message.tool_calls or message.invalid_tool_calls:
-        return True
-    blocks = message.content if isinstance(message.content, list) else []
-    return any(isinstance(b, dict) and b.get("type") not in _SAYS_NOTHING for b in blocks)
-
-
-def why_empty(message: AIMessage) -> str:
-    """Why there is no text in it."""
-    if message.additional_kwargs.get("refusal"):
-        return "the model refused to answer"
-    if message.tool_calls:
-        return "the model only called tools; give an agent that runs them instead"
-    reason = message.response_metadata.get("finish_reason")
-    return f"the answer was empty (finish_reason: {reason})" if reason else "the answer was empty"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, SystemMessage
+
+M = TypeVar("M", bound=BaseMessage)
 
 AGGREGATE_AND_SYNTHESIZE = (
     "You have been provided with a set of responses from various open-source models to the "
@@ -100,8 +103,9 @@ def inject_references(
     *,
     labels: Sequence[str] | None = None,
     fence: str | None = None,
+    place: Literal["system", "human"] = "system",
 ) -> list[AnyMessage]:
-    """Show the references to a model, as the paper's reference code does.
+    """Show the references to a model, by default as the paper's reference code does.
 
     Args:
         messages: The conversation; it is not changed.
@@ -109,27 +113,51 @@ def inject_references(
         prompt: What to do with them.
         labels: As for `format_references`.
         fence: As for `format_references`.
+        place: Whether they stand in the system message, or behind the latest question.
 
     Returns:
-        The conversation with the prompt and the references in its system message.
+        The conversation with the prompt and the references in it.
     """
     if not references:
         return list(messages)
     text = format_references(references, prompt, labels=labels, fence=fence)
-    return extend_system_message(messages, text)
+    extend = extend_human_message if place == "human" else extend_system_message
+    return extend(messages, text)
 
 
 def extend_system_message(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
-    """Append `text` to the leading system message, after a blank line, or put one first."""
-    if not (messages and isinstance(messages[0], SystemMessage)):
-        return [SystemMessage(text), *messages]
-    first = messages[0]
-    extended: str | list[str | dict[str, object]]
-    if isinstance(first.content, str):
-        extended = f"{first.content}\n\n{text}"
+    """Append `text` to the system message, after a blank line, or put one first.
+
+    There is one afterwards, and it is first, as strict providers want it: further ones, and one
+    that stood later, are joined to it.
+    """
+    system = [m for m in messages if isinstance(m, SystemMessage)]
+    others = [m for m in messages if not isinstance(m, SystemMessage)]
+    if not system:
+        return [SystemMessage(text), *others]
+    first, *more = system
+    for message in more:
+        first = with_text(first, str(message.text))
+    return [with_text(first, text), *others]
+
+
+def extend_human_message(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
+    """Append `text` to the latest human message, after a blank line, or add one."""
+    places = [i for i, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    if not places:
+        return [*messages, HumanMessage(text)]
+    last = places[-1]
+    return [*messages[:last], with_text(messages[last], text), *messages[last + 1 :]]
+
+
+def with_text(message: M, text: str) -> M:
+    """The message with more text behind its own."""
+    content: str | list[Any]
+    if isinstance(message.content, str):
+        content = f"{message.content}\n\n{text}"
     else:
-        extended = [*first.content, {"type": "text", "text": f"\n\n{text}"}]
-    return [first.model_copy(update={"content": extended}), *messages[1:]]
+        content = [*message.content, {"type": "text", "text": f"\n\n{text}"}]
+    return message.model_copy(update={"content": content})
 
 
 def check_conversation(messages: Sequence[BaseMessage]) -> None:

@@ -33,9 +33,14 @@ class Proposer:
             LangChain's LLM cache, in which they would all be the same.
         timeout: Seconds that it may take, repeated calls included (above 0). Then its request is
             cancelled, and its proposal is `"timed_out"`.
+        cache_key: By what a `cache` tells this model from others, for one that cannot be told
+            apart by itself: an agent or another graph, a function, a Runnable of your own. Change
+            it whenever the model's answers may change. Proposals of such a model are not cached
+            without it.
 
     Raises:
-        TypeError: If `samples` or `timeout` is no number, or `name` or `prompt` no text.
+        TypeError: If `samples` or `timeout` is not a number, or `name`, `prompt` or `cache_key`
+            not a string.
         ValueError: If `samples` is below 1, `timeout` not above 0, or the name cannot be a
             node's.
 
@@ -56,6 +61,7 @@ class Proposer:
     prompt: str | None
     samples: int
     timeout: float | None
+    cache_key: str | None
 
     def __init__(
         self,
@@ -65,10 +71,13 @@ class Proposer:
         prompt: str | None = None,
         samples: int = 1,
         timeout: float | None = None,
+        cache_key: str | None = None,
     ) -> None:
-        for argument, value in (("name", name), ("prompt", prompt)):
+        for argument, value in (("name", name), ("prompt", prompt), ("cache_key", cache_key)):
             if value is not None and not isinstance(value, str):
-                raise TypeError(f"Proposer({argument}=…) must be a text, not {value!r}.")
+                raise TypeError(f"Proposer({argument}=…) must be a string, not {value!r}.")
+        if cache_key is not None and not cache_key.strip():
+            raise ValueError("Proposer(cache_key=…) must not be blank.")
         if isinstance(samples, bool) or not isinstance(samples, int):
             raise TypeError(f"Proposer(samples={samples!r}) must be a whole number, such as 6.")
         if samples < 1:
@@ -87,6 +96,7 @@ class Proposer:
         object.__setattr__(self, "prompt", prompt)
         object.__setattr__(self, "samples", samples)
         object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "cache_key", cache_key)
 
     def __repr__(self) -> str:
         # A model object may hold more than should be printed.
@@ -109,6 +119,8 @@ class Seat:
     timeout: float | None
     reads: Reads | None = None
     """What it is shown of the references; None for all."""
+    cache_key: str | None = None
+    """By what a cache knows its model."""
 
     def node_name(self, layer: int) -> str:
         """Its node's name in that layer."""
@@ -190,7 +202,7 @@ def _seats(layer: Sequence[ProposerLike], where: str) -> Iterator[Seat]:
         for name in _sample_names(base, entry.samples):
             sample = drawn[model.name, entry.prompt]
             drawn[model.name, entry.prompt] += 1
-            yield Seat(name, model, entry.prompt, sample, entry.timeout)
+            yield Seat(name, model, entry.prompt, sample, entry.timeout, cache_key=entry.cache_key)
 
 
 def _sample_names(name: str, samples: int) -> list[str]:

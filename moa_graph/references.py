@@ -8,6 +8,8 @@ from typing import Any
 from langchain_core.messages import AnyMessage, get_buffer_string
 from langchain_core.runnables import Runnable
 
+from moa_graph.calling.conversation import Place
+from moa_graph.calling.text import utf8
 from moa_graph.prompts import fence_of, inject_references
 from moa_graph.state import Proposal, TrimmedReference
 
@@ -19,6 +21,7 @@ _ANSWER = 1 / 4  # of the window is left for the answer, where nothing says how 
 _LEAST = 64  # tokens of each reference, even where the conversation leaves no room
 _SHRINK = 4  # by this the references are divided when a provider says that they are too long
 _MOST_SHRINKS = 10
+_MOST_GUESSES = 4  # of these, where the provider does not clearly say that the prompt is too long
 
 
 def estimated_tokens(text: str) -> int:
@@ -83,6 +86,7 @@ class Question:
         prompt: What to do with them.
         labels: What they are called instead of `1`, `2`, …
         fenced: Whether they are fenced as untrusted, see `format_references`.
+        place: Where they stand, see `inject_references`.
         window: Tokens that the model takes, its answer included; None if nobody knows.
         answer: How long the answer may be, in tokens; None if nothing limits it.
     """
@@ -95,6 +99,7 @@ class Question:
         *,
         labels: Sequence[str] | None = None,
         fenced: bool = False,
+        place: Place = "system",
         window: int | None = None,
         answer: int | None = None,
     ) -> None:
@@ -103,8 +108,10 @@ class Question:
         self._prompt = prompt
         self._labels = labels
         self._fenced = fenced
+        self._place = place
         self._shrinks = 0
-        self._texts = [p["content"] for p in references]
+        self._guesses = 0
+        self._texts = [utf8(p["content"]) for p in references]
         if references and window is not None:
             for_answer = min(answer or window, int(window * _ANSWER))
             around = estimated_prompt(self._with([""] * len(references)))
@@ -128,7 +135,12 @@ class Question:
         # Another code for another purpose: who answers one prompt must not know the next one's.
         fence = fence_of(self._prompt, *texts) if self._fenced else None
         return inject_references(
-            self._conversation, texts, self._prompt, labels=self._labels, fence=fence
+            self._conversation,
+            texts,
+            self._prompt,
+            labels=self._labels,
+            fence=fence,
+            place=self._place,
         )
 
     @property
@@ -141,14 +153,21 @@ class Question:
                 kept=estimated_tokens(text),
             )
             for proposal, text in zip(self._references, self._texts, strict=True)
-            if text != proposal["content"]
+            if text != utf8(proposal["content"])
         ]
 
-    def shorten(self) -> bool:
-        """Make the references a good deal shorter; False where there is nothing to gain."""
+    def shorten(self, *, guess: bool = False) -> bool:
+        """Make the references a good deal shorter; False where there is nothing to gain.
+
+        Args:
+            guess: Whether it is not certain that their length is what the provider refuses.
+        """
         size = sum(map(estimated_tokens, self._texts))
         if self._shrinks >= _MOST_SHRINKS or size <= _LEAST * len(self._texts):
             return False
+        if guess and self._guesses >= _MOST_GUESSES:
+            return False
+        self._guesses += guess
         self._shrinks += 1
         self._fit(size // _SHRINK)
         return True
@@ -157,7 +176,7 @@ class Question:
         sizes = [estimated_tokens(text) for text in self._texts]
         shares = fair_shares(sizes, max(room, _LEAST * len(sizes)))
         self._texts = [
-            trimmed(p["content"], share) if share < size else text
+            trimmed(utf8(p["content"]), share) if share < size else text
             for p, text, share, size in zip(
                 self._references, self._texts, shares, sizes, strict=True
             )

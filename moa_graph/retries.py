@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
@@ -32,14 +33,27 @@ _TRANSPORT = {
     ("urllib3", "ProtocolError"),
 }
 _OUT_OF_CREDIT = "insufficient_quota"
-_TOO_LONG = (
-    "context_length_exceeded",
-    "maximum context length",
-    "context window",
-    "context length",
-    "prompt is too long",
-    "input is too long",
-    "exceeds the available context size",  # llama.cpp
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|string_above_max_length|request_too_large|tokens_limit_reached"
+    r"|context (?:window|length|limit|size)|maximum (?:context|prompt|model|input|sequence)"
+    r"|max_model_len|(?:prompt|input|request|message|payload|content|body|conversation)\S* "
+    r"(?:\S+ )?(?:is |was |are )?too (?:long|large|big|many)|too many (?:input )?tokens"
+    r"|reduce (?:the|your) (?:length|size|prompt|message|input)|tokens? (?:count |number )?(?:\S+ )?exceed|longer than"
+    r"|exceed\w* (?:\S+ ){0,4}(?:token|length|context|input)|request entity too large"
+    r"|payload too large|content too large",
+    re.IGNORECASE,
+)
+_MAY_BE_TOO_LONG = re.compile(r"token|length|context|too (?:long|large)|characters", re.IGNORECASE)
+_OTHER_TOKENS = re.compile(
+    r"(?:access|auth\w*|api|bearer|security|csrf|id|refresh|session)[ _-]?tokens?"
+    r"|tokens? (?:is |has )?(?:invalid|expired|missing)|invalid tokens?\b(?! count)",
+    re.IGNORECASE,
+)
+_TOO_LARGE = 413
+_MAY_SAY_SO = (400, _TOO_LARGE, 422)
+_RATE_LIMIT = 429
+_LONGER_THAN_A_LIMIT = re.compile(
+    r"request too large|reduce your message|must be reduced|tokens must be", re.IGNORECASE
 )
 
 
@@ -61,11 +75,25 @@ def can_pass(error: BaseException) -> bool:
 
 
 def is_too_long(error: BaseException) -> bool:
-    """Whether the provider said that the prompt does not fit the model's context window."""
+    """Whether the provider said that the prompt is longer than it takes.
+
+    By its status and by what it says: 413; 400 or 422 about the length; a rate limit per minute
+    that this one prompt exceeds; and errors without a status of models in this process.
+    """
     if isinstance(error, ContextOverflowError):
         return True
-    text = str(error).lower()
-    return status_of(error) in (400, 413, 422) and any(phrase in text for phrase in _TOO_LONG)
+    status, text = status_of(error), str(error)
+    if status == _TOO_LARGE:
+        return True
+    if status == _RATE_LIMIT:
+        return bool(_LONGER_THAN_A_LIMIT.search(text))
+    return status in (*_MAY_SAY_SO, None) and bool(_TOO_LONG.search(text))
+
+
+def may_be_too_long(error: BaseException) -> bool:
+    """Whether a refused request may have been too long: the error speaks of tokens or length."""
+    text = _OTHER_TOKENS.sub("", str(error))
+    return status_of(error) in _MAY_SAY_SO and bool(_MAY_BE_TOO_LONG.search(text))
 
 
 def retried_by_client(error: BaseException) -> int:

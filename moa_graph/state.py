@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from functools import reduce
@@ -10,6 +11,8 @@ from typing import Annotated, Literal, NotRequired
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langgraph.graph import MessagesState
 from typing_extensions import TypedDict
+
+from moa_graph.calling.text import utf8
 
 ProposalStatus = Literal["ok", "failed", "timed_out", "abandoned"]
 
@@ -60,15 +63,28 @@ class Proposal(TypedDict):
     """What it took when it was asked for, of one that came from the cache."""
     trimmed: NotRequired[list[TrimmedReference]]
     """The references that its model was not given in full; absent if there are none."""
+    reasoning: NotRequired[str]
+    """What the model wrote as its reasoning; no other model is shown it."""
+    asked_model: NotRequired[str]
+    """The model that was asked first, where another one answered: a fallback, or by a router."""
+    dropped_settings: NotRequired[list[str]]
+    """Settings of the run that the provider refused, and without which it was asked again."""
+    id: NotRequired[str]
+    """Of this record: another one with the same id is an edited version of it."""
 
 
 def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposal]:
     """Reduce two lists of proposals to one, whatever the order in which they arrive.
 
-    Commutative, associative and idempotent: parallel proposers, retries and resumed runs all
-    end in the same list. It holds only the latest turn, one proposal for each layer and
-    proposer (a usable one wins over a failed one, then the one with more attempts), sorted by
-    layer and by the proposer's position.
+    Commutative, associative and idempotent over what proposers write: parallel proposers, retries
+    and resumed runs all end in the same list. It holds only the latest turn, one proposal for each
+    layer and proposer (a usable one wins over a failed one, then the one with more attempts),
+    sorted by layer and by the proposer's position.
+
+    What a person writes with `update_state` wins over what was there. A proposal is an edit if it
+    has the id of the proposal that it replaces, or no id. An edit needs `layer`, `proposer`, and
+    the fields that it changes. A proposal that had failed is usable with a new text; one without
+    text no longer is.
 
     Args:
         left: Proposals so far.
@@ -77,15 +93,70 @@ def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposa
     Returns:
         A new list.
     """
+    right = [_completed(proposal, left) for proposal in right]
     latest = turn_of([*left, *right])
     best: dict[tuple[int, str], Proposal] = {}
     for proposal in (*left, *right):
         if proposal.get("turn", 0) != latest:
             continue
         key = (proposal["layer"], proposal["proposer"])
-        if key not in best or _rank(proposal) > _rank(best[key]):
-            best[key] = proposal
+        best[key] = _better(best[key], proposal) if key in best else proposal
     return sorted(best.values(), key=_order)
+
+
+def _completed(proposal: Proposal, left: list[Proposal]) -> Proposal:
+    """An edit with what it leaves out: the turn, and in a new proposal what all proposals have."""
+    if "id" in proposal or ("turn" in proposal and "status" in proposal):
+        return proposal
+    place = (proposal["layer"], proposal["proposer"])
+    turns = [p["turn"] for p in left if (p["layer"], p["proposer"]) == place and "id" in p]
+    if "status" in proposal:
+        return {**proposal, "turn": max(turns)} if turns else proposal
+    if turns:
+        return {"turn": max(turns), **proposal}
+    defaults = Proposal(
+        layer=0, proposer="", model="", content="", status="ok", error=None, usage=None,
+        latency=0.0, attempts=0, turn=turn_of(left),
+    )  # fmt: skip
+    return {**defaults, **proposal}
+
+
+def _better(old: Proposal, new: Proposal) -> Proposal:
+    """Which of two proposals of one place stays; an edited one where a person has edited it."""
+    if "id" in old and ("id" not in new or new["id"] == old["id"]):
+        return _edited(old, new)
+    if "id" in new and "id" not in old:
+        return _edited(new, old)
+    return new if _rank(new) > _rank(old) else old
+
+
+def _edited(old: Proposal, changes: Proposal) -> Proposal:
+    new: Proposal = {**old, **changes, "id": old["id"]}
+    new["content"] = utf8(new["content"])
+    if new["content"] == old["content"] or new["status"] != old["status"]:
+        return new
+    if new["status"] != "ok" and new["content"].strip():
+        return {**new, "status": "ok", "error": None}
+    if new["status"] == "ok" and not new["content"].strip():
+        return {**new, "status": "failed", "error": "its text was removed by an edit"}
+    return new
+
+
+def text_for_readers(proposal: Proposal, selection: Decision) -> str:
+    """The text that later models are shown of a selected proposal.
+
+    It is the selection's own version (a shorter one, say), unless the proposal was edited since.
+    """
+    name, content = proposal["proposer"], proposal["content"]
+    made_from = selection.get("texts_of", {}).get(name)
+    if made_from is not None and made_from != digest_of(content):
+        return content
+    return selection.get("texts", {}).get(name, content)
+
+
+def digest_of(text: str) -> str:
+    """A short digest by which a text is known again."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 class MoAState(MessagesState):
@@ -120,6 +191,8 @@ class Decision(TypedDict):
     """Requests made for it."""
     texts: NotRequired[dict[str, str]]
     """What was written for it: a reference in its shorter form by proposer, an analysis …"""
+    texts_of: NotRequired[dict[str, str]]
+    """Of the references in `texts`, by proposer, a digest of the text that they were made from."""
 
 
 def merge_decisions(left: list[Decision], right: list[Decision]) -> list[Decision]:
@@ -164,6 +237,8 @@ class Draft(TypedDict):
     attempts: int
     latency: float
     """Seconds of its own work so far."""
+    reasoning: NotRequired[str]
+    """What its model wrote as reasoning."""
     message_id: str
     """Of the message that its tokens are streamed as."""
 

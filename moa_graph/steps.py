@@ -15,16 +15,27 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import RetryPolicy
 
-from moa_graph.budget import Amount, Budget, Ledger, Price
+from moa_graph.budget import Amount, Budget, Ledger, Price, highest
 from moa_graph.caching import ProposalCache
+from moa_graph.calling.conversation import conversation_for, instructed, place_for
+from moa_graph.calling.text import utf8
 from moa_graph.calls import Call, Purse, Terms
 from moa_graph.completion import Hedge, Layer, Quorum
 from moa_graph.context import MoAContext
 from moa_graph.errors import NotEnoughProposals
 from moa_graph.events import LayerEnded
 from moa_graph.limits import CallLimits
-from moa_graph.models import Model, max_tokens_of, own_retries, window_of
-from moa_graph.prompts import check_conversation, extend_system_message, fence_of, letters
+from moa_graph.models import (
+    Model,
+    Settings,
+    chat_models_in,
+    max_tokens_of,
+    name_of_chat_model,
+    own_retries,
+    provider_of,
+    window_of,
+)
+from moa_graph.prompts import check_conversation, fence_of, letters
 from moa_graph.proposers import Reads
 from moa_graph.references import Question
 from moa_graph.running import Run, RunsInProgress
@@ -35,6 +46,7 @@ from moa_graph.state import (
     Proposal,
     decisions_of,
     proposals_of_layer,
+    text_for_readers,
     turn_of,
     usable,
 )
@@ -159,15 +171,39 @@ class Step:
 
     # --- what the model is asked ----------------------------------------------------------
 
+    def conversation(
+        self, model: Runnable[Any, Any], role: str | None = None, *, own: bool = False
+    ) -> list[AnyMessage]:
+        """The conversation as a model can take it, with its role.
+
+        Args:
+            model: Who is asked.
+            role: Its role or persona.
+            own: Whether it is the model that writes the graph's answers.
+        """
+        messages = conversation_for(model, self.messages, own=own)
+        return instructed(messages, utf8(role), place_for(model)) if role else messages
+
     def question(
-        self, model: Runnable[Any, Any], role: str | None = None, reads: Reads | None = None
+        self,
+        model: Runnable[Any, Any],
+        role: str | None = None,
+        reads: Reads | None = None,
+        *,
+        own: bool = False,
     ) -> Question:
         """What a model of this layer is asked: the references of the layer before included.
+
+        Args:
+            model: Who is asked.
+            role: Its role or persona.
+            reads: Which of the references it is shown.
+            own: Whether it is the model that writes the graph's answers.
 
         Raises:
             NotEnoughProposals: If that layer gave too few.
         """
-        messages = extend_system_message(self.messages, role) if role else list(self.messages)
+        messages = self.conversation(model, role, own=own)
         if self.layer == 1:
             return Question(messages)
         return self.asking(model, self.references(reads), messages)
@@ -188,11 +224,12 @@ class Step:
             prompt: What to do with the references; by default the run's, else the graph's.
         """
         return Question(
-            self.messages if messages is None else messages,
+            self.conversation(model) if messages is None else messages,
             references,
             prompt or self.aggregation_prompt,
             labels=letters(len(references)) if self.plan.lettered else None,
             fenced=self.plan.fenced,
+            place=place_for(model),
             window=self.window_of(model),
             answer=max_tokens_of(model),
         )
@@ -204,13 +241,13 @@ class Step:
     @property
     def aggregation_prompt(self) -> str:
         """What models are told to do with references: the run's, else the graph's."""
-        return self.context.aggregation_prompt or self.plan.aggregation_prompt
+        return utf8(self.context.aggregation_prompt or self.plan.aggregation_prompt)
 
     @property
     def asked(self) -> str:
         """The text of the latest human message."""
         questions = [m.text for m in self.messages if isinstance(m, HumanMessage)]
-        return questions[-1] if questions else ""
+        return utf8(str(questions[-1])) if questions else ""
 
     def references(self, reads: Reads | None = None) -> list[Proposal]:
         """The proposals that this step's models are shown, after what was selected of them.
@@ -225,9 +262,8 @@ class Step:
         selection = self._decision(f"select_{given[0]['layer']}") if given else None
         if selection is not None:
             by_name = {p["proposer"]: p for p in given}
-            texts = selection.get("texts", {})
             given = [
-                by_name[name] | {"content": texts.get(name, by_name[name]["content"])}
+                by_name[name] | {"content": text_for_readers(by_name[name], selection)}
                 for name in selection["kept"]
                 if name in by_name
             ]
@@ -283,6 +319,7 @@ class Step:
         terms: Terms,
         callbacks: Sequence[BaseCallbackHandler] = (),
         until: float | None = None,
+        settings: Settings | None = None,
     ) -> Call:
         """A call of a model within this step."""
         if config.get("max_concurrency") == self.plan.concurrency:
@@ -290,15 +327,24 @@ class Step:
             config = {k: v for k, v in config.items() if k != "max_concurrency"}  # type: ignore[assignment]
         if until is None and (left := self.seconds_left) is not None:
             until = time.monotonic() + left
-        return Call(model, question, config, terms, callbacks=callbacks, until=until)
+        return Call(
+            model,
+            question,
+            config,
+            terms,
+            settings=settings or Settings(),
+            callbacks=callbacks,
+            until=until,
+        )
 
     def terms(self, model: Model, runnable: Runnable[Any, Any], *, last: bool = False) -> Terms:
         """How a model may be called; `last` for the aggregator's, which gives the answer."""
         budget = self._budget
         purse = None
         if budget is not None:
-            price = _price(budget, model)
-            purse = Purse(self.run.ledger(lambda: self._new_ledger(budget)), price, always=last)
+            prices = _prices(budget, model, runnable)
+            ledger = self.run.ledger(lambda: self._new_ledger(budget))
+            purse = Purse(ledger, highest(prices.values()), prices, always=last)
         return Terms(
             retries=self.plan.retries_of(runnable),
             limits=self.plan.limits,
@@ -420,10 +466,12 @@ class Step:
 
     def _new_ledger(self, budget: Budget) -> Ledger:
         spent = Amount(0, 0.0)
-        by_name = {model.name: model for model in self.plan.models}
+        prices: dict[str, Price] = {}
+        for model in self.plan.models:
+            prices |= _prices(budget, model, model.built)
         for proposal in self._proposals_of_this_turn():
-            if (usage := proposal["usage"]) and (model := by_name.get(proposal["model"])):
-                spent += Amount.used(usage, _price(budget, model))
+            if (usage := proposal["usage"]) and (price := prices.get(proposal["model"])):
+                spent += Amount.used(usage, price)
         for decision in () if self.opens else self.decisions:
             if usage := decision["usage"]:
                 spent += Amount(usage["total_tokens"], 0.0)
@@ -560,8 +608,16 @@ def _check_context(plan: Plan, context: MoAContext) -> None:
         )
 
 
-def _price(budget: Budget, model: Model) -> Price:
-    return (0.0, 0.0) if budget.usd is None else budget.price_of(model.name, model.provider)
+def _prices(budget: Budget, model: Model, runnable: Runnable[Any, Any] | None) -> dict[str, Price]:
+    """The prices of all models that may answer for this one, by name."""
+    if budget.usd is None:
+        return {model.name: (0.0, 0.0)}
+    others = chat_models_in(runnable) if runnable is not None else ()
+    prices = {
+        name_of_chat_model(one): budget.price_of(name_of_chat_model(one), provider_of(one))
+        for one in others
+    }
+    return prices or {model.name: budget.price_of(model.name, model.provider)}
 
 
 def _pending(checkpoint: CheckpointTuple | None, layer: int) -> list[Proposal]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from pydantic import PrivateAttr
 
+from moa_graph.calling.answer_stream import AnswerStream
 from moa_graph.events import ProposerProgress
 
 _PROGRESS_INTERVAL = 0.1  # seconds
@@ -29,6 +31,48 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
     """
     module = type(handler).__module__
     return isinstance(handler, ProposalTokens) or module == "langgraph.pregel._messages"
+
+
+def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> RunnableConfig:
+    """The same configuration, whose streams of messages see answers without reasoning.
+
+    Args:
+        config: That of the node that gives the answer.
+        hold: Whether its model begins its reasoning without an opening tag.
+    """
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return config
+    if not any(map(is_message_stream, callbacks.handlers)):
+        return config
+    manager = callbacks.copy()
+    made: dict[int, BaseCallbackHandler] = {}
+    for handlers in (manager.handlers, manager.inheritable_handlers):
+        for i, handler in enumerate(handlers):
+            if is_message_stream(handler) and not isinstance(handler, ProposalTokens):
+                made.setdefault(id(handler), _showing_answers(handler, hold=hold))
+                handlers[i] = made[id(handler)]
+    return {**config, "callbacks": manager}
+
+
+def _showing_answers(handler: BaseCallbackHandler, *, hold: bool) -> BaseCallbackHandler:
+    """LangGraph's handler, which shares all it knows with the copy, with another end.
+
+    What it writes to is no public attribute: where it is missing, the handler stays as it is.
+    """
+    write = getattr(handler, "stream", None)
+    if not callable(write):
+        return handler
+    answer = AnswerStream(hold=hold)
+
+    def stream(part: Any) -> None:
+        namespace, mode, (message, metadata) = part
+        for shown in answer.shown(message):
+            write((namespace, mode, (shown, metadata)))
+
+    twin = copy.copy(handler)
+    twin.stream = stream  # type: ignore[attr-defined]
+    return twin
 
 
 def is_answer(metadata: Mapping[str, Any]) -> bool:

@@ -174,7 +174,8 @@ async def test_a_chain_streams_the_answer(moa, mode):
     assert len([t for t in tokens if t]) == len(ANSWER.split())
 
 
-async def test_an_aggregator_that_does_not_stream_still_answers_once(chat):
+async def test_an_aggregator_that_does_not_stream_still_answers_once(chat, server):
+    server.answers["agg"] = "agg: hi"
     agent = create_agent(chat("agg"), tools=[])
     for aggregator in (
         agent,

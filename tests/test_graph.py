@@ -139,7 +139,7 @@ BAD = [
     (lambda: Proposer(fake(), samples=1.5), TypeError, "whole number"),
     (lambda: Proposer(fake(), name=" "), ValueError, "blank"),
     (lambda: Proposer(fake(), name="a:b"), ValueError, "':'"),
-    (lambda: Proposer(fake(), prompt=3), TypeError, "text"),
+    (lambda: Proposer(fake(), prompt=3), TypeError, "string"),
 ]
 
 

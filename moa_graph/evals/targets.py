@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langgraph.cache.base import BaseCache
 
 from moa_graph.budget import Amount, Price, known_price
+from moa_graph.calling.answer import Answer, read_answer
 from moa_graph.chat_model import ChatMoA
 from moa_graph.errors import explain
 from moa_graph.evals.files import EvalError, EvalFailed, Row, digest
@@ -96,7 +97,8 @@ class Target:
                 if first is None and chunk.text:
                     first = time.monotonic() - started
                 whole = _sum(whole, chunk)
-            _check_answered(whole)
+            answer = read_answer(whole or AIMessage(""))
+            _check_answered(answer)
         except Exception as error:
             record = self._spent(usage, calls, getattr(error, "proposals", []))
             if isinstance(error.__cause__, NothingToCount):
@@ -109,10 +111,9 @@ class Target:
                 }
             said = str(error) if isinstance(error, EvalError) else explain(error)
             raise AnswerFailed(said, record) from error
-        assert whole is not None
-        proposals = whole.response_metadata.get("moa", {}).get("proposals", [])
+        proposals = answer.message.response_metadata.get("moa", {}).get("proposals", [])
         return {
-            "answer": whole.text,
+            "answer": answer.text,
             **self._spent(usage, calls, proposals),
             "latency": round(time.monotonic() - started, 4),
             "first_token": None if first is None else round(first, 4),
@@ -191,9 +192,9 @@ class _Calls(BaseCallbackHandler):
             self.n += 1
 
 
-def _check_answered(whole: AIMessage | None) -> None:
-    if whole is None or not whole.text.strip():
-        raise EvalFailed("the answer is empty")
+def _check_answered(answer: Answer) -> None:
+    if not answer.text.strip():
+        raise EvalFailed(answer.why_empty)
 
 
 def _sum(whole: AIMessage | None, chunk: AIMessage) -> AIMessage:

@@ -7,10 +7,11 @@ from typing import Any
 
 from langgraph.errors import GraphBubbleUp
 
+from moa_graph.calling.conversation import Place, instructed, place_for
 from moa_graph.completion import Cut
-from moa_graph.models import Model, ModelLike, as_message, as_model, nested_graph
+from moa_graph.models import Model, ModelLike, as_model, nested_graph
 from moa_graph.nodes import AggregatorNode, AnswerNode
-from moa_graph.prompts import extend_system_message, fence_of, fenced
+from moa_graph.prompts import fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.state import total_usage
 from moa_graph.steps import Plan, Step
@@ -104,10 +105,13 @@ class _AnalysisNode(DecidingNode):
         else:
             try:
                 in_thread = in_background and nested_graph(model) is not None
-                output = await step.side_wait.first_answer(
+                answer = await step.side_wait.first_answer(
                     lambda: call.ainvoke(in_thread=in_thread)
                 )
-                text = as_message(output).text
+                text = "" if answer.filtered else answer.text
+                error = (
+                    answer.why_unusable and f"The analyst {self._model.name}: {answer.why_unusable}"
+                )
             except GraphBubbleUp:
                 raise
             except Exception as failure:
@@ -133,25 +137,26 @@ class _AnalysisNode(DecidingNode):
 class _WriterNode(AggregatorNode):
     def _question(self, step: Step, model: Any) -> Question:
         texts = [d.get("texts", {}).get(NODE, "") for d in step.decisions if d["step"] == NODE]
-        question = step.question(model)
+        question = step.question(model, own=True)
         if not (texts and texts[0]):
             return question
         analysis = texts[0]
         if self.plan.fenced:
             analysis = fenced(analysis, "analysis", fence_of("analysis", analysis))
-        return _WithAnalysis(question, analysis)
+        return _WithAnalysis(question, analysis, place_for(model))
 
 
 class _WithAnalysis(Question):
-    """A question whose system message ends with an analysis."""
+    """A question whose references are followed by an analysis."""
 
-    def __init__(self, question: Question, analysis: str) -> None:
+    def __init__(self, question: Question, analysis: str, place: Place) -> None:
         self._inner = question
         self._analysis = analysis
+        self._place = place
 
     @property
     def messages(self) -> Any:
-        return extend_system_message(self._inner.messages, USE_ANALYSIS + self._analysis)
+        return instructed(self._inner.messages, USE_ANALYSIS + self._analysis, self._place)
 
     @property
     def trimmed(self) -> Any:
@@ -160,5 +165,5 @@ class _WithAnalysis(Question):
     def prepare(self, model: Any) -> Any:
         return self._inner.prepare(model)
 
-    def shorten(self) -> bool:
-        return self._inner.shorten()
+    def shorten(self, *, guess: bool = False) -> bool:
+        return self._inner.shorten(guess=guess)

@@ -12,8 +12,9 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 
+from moa_graph.calling.answer import NoAnswer
 from moa_graph.models import Model
-from moa_graph.nodes import AnswerNode, NoAnswer
+from moa_graph.nodes import AnswerNode
 from moa_graph.proposers import Seat
 from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step

@@ -17,19 +17,16 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from moa_graph import background
-from moa_graph.models import Model, with_call_options
+from moa_graph.calling.answer import Answer, NoAnswer
+from moa_graph.models import Model, without_llm_cache
 from moa_graph.nodes import (
     AggregatorNode,
     AnswerNode,
-    NoAnswer,
     ProposerNode,
-    as_aggregator,
-    as_proposer,
-    given_options,
+    aggregator_settings,
     must_act,
-    why_empty,
+    proposer_settings,
 )
-from moa_graph.prompts import extend_system_message
 from moa_graph.state import Draft, MoAState, Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.pieces import Chunkwise
@@ -39,6 +36,7 @@ from moa_graph.strategies.staircase import (
     named,
     with_tail,
     with_unfinished,
+    written_answer,
 )
 from moa_graph.strategies.writing import IN_CHUNKS, Pen, Piece, View
 from moa_graph.streaming import WrittenTokens, without_message_stream
@@ -92,21 +90,21 @@ class ChunkProposer(ProposerNode):
             layer = step.shared_layer
             layer.check_open()
             model = self.model.cancellable() if in_background else await self.model.aget()
-            model = as_proposer(step, model, self.sample)
+            model = without_llm_cache(model) if self.sample else model
+            settings = proposer_settings(step)
+            tuned = settings.applied(model)
             config = step.config if step.streams_proposals else without_message_stream(step.config)
             if not draft["pieces"]:
                 self.tell_started(step)
             timeout = None if self.timeout is None else max(0.001, self.timeout - draft["latency"])
             piece = Piece(
-                Pen(step, model, step.terms(self.model, model), config, layer, timeout),
+                Pen(step, model, settings, step.terms(self.model, tuned), config, layer, timeout),
                 # It goes on from the answer, and not from its own chunks.
                 {**draft, "pieces": aggregated["pieces"], "tokens": aggregated["tokens"]},
                 view,
                 size=self.chunkwise.size(len(aggregated["pieces"])),
                 note=IN_CHUNKS,
-                messages=extend_system_message(step.messages, self.prompt)
-                if self.prompt
-                else step.messages,
+                messages=step.conversation(tuned, self.prompt),
                 last=False,
                 fresh=True,
             )
@@ -151,6 +149,7 @@ class ChunkProposer(ProposerNode):
             latency=draft["latency"],
             attempts=draft["attempts"],
             trimmed=[],
+            reasoning=draft.get("reasoning", ""),
         )
 
 
@@ -203,11 +202,13 @@ class ChunkAggregator(AggregatorNode):
                 draft = with_tail(draft)
             else:
                 model = self.model.cancellable() if in_background else await self.model.aget()
-                model = with_call_options(as_aggregator(step, model), given_options(step))
+                settings = aggregator_settings(step)
+                tuned = settings.applied(model)
                 pen = Pen(
                     step,
                     model,
-                    step.terms(self.model, model, last=True),
+                    settings,
+                    step.terms(self.model, tuned, last=True),
                     without_message_stream(step.config),
                     step.last_wait,
                     show=tokens.write,
@@ -221,7 +222,7 @@ class ChunkAggregator(AggregatorNode):
                         view,
                         size=size,
                         note=IN_CHUNKS,
-                        messages=step.messages,
+                        messages=step.conversation(tuned, own=True),
                         last=last,
                         fresh=True,
                     )
@@ -246,24 +247,18 @@ class ChunkAggregator(AggregatorNode):
 
     def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
         text = "".join(draft["pieces"])
-        message = piece.message if piece else AIMessage("")
+        answer = piece.answer if piece else Answer(AIMessage(""))
         if not text.strip():
-            self._fail(step, None, NoAnswer(why_empty(message)))
+            self._fail(step, None, NoAnswer(answer.why_empty))
         built = (node for layer in self._layers[: step.layer_before] for node in layer)
         proposals = [
             p for node in built if isinstance(node, ChunkProposer) and (p := node.finished(step))
         ]
         step.end_run()
-        answer = AIMessage(
-            text,
-            id=draft["message_id"],
-            usage_metadata=draft["usage"],
-            response_metadata={**message.response_metadata, "pieces": len(draft["pieces"])},
-        )
         return {
             "drafts": {AGGREGATOR: {**draft, "ended": True}},
             "proposals": proposals,
-            "messages": [answer],
+            "messages": [written_answer(self.model, draft, piece)],
         }
 
 

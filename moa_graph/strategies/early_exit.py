@@ -26,7 +26,7 @@ from moa_graph.strategies.deciding import (
     check_share,
     decided,
 )
-from moa_graph.strategies.judging import case_for, judge, yes_or_no
+from moa_graph.strategies.judging import Case, judge, yes_or_no
 from moa_graph.strategies.residual import residue, sentences
 from moa_graph.strategies.vote import Parse, parsed_answers
 
@@ -204,7 +204,7 @@ class JudgedAgreement(Until):
         verdict = await judge(
             step,
             self.judge,
-            case_for(step.asked, proposals, _AGREE),
+            Case(step.asked, proposals, _AGREE),
             yes_or_no,
             "Reply with yes or no, and nothing else.",
             in_background=in_background,

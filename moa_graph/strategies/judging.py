@@ -1,4 +1,4 @@
-"""A model that judges: asked once, once more if it talks nonsense, and then no longer."""
+"""Ask a judge model; retry once if its verdict cannot be parsed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.messages.ai import UsageMetadata
 from langgraph.errors import GraphBubbleUp
 
+from moa_graph.calling.conversation import Place, place_for
+from moa_graph.calling.text import utf8
 from moa_graph.completion import Cut
-from moa_graph.models import Model, as_message, nested_graph
+from moa_graph.models import Model, nested_graph
 from moa_graph.prompts import fence_notice, fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.state import Proposal, total_usage
@@ -41,7 +43,7 @@ class Verdict(Generic[T]):
 async def judge(
     step: Step,
     model: Model,
-    messages: Sequence[AnyMessage],
+    case: Case,
     parse: Callable[[str], T | None],
     again: str,
     *,
@@ -52,7 +54,7 @@ async def judge(
     Args:
         step: For which step of a run.
         model: The judge.
-        messages: What it is asked.
+        case: What it is asked.
         parse: From its reply to the verdict; None if the reply is none.
         again: What it is told then, before it is asked once more.
         in_background: Whether this is the event loop that serves synchronous runs.
@@ -61,22 +63,21 @@ async def judge(
         The verdict. It never raises for what the model does: an error is a verdict without a
         value, which says so.
     """
-    asked = list(messages)
     usages: list[UsageMetadata | None] = []
     attempts = 0
     said = ""
     wait = step.side_wait
+    runnable = model.cancellable() if in_background else await model.aget()
+    question = CaseQuestion(case, place_for(runnable), step.window_of(runnable))
     for _ in range(_TRIES):
-        runnable = model.cancellable() if in_background else await model.aget()
         config = without_message_stream(step.config)
         try:
-            call = step.call(runnable, Question(asked), config, step.terms(model, runnable))
+            call = step.call(runnable, question, config, step.terms(model, runnable))
         except Exception as error:
             return Verdict(None, f"The judge was {error}", total_usage(usages), attempts)
         try:
             in_thread = in_background and nested_graph(runnable) is not None
-            output = await wait.first_answer(partial(call.ainvoke, in_thread=in_thread))
-            message = as_message(output)
+            answer = await wait.first_answer(partial(call.ainvoke, in_thread=in_thread))
         except GraphBubbleUp:
             raise
         except Exception as error:
@@ -84,30 +85,61 @@ async def judge(
             said_why = str(error) if isinstance(error, Cut) else call.explain(error)
             reason = f"The judge {model.name} failed: {said_why}"
             return Verdict(None, reason, total_usage(usages), attempts + call.attempts)
-        usages.append(call.tokens(message))
+        usages.append(call.tokens(answer.message))
         attempts += call.attempts
-        said = message.text
-        if (value := parse(said)) is not None:
+        said = answer.text
+        if not answer.filtered and (value := parse(said)) is not None:
             return Verdict(value, None, total_usage(usages), attempts)
-        asked = [*messages, AIMessage(said or "…"), HumanMessage(again)]
+        question.ask_again(said, again)
     short = " ".join(said.split())[:_QUOTED]
     error_text = f"The judge {model.name} gave no verdict in {_TRIES} attempts: {short!r}"
     return Verdict(None, error_text, total_usage(usages), attempts)
 
 
-def case_for(question: str, proposals: Sequence[Proposal], task: str) -> list[AnyMessage]:
-    """What a judge is shown: its task, the question, and the responses as untrusted material.
+@dataclass(frozen=True)
+class Case:
+    """What a judge decides about.
 
     Args:
         question: What the user asked.
         proposals: The responses, numbered from 1 in this order.
         task: What to decide, and how to say it.
     """
-    texts = [p["content"] for p in proposals]
-    fence = fence_of(question, *texts)
-    blocks = [fenced(text, str(i), fence) for i, text in enumerate(texts, 1)]
-    user = "\n".join([f"The user's query:\n{question}\n\nThe responses:", *blocks])
-    return [SystemMessage(f"{task}\n\n{fence_notice(fence, len(texts))}"), HumanMessage(user)]
+
+    question: str
+    proposals: Sequence[Proposal]
+    task: str
+
+
+class CaseQuestion(Question):
+    """What a judge is asked: its task, the question, and the responses as untrusted material.
+
+    Responses that do not fit are shortened, as references are.
+
+    Args:
+        case: What it decides about.
+        place: Where its task stands.
+        window: Tokens that it takes; None if nobody knows.
+    """
+
+    def __init__(self, case: Case, place: Place, window: int | None = None) -> None:
+        self._case = case
+        self._more: list[AnyMessage] = []
+        super().__init__([], case.proposals, place=place, window=window)
+
+    def ask_again(self, said: str, again: str) -> None:
+        """Ask once more, after a reply that is no verdict."""
+        self._more = [AIMessage(said or "…"), HumanMessage(again)]
+
+    def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
+        asked = utf8(self._case.question)
+        fence = fence_of(asked, *texts)
+        blocks = [fenced(text, str(i), fence) for i, text in enumerate(texts, 1)]
+        user = "\n".join([f"The user's query:\n{asked}\n\nThe responses:", *blocks])
+        task = f"{self._case.task}\n\n{fence_notice(fence, len(texts))}"
+        if self._place == "human":
+            return [HumanMessage(f"{task}\n\n{user}"), *self._more]
+        return [SystemMessage(task), HumanMessage(user), *self._more]
 
 
 _NUMBERS = re.compile(r"\d+")

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 from langgraph.cache.base import FullKey
 
 from moa_graph.caching import ProposalCache
+from moa_graph.calling.answer import Answer
+from moa_graph.calling.reasoning import ReasoningSplitter
+from moa_graph.calling.text import utf8
 from moa_graph.calls import Call
 from moa_graph.continuation import (
     Continuation,
@@ -63,6 +65,7 @@ class LiveProposal:
         self.key: FullKey | None = None
         self.attempts: Callable[[], int] = lambda: 0
         self._joint: Joint | None = None
+        self._splitter = ReasoningSplitter()
         self.task: asyncio.Task[Proposal]
 
     @property
@@ -80,23 +83,26 @@ class LiveProposal:
     def begin(self, model: Runnable[Any, Any]) -> None:
         """A call begins, or is repeated: it goes on from what is there."""
         self._joint = Joint(self.text, continuation_of(model))
+        self._splitter = ReasoningSplitter()
 
     def add(self, chunk: Any) -> None:
         """Add what has come."""
         assert self._joint is not None
-        text = as_text(chunk)
+        text = self._splitter.add(utf8(as_text(chunk)))
         self.text += self._joint.add(text)
         before = self.tokens
         self.tokens += tokens_in(text)
         if before < self.target <= self.tokens:
             self.bell.ring()
 
-    def end(self, message: AIMessage) -> str:
+    def end(self, answer: Answer) -> str:
         """There is no more; returns all of it."""
         if self._joint is not None:
+            self.text += self._joint.add(self._splitter.end())
             self.text += self._joint.end("end")
             self._joint = None
-        self.text = self.text or message.text
+        if answer.unopened or not self.text:
+            self.text = answer.text
         return self.text
 
     def cancel(self) -> None:
@@ -123,12 +129,12 @@ class LiveAsking(Asking):
         self.live = LiveProposal(draft)
         self._question = GoingOn(self._question, self.live)
 
-    async def _ask(self, call: Call, *, in_thread: bool) -> Any:
+    async def _ask(self, call: Call, *, in_thread: bool) -> Answer:
         streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
         return await call.ainvoke(in_thread=in_thread, sink=self.live.add if streams else None)
 
-    def _text(self, message: AIMessage) -> str:
-        return self.live.end(message)
+    def _text(self, answer: Answer) -> str:
+        return self.live.end(answer)
 
 
 class GoingOn(Question):

@@ -14,7 +14,7 @@ from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
 from moa_graph.strategies.deciding import check_comparable, decided
-from moa_graph.strategies.judging import Verdict, case_for, judge, numbers_in
+from moa_graph.strategies.judging import Case, Verdict, judge, numbers_in
 from moa_graph.wiring import AGGREGATOR
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _RankNode(ChoosingNode):
             verdict = await judge(
                 step,
                 self._rank.judge,
-                case_for(step.asked, references, RANKER),
+                Case(step.asked, references, RANKER),
                 lambda said: numbers_in(said, len(references), 1),
                 _AGAIN.format(highest=len(references)),
                 in_background=in_background,

@@ -7,26 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Overwrite
 
+from moa_graph.calling.answer import Answer
 from moa_graph.completion import Cut
-from moa_graph.models import (
-    Model,
-    ModelLike,
-    as_message,
-    as_model,
-    nested_graph,
-    without_llm_cache,
-)
-from moa_graph.nodes import as_proposer, must_act
+from moa_graph.models import Model, ModelLike, as_model, nested_graph, without_llm_cache
+from moa_graph.nodes import must_act, proposer_settings
 from moa_graph.references import Question
 from moa_graph.similarity import majority, normalize
 from moa_graph.state import Proposal, total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.deciding import DecidingNode, check_share, check_whole, decided
-from moa_graph.strategies.judging import case_for, judge, yes_or_no
+from moa_graph.strategies.judging import Case, judge, yes_or_no
 from moa_graph.strategies.vote import Parse
 from moa_graph.streaming import without_message_stream
 
@@ -144,7 +137,7 @@ class RouteNode(DecidingNode):
             verdict = await judge(
                 step,
                 self._route.judge,
-                case_for(step.asked, [draft], _SURE),
+                Case(step.asked, [draft], _SURE),
                 yes_or_no,
                 "Reply with yes or no, and nothing else.",
                 in_background=in_background,
@@ -171,7 +164,7 @@ class RouteNode(DecidingNode):
         if not sure:
             return {"decisions": [decision]}
         step.end_run()
-        message = answers[0].model_copy(update={"usage_metadata": None})
+        message = answers[0].message.model_copy(update={"usage_metadata": None})
         if message.id in {m.id for m in step.messages}:
             message.id = None
         # The answer is this turn's, and the proposals of an earlier one are not.
@@ -189,15 +182,15 @@ class RouteNode(DecidingNode):
 
     async def _answers(
         self, step: Step, *, in_background: bool
-    ) -> tuple[list[AIMessage], list[Any], int, list[str]]:
+    ) -> tuple[list[Answer], list[Any], int, list[str]]:
         runnable = (
             self._route.model.cancellable() if in_background else await self._route.model.aget()
         )
-        runnable = as_proposer(step, runnable)
+        settings = proposer_settings(step)
         config = without_message_stream(step.config)
         in_thread = in_background and nested_graph(runnable) is not None
         models = [runnable] + [without_llm_cache(runnable)] * (self._route.samples - 1)
-        answers: list[AIMessage] = []
+        answers: list[Answer] = []
         usages: list[Any] = []
         errors: list[str] = []
         attempts = 0
@@ -206,39 +199,43 @@ class RouteNode(DecidingNode):
         async def ask(model: Any) -> None:
             nonlocal attempts
             try:
+                tuned = settings.applied(model)
                 call = step.call(
-                    model, Question(step.messages), config, step.terms(self._route.model, model)
+                    model,
+                    Question(step.conversation(tuned, own=True)),
+                    config,
+                    step.terms(self._route.model, tuned),
+                    settings=settings,
                 )
             except Exception as error:
                 errors.append(f"The first pass was {error}")
                 return
-            message = None
+            answer = None
             try:
-                output = await wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
-                message = as_message(output)
-                if message.text.strip():
-                    answers.append(message)
+                answer = await wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+                if why := answer.why_unusable:
+                    errors.append(f"The first pass cannot be used: {why}")
                 else:
-                    errors.append("The first pass gave an empty answer")
+                    answers.append(answer)
             except GraphBubbleUp:
                 raise
             except Exception as error:
                 why = str(error) if isinstance(error, Cut) else call.explain(error)
                 errors.append(f"The first pass failed: {why}")
             finally:
-                usages.append(call.tokens(message))
+                usages.append(call.tokens(answer.message if answer else None))
                 attempts += call.attempts
 
         await asyncio.gather(*(ask(model) for model in models))
         return answers, usages, attempts, errors
 
 
-def _as_proposal(message: AIMessage, model: Model) -> Proposal:
+def _as_proposal(answer: Answer, model: Model) -> Proposal:
     return Proposal(
         layer=0,
         proposer=NODE,
         model=model.name,
-        content=message.text,
+        content=answer.text,
         status="ok",
         error=None,
         usage=None,

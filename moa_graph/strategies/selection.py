@@ -17,7 +17,7 @@ from langchain_core.messages.ai import UsageMetadata
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.proposers import Reads, Seat
 from moa_graph.similarity import centrality, similarities
-from moa_graph.state import Proposal, total_usage
+from moa_graph.state import Proposal, digest_of, total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.deciding import (
     DecidingNode,
@@ -26,7 +26,7 @@ from moa_graph.strategies.deciding import (
     check_whole,
     decided,
 )
-from moa_graph.strategies.judging import case_for, judge, numbers_in
+from moa_graph.strategies.judging import Case, judge, numbers_in
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -141,7 +141,7 @@ class TopK(Selection):
             verdict = await judge(
                 step,
                 self.judge,
-                case_for(step.asked, references, task),
+                Case(step.asked, references, task),
                 lambda said: numbers_in(said, len(references), self.k),
                 _CHOOSE_AGAIN.format(count=self.k, numbers=numbers, highest=len(references)),
                 in_background=in_background,
@@ -376,6 +376,8 @@ class SelectNode(DecidingNode):
                 if p["content"] != originals[p["proposer"]]
             },
         )
+        if texts := decision.get("texts"):
+            decision["texts_of"] = {name: digest_of(originals[name]) for name in texts}
         return {"decisions": [decision]}
 
 

@@ -6,31 +6,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage
-
+from moa_graph.calling.answer import Answer, NoAnswer
 from moa_graph.calls import Call
-from moa_graph.models import (
-    Model,
-    ModelLike,
-    as_message,
-    as_model,
-    nested_graph,
-    with_call_options,
-)
-from moa_graph.nodes import (
-    AnswerNode,
-    NoAnswer,
-    as_aggregator,
-    given_options,
-    says_something,
-    why_empty,
-)
+from moa_graph.models import Model, ModelLike, as_model, nested_graph
+from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode, aggregator_settings, as_answer
 from moa_graph.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
 from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.deciding import check_whole
-from moa_graph.streaming import without_message_stream
+from moa_graph.streaming import with_answer_stream, without_message_stream
 from moa_graph.wiring import AGGREGATOR
 
 _SO_FAR = "synthesis"
@@ -102,23 +87,26 @@ class _WindowNode(AnswerNode):
         call = None
         try:
             model = self._model.cancellable() if in_background else await self._model.aget()
-            model = as_aggregator(step, model)
-            question = step.asking(model, window)
-            terms = step.terms(self._model, model, last=True)
-            if last:
-                model = with_call_options(model, given_options(step))
-            config = step.config if last else without_message_stream(step.config)
-            call = step.call(model, question, config, terms)
-            message = await self._ask(step, model, call, in_background=in_background)
+            settings = aggregator_settings(step, acts=last)
+            tuned = settings.applied(model)
+            question = step.asking(tuned, window, step.conversation(tuned, own=True))
+            terms = step.terms(self._model, tuned, last=True)
+            config = (
+                with_answer_stream(step.config, hold=self._model.begins_in_reasoning)
+                if last
+                else without_message_stream(step.config)
+            )
+            call = step.call(model, question, config, terms, settings=settings)
+            answer = await self._ask(step, model, call, in_background=in_background)
         except Exception as error:
             self._fail(step, call, error)
         update = Draft(
             **{
                 **draft,
-                "pieces": [*draft["pieces"], message.text],
+                "pieces": [*draft["pieces"], answer.text],
                 "ended": last,
                 "closed": True,
-                "usage": total_usage([draft["usage"], call.tokens(message)]),
+                "usage": total_usage([draft["usage"], call.tokens(answer.message)]),
                 "attempts": draft["attempts"] + call.attempts,
                 "latency": draft["latency"] + time.perf_counter() - started,
             }
@@ -127,22 +115,19 @@ class _WindowNode(AnswerNode):
             return {"drafts": {AGGREGATOR: update}}
         step.end_run()
         known = {m.id for m in step.messages}
-        changes: dict[str, Any] = {"usage_metadata": update["usage"]}
         shortened = [*_shortened(draft, window), *question.trimmed]
-        if shortened:
-            said = {**message.response_metadata, "trimmed_references": shortened}
-            changes["response_metadata"] = said
+        message = as_answer(answer, self._model, call, shortened, update["usage"])
+        message.response_metadata[AGGREGATOR_RECORD]["attempts"] = update["attempts"]
         if message.id in known:
-            changes["id"] = None
-        return {"drafts": {AGGREGATOR: update}, "messages": [message.model_copy(update=changes)]}
+            message.id = None
+        return {"drafts": {AGGREGATOR: update}, "messages": [message]}
 
-    async def _ask(self, step: Step, model: Any, call: Call, *, in_background: bool) -> AIMessage:
+    async def _ask(self, step: Step, model: Any, call: Call, *, in_background: bool) -> Answer:
         in_thread = in_background and nested_graph(model) is not None
-        output = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
-        message = as_message(output)
-        if not says_something(message):
-            raise NoAnswer(why_empty(message))
-        return message
+        answer = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+        if not answer.says_something:
+            raise NoAnswer(answer.why_empty)
+        return answer
 
     def _references(
         self, draft: Draft, rest: Sequence[Proposal], all_of_them: Sequence[Proposal]

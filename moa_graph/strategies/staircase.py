@@ -22,23 +22,18 @@ from langgraph.types import Command
 from moa_graph import background
 from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
+from moa_graph.calling.answer import Answer, NoAnswer
 from moa_graph.completion import Cut, Layer, Quorum
-from moa_graph.models import (
-    Model,
-    with_call_options,
-)
+from moa_graph.models import Model, without_llm_cache
 from moa_graph.nodes import (
+    AGGREGATOR_RECORD,
     AggregatorNode,
     AnswerNode,
-    NoAnswer,
     ProposerNode,
-    as_aggregator,
-    as_proposer,
-    given_options,
+    aggregator_settings,
     must_act,
-    why_empty,
+    proposer_settings,
 )
-from moa_graph.prompts import extend_system_message
 from moa_graph.retries import is_last_attempt
 from moa_graph.running import Run
 from moa_graph.state import (
@@ -200,7 +195,9 @@ class _Reader:
             proposal = ended.get(proposer)
             if proposal is not None and proposal["status"] != "ok":
                 continue
-            texts[node] = "".join(step.draft(node)["pieces"])
+            # What has ended may have been edited since.
+            written = "".join(step.draft(node)["pieces"])
+            texts[node] = proposal["content"] if proposal and proposal["content"] else written
             labels[node] = str(place)
         if len(ended) < len(self.before):
             return View(texts, labels, complete=False)
@@ -337,6 +334,9 @@ class StaircaseReader(ProposerNode):
                 latency=update["latency"],
                 attempts=update["attempts"],
                 trimmed=trimmed,
+                reasoning=update.get("reasoning", ""),
+                dropped=piece.call.dropped if piece and piece.call else (),
+                model=self.model.answering(piece.call.answered) if piece and piece.call else None,
             )
             if status == "ok":
                 self._shared(step, view).answered(self.position, update["latency"])
@@ -360,21 +360,22 @@ class StaircaseReader(ProposerNode):
             if view.complete and _all_was_in_view(draft, view):
                 return None, with_tail(draft), ("ok", None)
             model = self.model.cancellable() if in_background else await self.model.aget()
-            model = as_proposer(step, model, self.sample)
+            model = without_llm_cache(model) if self.sample else model
+            settings = proposer_settings(step)
+            tuned = settings.applied(model)
             config = step.config if step.streams_proposals else without_message_stream(step.config)
             if not draft["pieces"]:
                 self.tell_started(step)
             timeout = None if self.timeout is None else max(0.001, self.timeout - draft["latency"])
-            role = self.prompt
             piece = Piece(
-                Pen(step, model, step.terms(self.model, model), config, layer, timeout),
+                Pen(step, model, settings, step.terms(self.model, tuned), config, layer, timeout),
                 draft,
                 view,
                 size=piece_size(
                     self.reader.staircase, self.plan.layers, self.layer, len(draft["pieces"])
                 ),
                 note=IN_PARTS,
-                messages=extend_system_message(step.messages, role) if role else step.messages,
+                messages=step.conversation(tuned, self.prompt),
                 last=view.complete,
             )
             update = await piece.write()
@@ -387,7 +388,7 @@ class StaircaseReader(ProposerNode):
             return piece, update, None
         update["ended"] = True
         if not "".join(update["pieces"]).strip():
-            return piece, update, ("failed", why_empty(piece.message))
+            return piece, update, ("failed", piece.answer.why_empty)
         return piece, update, ("ok", None)
 
 
@@ -447,12 +448,13 @@ class StaircaseAggregator(AggregatorNode):
                 await tokens.end()
                 return self._finished(step, with_tail(draft), None)
             model = self.model.cancellable() if in_background else await self.model.aget()
-            model = with_call_options(as_aggregator(step, model), given_options(step))
+            settings = aggregator_settings(step)
+            tuned = settings.applied(model)
             if not draft["pieces"]:
                 self._tell_started(step)
-            terms = step.terms(self.model, model, last=True)
+            terms = step.terms(self.model, tuned, last=True)
             config = without_message_stream(step.config)
-            pen = Pen(step, model, terms, config, step.last_wait, show=tokens.write)
+            pen = Pen(step, model, settings, terms, config, step.last_wait, show=tokens.write)
             size = piece_size(
                 self._staircase, self.plan.layers, self.plan.layers, len(draft["pieces"])
             )
@@ -462,7 +464,7 @@ class StaircaseAggregator(AggregatorNode):
                 view,
                 size=size,
                 note=IN_PARTS,
-                messages=step.messages,
+                messages=step.conversation(tuned, own=True),
                 last=view.complete,
             )
             with step.run.visited(), step.run.writing():
@@ -488,20 +490,41 @@ class StaircaseAggregator(AggregatorNode):
 
     def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
         text = "".join(draft["pieces"])
-        message = piece.message if piece else AIMessage("")
+        answer = piece.answer if piece else Answer(AIMessage(""))
         if not text.strip():
-            raise NoAnswer(why_empty(message))
+            raise NoAnswer(answer.why_empty)
         step.end_run()
-        metadata = {**message.response_metadata, "pieces": len(draft["pieces"])}
-        if piece and (trimmed := piece.question.trimmed):
-            metadata["trimmed_references"] = trimmed
-        answer = AIMessage(
-            text,
-            id=draft["message_id"],
-            usage_metadata=draft["usage"],
-            response_metadata=metadata,
-        )
-        return {"drafts": {AGGREGATOR: draft}, "messages": [answer]}
+        message = written_answer(self.model, draft, piece)
+        return {"drafts": {AGGREGATOR: draft}, "messages": [message]}
+
+
+def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
+    """The answer that was written piece by piece, with the record of how.
+
+    Args:
+        model: The aggregator's.
+        draft: The whole text.
+        piece: The last piece, where one was written.
+    """
+    call = piece.call if piece else None
+    name = model.answering(call.answered) if call else model.name
+    record: dict[str, Any] = {"model": name, "attempts": draft["attempts"]}
+    if name != model.name:
+        record["asked_model"] = model.name
+    if reasoning := draft.get("reasoning"):
+        record["reasoning"] = reasoning
+    if call and call.dropped:
+        record["dropped_settings"] = list(call.dropped)
+    metadata = piece.answer.message.response_metadata if piece else {}
+    metadata = {**metadata, "pieces": len(draft["pieces"]), AGGREGATOR_RECORD: record}
+    if piece and (trimmed := piece.question.trimmed):
+        metadata["trimmed_references"] = trimmed
+    return AIMessage(
+        "".join(draft["pieces"]),
+        id=draft["message_id"],
+        usage_metadata=draft["usage"],
+        response_metadata=metadata,
+    )
 
 
 def _ended(draft: Draft, text: str | None = None) -> Draft:

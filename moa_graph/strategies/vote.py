@@ -11,14 +11,15 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from moa_graph.calling.answer import NoAnswer
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AnswerNode, NoAnswer
+from moa_graph.nodes import AnswerNode
 from moa_graph.similarity import majority, most_frequent, normalize
 from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
 from moa_graph.strategies.deciding import decided
-from moa_graph.strategies.judging import Verdict, case_for, judge, numbers_in
+from moa_graph.strategies.judging import Case, Verdict, judge, numbers_in
 from moa_graph.strategies.rank import RANKER
 from moa_graph.wiring import AGGREGATOR
 
@@ -48,8 +49,9 @@ class Vote(AnswerStrategy):
         tie: Who wins among answers that are as frequent: the one given by the `"first"`
             proposer, the `"shortest"` or `"longest"` proposal, or a model that judges.
         schema: A pydantic model, a TypedDict or a dataclass: what the proposals are.
-        weights: What the vote of each proposer counts, by its name, such as the logarithm of the
-            odds that it is right; above 0, and 1 for who is not named.
+        weights: What the vote of each proposer counts, by its name or its model's, such as the
+            logarithm of the odds that it is right; above 0, and 1 for who is not named. Where a
+            fallback answered, its model's weight comes first.
 
     Raises:
         TypeError: If `parse` cannot be called, or `tie` is neither a rule nor a model.
@@ -97,6 +99,13 @@ class Vote(AnswerStrategy):
         """As `AnswerStrategy`."""
         return [self.tie] if isinstance(self.tie, Model) else []
 
+    def weight(self, proposal: Proposal) -> float:
+        """What the vote of a proposal counts."""
+        names = [proposal["proposer"], proposal["model"]]
+        if "asked_model" in proposal:
+            names.reverse()
+        return next((self.weights[name] for name in names if name in self.weights), 1.0)
+
     def node(self, plan: Plan) -> AnswerNode:
         """As `AnswerStrategy`."""
         return _VoteNode(plan, self) if self.schema is None else _FieldsNode(plan, self)
@@ -115,7 +124,7 @@ class _VoteNode(ChoosingNode):
             raise NothingToCount("no proposal has an answer that can be counted (Vote(parse=…))")
         voters = [p for p in references if p["proposer"] in answers]
         keys = [_comparable(answers[p["proposer"]]) for p in voters]
-        weights = [self._vote.weights.get(p["proposer"], 1.0) for p in voters]
+        weights = [self._vote.weight(proposal) for proposal in voters]
         groups = most_frequent(keys, weights)
         places = groups[0]
         verdict: Verdict[list[int]] = Verdict(None, None, None, 0)
@@ -150,7 +159,7 @@ class _VoteNode(ChoosingNode):
             verdict = await judge(
                 step,
                 tie,
-                case_for(step.asked, tied, RANKER),
+                Case(step.asked, tied, RANKER),
                 lambda said: numbers_in(said, len(tied), 1),
                 f"Reply with one number from 1 to {len(tied)}, and nothing else.",
                 in_background=in_background,

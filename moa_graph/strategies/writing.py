@@ -11,6 +11,10 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from moa_graph.calling.answer import Answer, NoAnswer
+from moa_graph.calling.conversation import Place, instructed, place_for
+from moa_graph.calling.reasoning import ReasoningSplitter
+from moa_graph.calling.text import utf8
 from moa_graph.calls import Call, Terms
 from moa_graph.completion import Layer
 from moa_graph.continuation import (
@@ -23,9 +27,8 @@ from moa_graph.continuation import (
     was_cut,
     with_own_text,
 )
-from moa_graph.models import as_message, max_tokens_of, with_settings
-from moa_graph.nodes import CONTENT_FILTER, FILTERED, NoAnswer
-from moa_graph.prompts import extend_system_message, fence_notice, fence_of, fenced
+from moa_graph.models import Settings, max_tokens_of, with_settings
+from moa_graph.prompts import fence_notice, fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.retries import can_pass
 from moa_graph.state import Draft, Proposal, total_usage
@@ -85,6 +88,7 @@ class PieceQuestion(Question):
         labels: What each reference is called.
         fence: Fences the references as untrusted; None for the plain form.
         limit: Tokens of the piece; None for as many as the model likes.
+        place: Where what to do with the references stands.
         window: Tokens that the model takes; None if nobody knows.
         answer: Tokens of the whole text; None if nothing limits it.
     """
@@ -103,6 +107,7 @@ class PieceQuestion(Question):
         labels: Sequence[str],
         fence: str | None,
         limit: int | None,
+        place: Place,
         window: int | None,
         answer: int | None,
     ) -> None:
@@ -114,7 +119,9 @@ class PieceQuestion(Question):
         self._fence = fence
         self.limit = limit
         """Tokens of the piece; None for as many as the model likes."""
-        super().__init__(messages, references, prompt, labels=labels, window=window, answer=answer)
+        super().__init__(
+            messages, references, prompt, labels=labels, place=place, window=window, answer=answer
+        )
 
     @property
     def is_part(self) -> bool:
@@ -131,7 +138,7 @@ class PieceQuestion(Question):
     def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         """As `Question`: with the piece's limit, and told to go on."""
         if self.limit is not None:
-            model = with_settings(model, temperature=None, max_tokens=self.limit)
+            model = with_settings(model, {"max_tokens": self.limit})
         return going_on(model, self._how) if self._own else model
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
@@ -154,7 +161,7 @@ class PieceQuestion(Question):
         system = f"{prompt}\n\n{self._note}"
         if self._fence:
             system += f"\n\n{fence_notice(self._fence, len(texts))}"
-        messages = extend_system_message(self._conversation, system)
+        messages = instructed(self._conversation, system, self._place)
         return with_own_text(_appended(messages, "\n".join(lines)), self._own, self._how)
 
 
@@ -227,7 +234,8 @@ class Pen:
 
     Args:
         step: The node's view of the run.
-        model: The model, with the run's settings.
+        model: The model.
+        settings: What the run sets.
         terms: How it may be called.
         config: The configuration of its calls.
         wait: How long it is waited for.
@@ -237,6 +245,7 @@ class Pen:
 
     step: Step
     model: Runnable[Any, Any]
+    settings: Settings
     terms: Terms
     config: RunnableConfig
     wait: Layer
@@ -275,8 +284,9 @@ class Piece:
         self._draft = draft
         self._view = view
         own = "".join(draft["pieces"])
-        how = continuation_of(pen.model)
-        longest = max_tokens_of(pen.model)
+        model = pen.settings.applied(pen.model)
+        how = continuation_of(model)
+        longest = max_tokens_of(model)
         self._left = (longest or _LONGEST) - draft["tokens"]
         self._limit: int | None = None if last else min(size, self._left)
         if last and longest is not None and draft["tokens"]:
@@ -295,15 +305,17 @@ class Piece:
             labels=[view.labels[node] for node, text in view.texts.items() if text],
             fence=fence if step.plan.fenced else None,
             limit=self._limit,
-            window=step.window_of(pen.model),
+            place=place_for(model),
+            window=step.window_of(model),
             answer=longest,
         )
         self._joint = Joint(own, how, closed=draft["closed"])
+        self._splitter = ReasoningSplitter()
         self._calls: list[Call] = []
         self._tokens = 0
         self._started = time.perf_counter()
         self.call: Call | None = None
-        self.message = AIMessage("")
+        self.answer = Answer(AIMessage(""))
 
     @property
     def exhausted(self) -> bool:
@@ -321,10 +333,12 @@ class Piece:
             return self._updated(closed=True)
         terms = replace(pen.terms, once_shown=True)  # what has come is not asked for again
         while True:
-            self.call = call = pen.step.call(pen.model, self.question, pen.config, terms)
+            self.call = call = pen.step.call(
+                pen.model, self.question, pen.config, terms, settings=pen.settings
+            )
             self._calls.append(call)
             try:
-                output = await pen.wait.first_answer(
+                self.answer = await pen.wait.first_answer(
                     partial(call.ainvoke, sink=self._take),
                     timeout=pen.timeout,
                 )
@@ -334,14 +348,17 @@ class Piece:
                 # What came before the interruption is a piece too, if a short one.
                 pen.show(self._joint.end("cut"))
                 return self._updated(closed=False)
-            self.message = as_message(output)
-            if self.message.response_metadata.get("finish_reason") == FILTERED:
-                raise NoAnswer(CONTENT_FILTER)
+            if self.answer.filtered or self.answer.broken_off:
+                raise NoAnswer(self.answer.why_unusable)
             cut = self._was_cut()
-            if cut and self._joint.only_spaces and self.question.lengthen():
+            thinking = self._splitter.in_reasoning
+            if cut and (self._joint.only_spaces or thinking) and self.question.lengthen():
                 # Templates trim spaces at the end of a text: they must come with what follows.
+                # Reasoning is no part of the text: its end must come, too.
                 self._joint = self._joint.again()
+                self._splitter = ReasoningSplitter()
                 continue
+            pen.show(self._joint.add(self._splitter.end(cut=cut)))
             ending: Ending = "cut" if cut else "end" if self._view.complete else "pause"
             pen.show(self._joint.end(ending))
             return self._updated(closed=not cut)
@@ -351,11 +368,11 @@ class Piece:
         limit = self.question.limit
         if limit is None or limit >= self._left:
             return False
-        cut = was_cut(self.message.response_metadata)
-        return bool(self.message.text) if cut is None else cut
+        cut = was_cut(self.answer.message.response_metadata)
+        return bool(self.answer.text) if cut is None else cut
 
     def _take(self, chunk: Any) -> None:
-        text = as_text(chunk)
+        text = self._splitter.add(utf8(as_text(chunk)))
         self._tokens += tokens_in(text)
         self._pen.show(self._joint.add(text))
 
@@ -372,7 +389,10 @@ class Piece:
 
     def with_spent(self, draft: Draft) -> Draft:
         """The draft with what this piece has cost, whether it was finished or not."""
-        usages = [call.tokens(self.message) for call in self._calls]
+        usages = [call.tokens(self.answer.message) for call in self._calls]
+        reasoning = "\n\n".join(filter(None, (draft.get("reasoning"), self.answer.reasoning)))
+        if reasoning:
+            draft = {**draft, "reasoning": reasoning}
         return {
             **draft,
             "usage": total_usage([draft["usage"], *usages]),

@@ -11,6 +11,8 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 
+from moa_graph.calling.answer import is_cut
+from moa_graph.calling.filters import filter_reason
 from moa_graph.server.openai_api.errors import ApiError, failed
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, given
 from moa_graph.state import total_usage
@@ -185,17 +187,10 @@ def _call(call_id: str | None, name: str | None, arguments: str) -> dict[str, An
     return {"id": call_id, "type": "function", "function": function}
 
 
-_FINISH_REASONS = {
-    "length": "length",
-    "max_tokens": "length",
-    "content_filter": "content_filter",
-    "refusal": "content_filter",
-}
-
-
 def _finish_reason(message: AIMessage) -> str:
     """In OpenAI's words, whatever the provider's are."""
     if message.tool_calls or message.invalid_tool_calls:
         return "tool_calls"
-    said = message.response_metadata
-    return _FINISH_REASONS.get(str(said.get("finish_reason") or said.get("stop_reason")), "stop")
+    if filter_reason(message.response_metadata):
+        return "content_filter"
+    return "length" if is_cut(message.response_metadata) else "stop"

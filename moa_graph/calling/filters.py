@@ -1,0 +1,130 @@
+"""Recognize by a message's metadata that a provider has stopped or withheld an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_REASON_FIELDS = {
+    "finishreason",  # OpenAI, Azure, Mistral, Together, Groq, xAI, DeepSeek, Qwen, Gemini
+    "stopreason",  # Anthropic, Bedrock (Converse)
+    "nativefinishreason",  # OpenRouter: the word of the provider behind it
+    "donereason",  # Ollama
+    "reason",  # OpenAI's Responses API, in `incomplete_details`
+    "blockreason",  # Gemini, in `prompt_feedback`
+    "completionreason",  # Bedrock (InvokeModel, Titan)
+}
+
+_FILTERED = {
+    # OpenAI and Azure, "content_filter": https://platform.openai.com/docs/api-reference/chat
+    # xAI, DeepSeek, Groq, Together, Qwen and Mistral speak OpenAI's protocol.
+    "contentfilter",
+    # Bedrock: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
+    "contentfiltered",
+    "guardrailintervened",
+    # Anthropic: https://docs.anthropic.com/en/api/handling-stop-reasons
+    "refusal",
+    # Gemini and Vertex: https://ai.google.dev/api/generate-content#FinishReason
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibitedcontent",
+    "spii",
+    "imagesafety",
+    "imageprohibitedcontent",
+    "imagerecitation",
+    "modelarmor",
+    "jailbreak",
+    # Cohere: https://docs.cohere.com/v1/reference/chat
+    "errortoxic",
+    "toxic",
+    # Qwen (DashScope): https://help.aliyun.com/zh/model-studio/error-code
+    "datainspectionfailed",
+    "contentmoderation",
+    "moderation",
+    # Zhipu and Tencent
+    "sensitive",
+}
+
+_BROKEN_OFF = {
+    "error",  # Mistral, Cohere, OpenRouter: the provider failed while it wrote
+    "errorlimit",  # Cohere
+    "insufficientsystemresource",  # DeepSeek
+    "malformedfunctioncall",  # Gemini
+    "malformedmodeloutput",  # Bedrock
+    "malformedtooluse",  # Bedrock
+}
+
+_FLAGS = {
+    "isblocked",  # Vertex
+    "inputsensitive",  # MiniMax
+    "outputsensitive",
+    "amazonbedrockguardrailaction",
+}
+_BLOCKED = {"intervened", "guardrailintervened"}
+_UNSPECIFIED = {"", "none", "blockreasonunspecified", "blockedreasonunspecified", "0"}
+
+
+def filter_reason(metadata: Mapping[str, Any]) -> str | None:
+    """The provider's word for why its content filter stopped the answer; None if none did.
+
+    Args:
+        metadata: A message's `response_metadata`, in any provider's form. Case, spaces, hyphens
+            and underscores do not count, nor does an enumeration's name before the word.
+    """
+    for field, value, path in _fields(metadata):
+        word = _word(value)
+        if field in _REASON_FIELDS:
+            blocked = field == "blockreason" and word not in _UNSPECIFIED
+            if word in _FILTERED or blocked:
+                return _shown(value)
+        if field in _FLAGS and (value is True or word in _BLOCKED):
+            return field
+        # Azure tells for each category whether it was filtered.
+        if field == "filtered" and value is True and "contentfilterresults" in path:
+            return "content_filter_results"
+    return None
+
+
+def broken_off(metadata: Mapping[str, Any]) -> str | None:
+    """The provider's word for a failure in the middle of the answer; None if there was none."""
+    for field, value, _ in _fields(metadata):
+        if field in _REASON_FIELDS and _word(value) in _BROKEN_OFF:
+            return _shown(value)
+    return None
+
+
+def finish_reason(metadata: Mapping[str, Any]) -> str | None:
+    """How an answer has ended, in the provider's word."""
+    for field, value, _ in _fields(metadata):
+        if field in _REASON_FIELDS and value is not None and not isinstance(value, Mapping):
+            return _shown(value)
+    return None
+
+
+def _fields(
+    metadata: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    """Every field with its value, at any depth that providers use."""
+    for name, value in metadata.items():
+        if path == () and name in ("moa", "aggregator"):  # our own records
+            continue
+        field = _word(name)
+        yield field, value, path
+        if len(path) > 4:  # noqa: PLR2004 - deeper than any provider's form
+            continue
+        inner = value if isinstance(value, list | tuple) else [value]
+        for entry in inner:
+            if isinstance(entry, Mapping):
+                yield from _fields(entry, (*path, field))
+
+
+def _word(value: Any) -> str:
+    # "FinishReason.SAFETY" and FinishReason.SAFETY are written in several ways.
+    text = _shown(value).rpartition(".")[2].casefold()
+    return "".join(c for c in text if c.isalnum())
+
+
+def _shown(value: Any) -> str:
+    name = getattr(value, "name", None)
+    return name if isinstance(name, str) else str(value)

@@ -1,0 +1,305 @@
+"""Separate a model's reasoning from its answer where both come as one text.
+
+Servers that do not parse reasoning pass it on inside the text, between tags that depend on the
+model. A tag that is only mentioned, in code or in a sentence, stays part of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_XML = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "antthinking")
+_PAIRS = {  # opening tag -> closing tag, in lower case
+    **{f"<{name}>": f"</{name}>" for name in _XML},
+    "<seed:think>": "</seed:think>",  # Seed-OSS
+    "<mm:think>": "</mm:think>",  # MiniMax
+    "[think]": "[/think]",  # Magistral
+    "◁think▷": "◁/think▷",  # Kimi
+    "<|begin_of_thought|>": "<|end_of_thought|>",  # OpenThinker, Sky-T1
+    "<|start_thinking|>": "<|end_thinking|>",  # Cohere's Command
+    "<|channel|>analysis<|message|>": (  # gpt-oss, without its server's parser
+        "<|end|><|start|>assistant<|channel|>final<|message|>"
+    ),
+}
+_CLOSINGS = {closing: opening for opening, closing in _PAIRS.items()}
+_TAGS = sorted([*_PAIRS, *_CLOSINGS], key=len, reverse=True)
+_ANY = re.compile("|".join(map(re.escape, _TAGS)), re.IGNORECASE)
+_STARTS = frozenset(tag[0] for tag in _TAGS)
+_LONGEST = len(_TAGS[0])
+
+_LOOKAHEAD = 16  # characters behind a tag that decide whether it is only mentioned
+_QUOTES = "`\"'“‘«„(*"  # directly before a tag: it is quoted
+_CLOSED_QUOTES = "`\"'”’»“)*"
+_SENTENCE_END = ".!?…。！？*:\"'”’)]}"
+_MENTIONED = re.compile(
+    r"[ \t]+(?:is|are|was|were|and|or|tags?|tokens?|blocks?|elements?|markers?|sections?)\b"
+    r"|[`)\],;]|\.(?!\.)"
+)
+_GOES_ON = re.compile(r"[ \t]+[a-z]|[.,;)]")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
+
+
+def split_reasoning(text: str, *, cut: bool = False) -> tuple[str, str]:
+    """Split a model's text into answer and reasoning.
+
+    Recognized are pairs of tags at the start of the text, of a line or of a sentence; a closing
+    tag alone (its opening tag was part of the prompt); and an opening tag alone at the start.
+    Text without reasoning is returned unchanged.
+
+    Args:
+        text: The whole text.
+        cut: Whether a limit has cut it, so that reasoning may lack its end.
+
+    Returns:
+        The answer, and the reasoning ("" if there is none).
+    """
+    if not _ANY.search(text):
+        return text, ""
+    splitter = ReasoningSplitter()
+    splitter.add(text)
+    splitter.end(cut=cut)
+    return splitter.answer, splitter.reasoning
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """One occurrence of a tag in the text that is not decided yet."""
+
+    start: int
+    end: int
+    text: str
+
+    @property
+    def opens(self) -> bool:
+        return self.text in _PAIRS
+
+
+class ReasoningSplitter:
+    """Split a text as it is streamed; tags may be cut across chunks.
+
+    What `add` and `end` return is certain to be part of the answer, with one exception: a closing
+    tag without an opening one makes everything before it reasoning, and that may have been
+    returned already. `answer` is then corrected, and `retracted` is True. With `hold`, nothing is
+    returned before the first closing tag or the end.
+
+    Args:
+        hold: Whether the model is known to begin its reasoning without an opening tag.
+    """
+
+    def __init__(self, *, hold: bool = False) -> None:
+        self.answer = ""
+        """The answer so far."""
+        self.reasoning = ""
+        """The reasoning so far."""
+        self.retracted = False
+        """Whether a part of what was returned turned out to be reasoning."""
+        self.unopened = False
+        """Whether reasoning ended that had no opening tag."""
+        self._hold = hold
+        self._pending = ""
+        self._line = ""
+        self._in_fence = False
+        self._opening = ""
+        self._thought: list[str] = []
+        self._skipped_close: int | None = None
+        self._mentioned = dict.fromkeys(_PAIRS, 0)
+        self._orphan: int | None = None
+        self._swallow = False
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the text so far ends inside reasoning."""
+        return bool(self._opening)
+
+    def add(self, text: str) -> str:
+        """Take the next part of the text; return what is certain to be part of the answer."""
+        if not text:
+            return ""
+        if (
+            not (self._pending or self._opening or self._hold or self._swallow)
+            and self._orphan is None
+            and _STARTS.isdisjoint(text)
+        ):
+            return self._accept(text)
+        self._pending += text
+        held = self._hold
+        return self._release(self._read(final=False), held=held)
+
+    def end(self, *, cut: bool = False) -> str:
+        """Return the rest of the answer.
+
+        Args:
+            cut: Whether a limit has cut the text.
+        """
+        held = self._hold
+        shown = self._read(final=True)
+        if self._opening:
+            shown += self._end_open(cut=cut)
+        if self._orphan is not None:
+            position, self._orphan = self._orphan, None
+            if self.reasoning.strip():  # a closing tag too many, behind the answer
+                self.answer = self.answer[:position].rstrip()
+            else:
+                self._retract(position)
+        self._hold = False
+        return self._release(shown, held=held)
+
+    # --- reading ------------------------------------------------------------------------
+
+    def _read(self, *, final: bool) -> str:
+        shown = ""
+        while self._pending:
+            tag = self._next_tag()
+            if tag is None:
+                keep = 0 if final else _partial(self._pending)
+                taken = self._pending[: len(self._pending) - keep]
+                self._pending = self._pending[len(taken) :]
+                return shown + self._take(taken)
+            if not final and len(self._pending) - tag.end < _LOOKAHEAD:
+                # Until more of the text is known, all before the tag is certain, if no more.
+                before = self._pending[: tag.start]
+                self._pending = self._pending[tag.start :]
+                return shown + self._take(before)
+            shown += self._take(self._pending[: tag.start])
+            after = self._pending[tag.end :]
+            written = self._pending[tag.start : tag.end]
+            self._pending = after
+            shown += self._decide(tag, written, after)
+        return shown
+
+    def _next_tag(self) -> _Tag | None:
+        for match in _ANY.finditer(self._pending):
+            text = match[0].lower()
+            if not self._opening or text == _PAIRS[self._opening]:
+                return _Tag(match.start(), match.end(), text)
+        return None
+
+    def _take(self, text: str) -> str:
+        if not text:
+            return ""
+        if self._opening:
+            self._thought.append(text)
+            self._follow(text)
+            return ""
+        return self._accept(text)
+
+    def _accept(self, text: str) -> str:
+        if self._swallow:
+            text = text.lstrip()
+            if not text:
+                return ""
+            self._swallow = False
+        if self._orphan is not None and text.strip():
+            position, self._orphan = self._orphan, None
+            text = self.answer[position:].lstrip() + text.lstrip()
+            self.answer = self.answer[:position]
+            self._retract(position)
+        self.answer += text
+        self._follow(text)
+        return text
+
+    def _follow(self, text: str) -> None:
+        """Keep the current line, and whether it stands in a block of code."""
+        *ended, last = (self._line + text).split("\n")
+        for line in ended:
+            if _FENCE.match(line):
+                self._in_fence = not self._in_fence
+        self._line = last
+
+    # --- deciding -----------------------------------------------------------------------
+
+    def _decide(self, tag: _Tag, written: str, after: str) -> str:
+        mentioned = self._is_quoted(after) or (
+            _MENTIONED.match(after) is not None if tag.opens else self._is_mentioned_close(after)
+        )
+        if self._opening:
+            if not mentioned:
+                self._close()
+                return ""
+            self._skipped_close = len("".join(self._thought))
+            return self._take(written)
+        if tag.opens and not mentioned and self._may_open:
+            self._opening = tag.text
+            self._line, self._in_fence = "", False
+            return ""
+        opening = tag.text if tag.opens else _CLOSINGS[tag.text]
+        if tag.opens:
+            self._mentioned[opening] += 1
+        elif self._mentioned[opening]:
+            self._mentioned[opening] -= 1
+        elif not mentioned:
+            self._orphan = len(self.answer)
+            return ""
+        return self._take(written)
+
+    def _is_quoted(self, after: str) -> bool:
+        """Whether a tag at this place stands in code or between quotation marks."""
+        if self._in_fence or _FENCE.match(self._line) or self._line.count("`") % 2:
+            return True
+        return self._line[-1:] in tuple(_QUOTES) and after[:1] in tuple(_CLOSED_QUOTES)
+
+    @property
+    def _may_open(self) -> bool:
+        """Whether a text, a line or a sentence begins here."""
+        before = self._line.rstrip()
+        return not before or before[-1] in ".!?…。！？>"
+
+    def _is_mentioned_close(self, after: str) -> bool:
+        """Whether a closing tag is a word of its sentence."""
+        before = self._line
+        if not before.strip() or not before[-1].isspace():
+            return bool(before.strip()) and before[-1] in tuple("`\"'“‘«(")
+        if before.rstrip()[-1] in _SENTENCE_END:
+            return False
+        return bool(_GOES_ON.match(after)) or not after
+
+    def _close(self) -> None:
+        self.reasoning = _joined(self.reasoning, "".join(self._thought))
+        self._opening, self._thought, self._skipped_close = "", [], None
+        self._line = self.answer.rpartition("\n")[2]
+        self._in_fence = self._hold = False
+        self._swallow = not self.answer.strip()
+
+    def _end_open(self, *, cut: bool) -> str:
+        """What an opening tag means that has no closing one."""
+        thought = "".join(self._thought)
+        opening, self._opening, self._thought = self._opening, "", []
+        if self._skipped_close is not None:
+            head = thought[: self._skipped_close]
+            rest = thought[self._skipped_close + len(_PAIRS[opening]) :]
+            self.reasoning = _joined(self.reasoning, head)
+            self._swallow = not self.answer.strip()
+            return self._accept(rest)
+        if self.answer.strip() and not cut:
+            return self._accept(opening + thought)  # a tag that the answer shows
+        self.reasoning = _joined(self.reasoning, thought)
+        return ""
+
+    def _retract(self, position: int) -> None:
+        self.reasoning = _joined(self.reasoning, self.answer[:position])
+        self.unopened = True
+        self.retracted = self.retracted or not self._hold
+        self.answer = self.answer[position:].lstrip()
+        self._line, self._in_fence = "", False
+        self._hold = False
+
+    def _release(self, shown: str, *, held: bool) -> str:
+        """What may be returned; `held` says whether everything before was held back."""
+        if self._hold:
+            return ""
+        return self.answer if held else shown
+
+
+def _joined(first: str, second: str) -> str:
+    return "\n\n".join(part for part in (first.strip(), second.strip()) if part)
+
+
+def _partial(text: str) -> int:
+    """How many characters at the end of a text may be the beginning of a tag."""
+    for length in range(min(len(text), _LONGEST - 1), 0, -1):
+        if text[-length] in _STARTS:
+            end = text[-length:].lower()
+            if any(tag.startswith(end) for tag in _TAGS):
+                return length
+    return 0

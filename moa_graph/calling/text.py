@@ -1,0 +1,47 @@
+"""Text that can be written as UTF-8: what providers, people and programs send is not always."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from langchain_core.messages import BaseMessage
+
+M = TypeVar("M", bound=BaseMessage)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def utf8(text: str) -> str:
+    """The text with surrogates paired to characters; a lone one becomes U+FFFD."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def utf8_values(value: Any) -> Any:
+    """A JSON-like value with every string in it as `utf8` gives it; the same object if all are."""
+    if isinstance(value, str):
+        return utf8(value)
+    if isinstance(value, dict):
+        changed = {utf8_values(k): utf8_values(v) for k, v in value.items()}
+        same = all(k is a and v is b for (k, v), (a, b) in _pairs(value, changed))
+        return value if same else changed
+    if isinstance(value, list):
+        items = [utf8_values(item) for item in value]
+        return value if all(a is b for a, b in zip(value, items, strict=True)) else items
+    return value
+
+
+def _pairs(left: dict[Any, Any], right: dict[Any, Any]) -> Any:
+    return zip(left.items(), right.items(), strict=False)
+
+
+def repaired(message: M) -> M:
+    """The message with text that can be written as UTF-8; the same object if it can be already."""
+    update: dict[str, Any] = {}
+    for field in ("content", "name", "additional_kwargs", "tool_calls", "invalid_tool_calls"):
+        value = getattr(message, field, None)
+        if (changed := utf8_values(value)) is not value:
+            update[field] = changed
+    return message.model_copy(update=update) if update else message

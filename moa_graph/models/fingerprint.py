@@ -1,0 +1,362 @@
+"""Tell models apart by everything that shapes their answers, for caches that outlive a process."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import functools
+import hashlib
+import inspect
+import json
+import sysconfig
+import types
+import typing
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, get_args, get_origin, is_typeddict
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.load.serializable import Serializable
+from langchain_core.messages import BaseMessage
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.retry import RunnableRetry
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.pregel import Pregel
+from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
+
+_NOT_SHAPING = {  # fields of LangChain's classes that say how a model is reached, not what it says
+    "api_key",
+    "async_client",
+    "cache",
+    "callback_manager",
+    "callbacks",
+    "client",
+    "custom_get_token_ids",
+    "http_async_client",
+    "http_client",
+    "http_socket_options",
+    "max_retries",
+    "metadata",
+    "profile",
+    "rate_limiter",
+    "request_timeout",
+    "root_async_client",
+    "root_client",
+    "stream_chunk_timeout",
+    "stream_usage",
+    "streaming",
+    "tags",
+    "timeout",
+    "verbose",
+}
+_RUN_TIME = {"callbacks", "tags", "metadata", "run_name", "run_id", "max_concurrency"}
+_RUN_TIME_PREFIXES = ("__", "checkpoint", "thread_id")
+_OF_MESSAGES = {"id", "response_metadata", "usage_metadata", "artifact"}
+_LIBRARY = tuple(
+    dict.fromkeys(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib"))
+)
+_STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve())
+
+
+class NotFingerprintable(ValueError):
+    """Nothing tells from outside what an object makes of its input."""
+
+
+def fingerprint(model: Runnable[Any, Any], config: RunnableConfig | None = None) -> str:
+    """Digest everything that shapes what a model answers to the same messages.
+
+    Classes and fields of chat models, templates, tools, schemas, bound arguments, the order of
+    fallbacks, what is configurable in this run. What an installed package's function does is
+    known by its name. What code of the user's does is not known: a function, a graph, a Runnable
+    class of one's own.
+
+    Args:
+        model: The model.
+        config: The run's, whose `configurable` may choose among alternatives.
+
+    Returns:
+        64 hexadecimal digits. Two models that may answer differently never share them; a model
+        that was built a second time in the same way, in another process too, has the same.
+
+    Raises:
+        NotFingerprintable: If it holds what cannot be told apart; says what.
+    """
+    parts = [_runnable(model), _configurable(model, config or {})]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def message_parts(message: BaseMessage) -> Any:
+    """What of a message shapes an answer to it, as JSON."""
+    return _value(message.model_dump(exclude=_OF_MESSAGES))
+
+
+def _configurable(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
+    configurable = config.get("configurable", {})
+    ids = {spec.id for spec in model.config_specs} - {"thread_id"}
+    return {
+        name: _value(configurable[name])
+        for name in sorted(ids & configurable.keys())
+        if not name.startswith(_RUN_TIME_PREFIXES)
+    }
+
+
+# --- Runnables ---------------------------------------------------------------------------
+
+
+def _runnable(model: Any) -> Any:
+    for kind, parts in _KINDS:
+        if isinstance(model, kind):
+            return parts(model)
+    if _is_library(type(model)):
+        return _fields(model)
+    raise NotFingerprintable(f"{_name(model)} (a {type(model).__name__})")
+
+
+def _graph(model: Pregel[Any, Any, Any, Any]) -> Any:
+    raise NotFingerprintable(f"the graph {model.name!r}")
+
+
+def _fallbacks(model: RunnableWithFallbacks[Any, Any]) -> Any:
+    handled = [_class(error) for error in model.exceptions_to_handle]
+    return ["fallbacks", [_runnable(m) for m in model.runnables], handled, model.exception_key]
+
+
+def _binding(model: RunnableBindingBase[Any, Any]) -> Any:
+    if model.config_factories:
+        raise NotFingerprintable("a function that changes the configuration (with_listeners)")
+    kwargs = {
+        name: [_tool(tool) for tool in value]
+        if name == "tools" and isinstance(value, Sequence) and not isinstance(value, str)
+        else _value(value)
+        for name, value in model.kwargs.items()
+        if not _is_plumbing(name)
+    }
+    config = {k: _value(v) for k, v in model.config.items() if k not in _RUN_TIME}
+    return ["bound", _runnable(model.bound), kwargs, config]
+
+
+def _fields(model: Any) -> Any:
+    """An object by its class and what its fields say.
+
+    A container that nobody has set is left out: what a default holds is no setting, and some
+    classes keep in it what they have seen.
+    """
+    if not isinstance(model, BaseModel):
+        raise NotFingerprintable(f"{_name(model)} (a {type(model).__name__})")
+    cls = type(model)
+    fields: dict[str, Any] = {}
+    for name in cls.model_fields:
+        value = getattr(model, name)
+        if _is_plumbing(name) or isinstance(value, SecretStr | SecretBytes):
+            continue
+        if name not in model.model_fields_set and not _is_scalar(value):
+            if isinstance(value, Runnable | types.FunctionType):
+                raise NotFingerprintable(f"{cls.__name__}.{name}")
+            continue
+        fields[name] = _value(value)
+    hidden = {} if _is_library(cls) else (model.__pydantic_private__ or {})
+    more = {**(model.model_extra or {}), **hidden}
+    return [_class(cls), fields, {name: _value(value) for name, value in more.items()}]
+
+
+def _is_plumbing(name: str) -> bool:
+    return name in _NOT_SHAPING or name.endswith(("api_key", "token_provider"))
+
+
+_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (Pregel, _graph),
+    (BaseChatModel, _fields),
+    (RunnableRetry, lambda model: _runnable(model.bound)),
+    (RunnableBindingBase, _binding),
+    (RunnableWithFallbacks, _fallbacks),
+    (RunnableSequence, lambda model: ["sequence", [_runnable(step) for step in model.steps]]),
+    (RunnableLambda, lambda m: ["function", _function(getattr(m, "func", None) or m.afunc)]),
+)
+
+
+# --- values ------------------------------------------------------------------------------
+
+
+def _value(value: Any) -> Any:
+    """A value as JSON that differs wherever it does."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, type) or get_origin(value) is not None or value is Any:
+        return ["type", _type(value)]
+    for kind, written in _VALUES:
+        if isinstance(value, kind):
+            return written(value)
+    raise NotFingerprintable(f"an object of class {type(value).__name__}")
+
+
+def _mapping(value: Mapping[Any, Any]) -> Any:
+    pairs = [[json.dumps(_value(k)), _value(v)] for k, v in value.items()]
+    return ["mapping", sorted(pairs, key=lambda pair: str(pair[0]))]
+
+
+def _set(value: Collection[Any]) -> Any:
+    return ["set", sorted(json.dumps(_value(item), sort_keys=True) for item in value)]
+
+
+_VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first that fits
+    (enum.Enum, lambda value: ["enum", _class(type(value)), value.name]),
+    (int | float, lambda value: [type(value).__name__, repr(value)]),
+    (BaseTool, lambda value: ["tool", _tool(value)]),
+    (BaseMessage, lambda value: ["message", _class(type(value)), message_parts(value)]),
+    (Mapping, _mapping),
+    (list | tuple, lambda value: ["list", [_value(item) for item in value]]),
+    (set | frozenset, _set),
+    (SecretStr | SecretBytes, lambda _: ["secret"]),
+    (bytes | bytearray, lambda value: ["bytes", hashlib.sha256(value).hexdigest()]),
+    (
+        dt.date | dt.time | dt.timedelta | uuid.UUID | PurePath,
+        lambda value: [type(value).__name__, str(value)],
+    ),
+    (
+        (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial),
+        lambda value: ["function", _function(value)],
+    ),
+    (Runnable, lambda value: ["runnable", _runnable(value)]),
+    (BasePromptTemplate | Serializable | BaseModel, lambda value: ["object", _fields(value)]),
+)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | bytes | enum.Enum)
+
+
+def _tool(tool: Any) -> Any:
+    """What a model is shown of a tool; it never runs it."""
+    if isinstance(tool, Mapping):
+        return _value(tool)
+    shown = _value(convert_to_openai_tool(tool))
+    extras = getattr(tool, "extras", None)
+    return [shown, _value(extras)] if extras else shown
+
+
+def _type(value: Any) -> Any:
+    """A schema by what it describes, another type by its name."""
+    if origin := get_origin(value):
+        return [_type(origin), [_type(arg) for arg in get_args(value)]]
+    if isinstance(value, type) and (issubclass(value, BaseModel) or is_typeddict(value)):
+        return [value.__qualname__, _value(TypeAdapter(value).json_schema()), _code_of(value)]
+    if isinstance(value, type):
+        return _class(value)
+    return (
+        repr(value) if value in (Any, None) or isinstance(value, typing.TypeVar) else _value(value)
+    )
+
+
+def _class(cls: type) -> Any:
+    """A class by its name, and one of the user's own by its code as well."""
+    return [f"{cls.__module__}.{cls.__qualname__}", _code_of(cls)]
+
+
+@functools.lru_cache(maxsize=512)
+def _code_of(cls: type) -> Any:
+    """The code of a class that comes with no installed package; None for others.
+
+    Raises:
+        NotFingerprintable: If its methods depend on variables around them.
+    """
+    if _is_library(cls):
+        return None
+    parts: list[Any] = []
+    for base in cls.__mro__:
+        if _is_library(base):
+            continue
+        for name, member in sorted(vars(base).items()):
+            if name.startswith("__annotate"):
+                continue
+            parts += [[base.__qualname__, name, _code(f)] for f in _functions_in(member)]
+            if isinstance(member, str) and not name.startswith("__"):
+                parts.append([base.__qualname__, name, repr(member)])
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _functions_in(member: Any) -> list[types.FunctionType]:
+    if isinstance(member, property):
+        return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
+    inner = getattr(member, "__func__", getattr(member, "wrapped", member))
+    inner = getattr(inner, "func", inner)  # functools.cached_property
+    return [inner] if isinstance(inner, types.FunctionType) else []
+
+
+def _code(function: types.FunctionType) -> Any:
+    around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    values = {}
+    for name, cell in around.items():
+        if name == "__class__":
+            continue
+        try:
+            values[name] = _value(cell.cell_contents)
+        except ValueError as error:  # an empty cell, or NotFingerprintable
+            raise NotFingerprintable(
+                f"the method {function.__qualname__}, which depends on {name!r} around it"
+            ) from error
+    used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    prompts = {name: value for name, value in used.items() if isinstance(value, str)}
+    return [_constants(function.__code__), values, prompts, _value(function.__defaults__)]
+
+
+def _constants(code: types.CodeType) -> Any:
+    constants = [
+        _constants(c) if isinstance(c, types.CodeType) else [type(c).__name__, _written(c)]
+        for c in code.co_consts
+    ]
+    return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames)]
+
+
+def _written(constant: Any) -> str:
+    # The order of a set depends on the process.
+    return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
+
+
+def _function(function: Any) -> Any:
+    """A function that comes with an installed package, by its name; a partial by its arguments.
+
+    Raises:
+        NotFingerprintable: If it is one of the user's own.
+    """
+    if isinstance(function, functools.partial):
+        keywords = {name: _value(value) for name, value in function.keywords.items()}
+        return ["partial", _function(function.func), [_value(a) for a in function.args], keywords]
+    inner = getattr(function, "__func__", function)
+    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
+    bound_to = getattr(function, "__self__", None)
+    if "<" in name or not _is_library(inner):
+        raise NotFingerprintable(f"the function {getattr(inner, '__name__', inner)!s}")
+    if bound_to is None or isinstance(bound_to, types.ModuleType):
+        return name
+    return [name, _value(bound_to)]
+
+
+def _is_library(thing: type | Callable[..., Any]) -> bool:
+    """Whether it comes with Python or with an installed package."""
+    module = inspect.getmodule(thing)
+    name = getattr(module, "__name__", "")
+    if name.partition(".")[0] == "moa_graph":
+        return True
+    file = getattr(module, "__file__", None)
+    if module is None or name == "__main__":
+        return False
+    if file is None:
+        return True  # built in
+    path = str(Path(file).resolve())
+    return path.startswith((*_LIBRARY, _STANDARD))
+
+
+def _name(model: Any) -> str:
+    name = getattr(model, "name", None)
+    return repr(name) if isinstance(name, str) else "an object"

@@ -1,0 +1,143 @@
+"""What form of input a model takes, and whether it brings a prompt of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AnyMessage, get_buffer_string
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBranch,
+    RunnableLambda,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import (
+    DynamicRunnable,
+    RunnableConfigurableAlternatives,
+)
+from langgraph.pregel import Pregel
+
+
+def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
+    """The messages in the form that the model takes.
+
+    A graph takes a state. A prompt takes its variables: a placeholder gets the messages, any
+    other variable their text. Everything else takes the messages.
+    """
+    first = first_step(model)
+    if isinstance(first, Pregel):
+        return {"messages": list(messages)}
+    if (needs := _prompt_variables(first)) is not None:
+        placeholders, variables = needs
+        text = messages[0].text if len(messages) == 1 else get_buffer_string(messages)
+        return {name: list(messages) for name in placeholders} | dict.fromkeys(variables, text)
+    return list(messages)
+
+
+def brings_prompt(model: Runnable[Any, Any]) -> bool:
+    """Whether a model may put a system message of its own before what it is given.
+
+    An agent or another graph may, and so may `prompt | model`, also as one of several fallbacks.
+    """
+    if isinstance(model, Pregel) or _prompt_variables(model) is not None:
+        return True
+    return any(map(brings_prompt, _parts_of(model)))
+
+
+def _parts_of(model: Runnable[Any, Any]) -> list[Any]:
+    """The Runnables of which one may answer, or that stand one behind the other."""
+    parts: list[Any] = []
+    if isinstance(model, RunnableBindingBase):
+        parts = [model.bound]
+    elif isinstance(model, RunnableWithFallbacks):
+        parts = list(model.runnables)
+    elif isinstance(model, RunnableSequence):
+        parts = model.steps
+    elif isinstance(model, RunnableBranch):
+        parts = [model.default, *(way for _, way in model.branches)]
+    elif isinstance(model, RunnableConfigurableAlternatives):
+        parts = [model.default, *model.alternatives.values()]
+    elif isinstance(model, DynamicRunnable):
+        parts = [model.default]
+    return [part for part in parts if isinstance(part, Runnable)]
+
+
+def nested_graph(model: Runnable[Any, Any]) -> Pregel[Any, Any, Any, Any] | None:
+    """The compiled graph that the model is, such as an agent; None if it is none."""
+    first = first_step(model)
+    return first if isinstance(first, Pregel) else None
+
+
+def first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """What is given the input, behind bindings and in front of a chain's other steps."""
+    if isinstance(model, RunnableBindingBase):
+        return first_step(model.bound)
+    if isinstance(model, RunnableWithFallbacks):
+        return first_step(model.runnable)
+    if isinstance(model, RunnableSequence):
+        return first_step(model.first)
+    if isinstance(model, DynamicRunnable):
+        return first_step(model.default)
+    return model
+
+
+def same_input(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model, its fallbacks all taking messages where they would not take the same input."""
+    if not isinstance(model, RunnableWithFallbacks):
+        return model
+    alternatives = list(model.runnables)
+    if not any(_takes_messages(a) for a in alternatives) or all(map(_takes_messages, alternatives)):
+        return model
+    first, *others = (a if _takes_messages(a) else _from_messages(a) for a in alternatives)
+    return model.model_copy(update={"runnable": first, "fallbacks": others})
+
+
+def _takes_messages(model: Runnable[Any, Any]) -> bool:
+    first = first_step(model)
+    return not isinstance(first, Pregel) and _prompt_variables(first) is None
+
+
+def _from_messages(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    return RunnableLambda(lambda messages: input_for(model, messages)) | model
+
+
+def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]] | None:
+    """The placeholders and the other variables of a prompt; None if it is no prompt.
+
+    Told by its attributes: importing LangChain's prompts takes longer than the rest of us.
+    """
+    variables = getattr(prompt, "input_variables", None)
+    if variables is None or not hasattr(prompt, "format_prompt"):
+        return None
+    messages = getattr(prompt, "messages", ())
+    placeholders = [m.variable_name for m in messages if hasattr(m, "variable_name")]
+    return placeholders, [name for name in variables if name not in placeholders]
+
+
+def check_kind(model: Runnable[Any, Any], role: str) -> None:
+    """Refuse Runnables that cannot answer; told by their attributes, as prompts are."""
+    first = first_step(model)
+    if isinstance(first, Pregel) and "messages" not in first.channels:
+        raise TypeError(f"{role}: the graph {first.name!r} has no `messages` in its state.")
+    if hasattr(model, "format_prompt"):
+        raise TypeError(f"{role} is a prompt, which is not a model: give `prompt | model`.")
+    if hasattr(model, "args_schema"):
+        raise TypeError(f"{role} is a tool, which is not a model: give an agent that uses it.")
+
+
+def check_prompt(model: Runnable[Any, Any], role: str) -> None:
+    """Refuse a prompt that needs more than the conversation.
+
+    Raises:
+        ValueError: Names its variables and the fix.
+    """
+    needs = _prompt_variables(first_step(model))
+    if needs is not None and len(needs[1]) > 1:
+        names = ", ".join(needs[1])
+        raise ValueError(
+            f"{role}: its prompt needs {names}, but a model is given the conversation only. "
+            "Keep one variable or a MessagesPlaceholder, and fill the others with `.partial()`."
+        )

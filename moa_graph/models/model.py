@@ -1,0 +1,224 @@
+"""What a user gives as a model, and the chat model that it becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+
+from moa_graph.errors import MoAError, explain
+from moa_graph.local import check_local_name, local_chat_model
+from moa_graph.models.inputs import check_kind, check_prompt, same_input
+from moa_graph.models.runnables import (
+    answering_name,
+    name_of,
+    provider_of,
+    with_own_connections,
+    without_own_retries,
+)
+
+_ASKED_FOR_USAGE = ("together", "openai")
+
+
+class Model:
+    """One model of a graph, as it was given; a string becomes a chat model on first use.
+
+    A graph can so be built, drawn and served without a key, and a key that is set later is
+    found. What can be wrong without one (the provider's name, a package that is not
+    installed) is refused at once.
+
+    Args:
+        given: The model.
+        role: What it is used for, such as `"proposers[2]"`; errors begin with it.
+        params: What `init_chat_model` is given besides the name; only with a string.
+
+    Raises:
+        TypeError: If `given` is no model.
+        ValueError: If a string names no provider, an unknown one, or one whose package is
+            not installed.
+    """
+
+    def __init__(self, given: str | Runnable[Any, Any], role: str, **params: Any) -> None:
+        self.role = role
+        self.begins_in_reasoning = False
+        """Whether its reasoning was seen to begin without an opening tag."""
+        self._given = given
+        self._params = params
+        self._lock = threading.Lock()
+        self._runnable: Runnable[Any, Any] | None = None
+        self._cancellable: Runnable[Any, Any] | None = None
+        self._provider: str | None = None
+        if isinstance(given, str):
+            self._provider, self.name = _split(given, role)
+            if given.startswith("local:"):
+                check_local_name(self.name, role)
+            else:
+                self._try_to_build(given)
+        elif isinstance(given, Runnable):
+            check_kind(given, role)
+            check_prompt(given, role)
+            self.name = name_of(given)
+            self._runnable = without_own_retries(same_input(given))
+        else:
+            raise TypeError(f"{role} is {_what(given)}, which is not a model. {_MODEL_HINT}")
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r})"
+
+    @property
+    def provider(self) -> str | None:
+        """The provider's name, as LangChain spells it; None for what is no chat model."""
+        if self._provider is None and self._runnable is not None:
+            self._provider = provider_of(self._runnable)
+        return self._provider
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What limits of calls know it by: its provider, and `"provider:model"`."""
+        return (self.provider, f"{self.provider}:{self.name}") if self.provider else (self.name,)
+
+    def answering(self, answered: tuple[str | None, str | None]) -> str:
+        """The name of the model that answered, which may be a fallback.
+
+        Args:
+            answered: What it was asked by, and what its provider calls it.
+        """
+        if self._runnable is None:
+            return self.name
+        return answering_name(self._runnable, self.name, answered)
+
+    @property
+    def built(self) -> Runnable[Any, Any] | None:
+        """The model to call, if it is built already."""
+        return self._runnable
+
+    def get(self) -> Runnable[Any, Any]:
+        """The model to call.
+
+        Raises:
+            MoAError: If it cannot be built, typically for want of an API key; says what to do.
+        """
+        with self._lock:
+            if self._runnable is not None:
+                return self._runnable
+            assert isinstance(self._given, str)
+            try:
+                self._runnable = without_own_retries(build_chat_model(self._given, self._params))
+            except MoAError as error:
+                raise MoAError(f"{self._where}{error}") from None
+            except Exception as error:  # noqa: BLE001 - every provider has its own
+                # The original may quote what it was given, a key among it.
+                raise MoAError(
+                    f"{self._where}{self._given!r} cannot be used: {explain(error)}"
+                ) from None
+            return self._runnable
+
+    def cancellable(self) -> Runnable[Any, Any]:
+        """The model for the event loop in the background, with connections of its own there."""
+        if self._cancellable is None:
+            self._cancellable = with_own_connections(self.get())
+        return self._cancellable
+
+    async def aget(self) -> Runnable[Any, Any]:
+        """Like `get`; what takes long, such as loading weights, happens in a thread."""
+        return self.get() if self._runnable is not None else await asyncio.to_thread(self.get)
+
+    @property
+    def _where(self) -> str:
+        return "" if self.role == self._given else f"{self.role}: "
+
+    def _try_to_build(self, spec: str) -> None:
+        provider = spec.partition(":")[0]
+        try:
+            self._runnable = without_own_retries(build_chat_model(spec, self._params))
+        except ImportError as error:
+            raise ValueError(
+                f"{self.role}: the package for {provider!r} is not installed. {error}"
+            ) from error
+        except ValueError as error:
+            if "Unsupported" in str(error) and "provider" in str(error):
+                known = str(error).rpartition("are: ")[2]
+                raise ValueError(
+                    f"{self.role}: unknown provider {provider!r} in {spec!r}. Write "
+                    f"'provider:model' with one of: local, {known}; or install the provider's "
+                    "LangChain package and give its chat model object instead."
+                ) from error
+        except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so
+            pass
+
+
+ModelLike: TypeAlias = str | Runnable[Any, Any] | Model
+"""A model: `"provider:model"`, a chat model, or any Runnable from messages to a message."""
+
+
+def as_model(given: ModelLike, role: str) -> Model:
+    """The model in the form that nodes take, `role` saying what it is used for."""
+    return given if isinstance(given, Model) else Model(given, role)
+
+
+_MODEL_HINT = (
+    "Give 'provider:model' (such as 'together:Qwen/Qwen2.5-72B-Instruct-Turbo'), a chat model "
+    "object, or any Runnable from messages to a message."
+)
+
+
+def _what(given: object) -> str:
+    if given is None:
+        return "None"
+    if isinstance(given, type):
+        return f"the class {given.__name__} (an object is needed: {given.__name__}(...))"
+    if callable(given):
+        return "a function (wrap it in RunnableLambda)"
+    return f"of type {type(given).__name__}"
+
+
+def _split(spec: str, role: str) -> tuple[str, str]:
+    provider, colon, model = spec.partition(":")
+    if not (colon and provider.strip() and model.strip()):
+        raise ValueError(
+            f"{role}: {spec!r} names no provider. Write 'provider:model', for example "
+            "'together:Qwen/Qwen2.5-72B-Instruct-Turbo' or 'openai:gpt-5.2'."
+        )
+    return provider, model
+
+
+def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> BaseChatModel:
+    """The chat model of a `"provider:model"`, as its provider's package makes it.
+
+    Args:
+        spec: The provider and the model.
+        params: What the chat model is given besides.
+
+    Raises:
+        MoAError: If a key is missing.
+        ValueError: If there is no such provider.
+        ImportError: If the provider's package is not installed.
+    """
+    params = params or {}
+    provider, name = spec.split(":", 1)
+    provider = provider.strip().lower()
+    if provider == "local":
+        return local_chat_model(name, **params)
+    # These count the tokens of a streamed answer only when asked to.
+    defaults: dict[str, Any] = {"stream_usage": True} if provider in _ASKED_FOR_USAGE else {}
+    if provider != "together":
+        other: BaseChatModel = init_chat_model(
+            name, model_provider=provider, **{**defaults, **params}
+        )
+        return other
+    if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
+        defaults["base_url"] = url  # as Together's own client names it
+    if not (os.environ.get("TOGETHER_API_KEY") or {"api_key", "together_api_key"} & params.keys()):
+        # Without its own key the client would look for OpenAI's, and send that to Together.
+        raise MoAError(
+            f"{spec!r} needs an API key: set TOGETHER_API_KEY (from "
+            "https://api.together.ai/settings/api-keys)."
+        )
+    model: BaseChatModel = init_chat_model(name, model_provider=provider, **{**defaults, **params})
+    return model

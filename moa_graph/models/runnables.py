@@ -1,0 +1,292 @@
+"""What is inside a Runnable that is used as a model: its chat models, and what they are set to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from langchain_core.globals import get_llm_cache
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBranch,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import (
+    RunnableConfigurableAlternatives,
+    RunnableConfigurableFields,
+)
+from langchain_core.runnables.retry import RunnableRetry
+from pydantic import BaseModel, SecretStr
+
+from moa_graph.connections import without_connections
+from moa_graph.models.inputs import first_step, nested_graph
+
+_UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called
+_SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words
+MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
+"""How providers' chat models call the longest answer."""
+
+
+def name_of(model: Runnable[Any, Any]) -> str:
+    """The model's own name, for people: as its provider spells it where it is a chat model."""
+    for chat_model in chat_models_in(model):
+        return name_of_chat_model(chat_model)
+    first = first_step(model)
+    name = getattr(first, "name", None) or type(first).__name__
+    return "agent" if name == _UNNAMED_GRAPH else str(name)
+
+
+def name_of_chat_model(chat_model: BaseChatModel) -> str:
+    """A chat model's name as its provider spells it; its class's where it has none."""
+    for field in ("model_name", "model", "model_id", "deployment_name"):
+        value = getattr(chat_model, field, None)
+        if isinstance(value, str) and value:
+            return _plain(value)
+    return type(chat_model).__name__
+
+
+def _plain(name: str) -> str:
+    return name.rpartition("models/")[2] if name.startswith("models/") else name
+
+
+def map_chat_models(
+    model: Runnable[Any, Any],
+    change: Callable[[BaseChatModel], Runnable[Any, Any]],
+    *,
+    unbind: Collection[str] = (),
+) -> Runnable[Any, Any]:
+    """Replace each chat model inside `.bind()`, `.with_config()`, `.with_retry()`,
+    `.with_fallbacks()`, `.configurable_fields()`, `.configurable_alternatives()`, branches and
+    chains; what has none inside stays the same object.
+
+    Args:
+        model: The Runnable.
+        change: From a chat model to what takes its place.
+        unbind: Arguments that `.bind()` may have added, and that are left out.
+    """
+
+    def inner(part: Any) -> Any:
+        if not isinstance(part, Runnable):
+            return part
+        return map_chat_models(part, change, unbind=unbind)
+
+    if isinstance(model, BaseChatModel):
+        return change(model)
+    if isinstance(model, RunnableBindingBase):
+        kept = {name: value for name, value in model.kwargs.items() if name not in unbind}
+        return _updated(model, bound=inner(model.bound), kwargs=kept)
+    if isinstance(model, RunnableSequence):
+        steps = list(map(inner, model.steps))
+        return model if _same(model.steps, steps) else RunnableSequence(*steps, name=model.name)
+    if isinstance(model, RunnableParallel):
+        branches = {key: inner(step) for key, step in model.steps__.items()}
+        return model if _same(model.steps__, branches) else RunnableParallel(branches)
+    if isinstance(model, RunnableConfigurableFields):
+        # It makes the model anew by its class, so that only another object of it can stand here.
+        default = inner(model.default)
+        return _updated(model, default=default) if type(default) is type(model.default) else model
+    return _updated(model, **_alternatives(model, inner))
+
+
+def _alternatives(model: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
+    """The fields with the Runnables of which one answers, each replaced."""
+    if isinstance(model, RunnableWithFallbacks):
+        return {
+            "runnable": inner(model.runnable),
+            "fallbacks": list(map(inner, model.fallbacks)),
+        }
+    if isinstance(model, RunnableBranch):
+        ways = [(condition, inner(way)) for condition, way in model.branches]
+        return {"branches": ways, "default": inner(model.default)}
+    if isinstance(model, RunnableConfigurableAlternatives):
+        others = {key: inner(one) for key, one in model.alternatives.items()}
+        return {"default": inner(model.default), "alternatives": others}
+    return {}
+
+
+def _updated(model: Any, **update: Any) -> Runnable[Any, Any]:
+    same = all(_same(getattr(model, field), value) for field, value in update.items())
+    copy: Runnable[Any, Any] = model if same else model.model_copy(update=update)
+    return copy
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    if isinstance(old, list | tuple):
+        return len(old) == len(new) and all(map(_same, old, new))
+    return old is new
+
+
+def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
+    """The chat models that `map_chat_models` reaches, the first choice first."""
+    found: list[BaseChatModel] = []
+
+    def note(chat_model: BaseChatModel) -> BaseChatModel:
+        found.append(chat_model)
+        return chat_model
+
+    map_chat_models(model, note)
+    return iter(found)
+
+
+def is_same_model(asked: str, answered: str) -> bool:
+    """Whether two names are one model's: providers add a date, or leave out who made it."""
+    if not asked or not answered:
+        return False
+    asked, answered = (name.casefold().rpartition("/")[2] for name in (asked, answered))
+    return asked.startswith(answered) or answered.startswith(asked)
+
+
+def answering_name(
+    model: Runnable[Any, Any], name: str, answered: tuple[str | None, str | None]
+) -> str:
+    """The name of the model that answered, behind fallbacks and routers.
+
+    Args:
+        model: The model that was asked.
+        name: Its name.
+        answered: What the chat model that answered was asked by, and what its provider says.
+
+    Returns:
+        The name as it was set, where the provider only adds to it; `name` for an agent or a
+        mixture.
+    """
+    inside = list(chat_models_in(model))
+    if nested_graph(model) is not None or any(m._llm_type == "moa" for m in inside):  # noqa: SLF001
+        return name
+    own = [name_of_chat_model(one) for one in inside]
+    asked, said = answered
+    chosen = _plain(asked) if asked and (not own or _plain(asked) in own) else name
+    if said is None or is_same_model(chosen, said):
+        return chosen
+    return next((one for one in own if is_same_model(one, said)), _plain(said))
+
+
+def provider_of(model: Runnable[Any, Any]) -> str | None:
+    """The first choice's provider, as LangChain spells it; None for what is no chat model."""
+    chat_model = next(chat_models_in(model), None)
+    return chat_model._get_ls_params().get("ls_provider") if chat_model else None  # noqa: SLF001
+
+
+def host_of(chat_model: BaseChatModel) -> str | None:
+    """Where a chat model of OpenAI's family is served; None for every other."""
+    client = _clients_of(chat_model).get("root_client")
+    host = getattr(getattr(client, "base_url", None), "host", None)
+    return host if isinstance(host, str) else None
+
+
+def window_of(model: Runnable[Any, Any]) -> int | None:
+    """How many input tokens every model inside takes, by LangChain's profiles of them."""
+    profiles = [chat_model.profile or {} for chat_model in chat_models_in(model)]
+    known = [size for profile in profiles if (size := profile.get("max_input_tokens"))]
+    return min(known, default=None)
+
+
+def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
+    """The longest answer that the model may give, in tokens; None if nothing limits it."""
+    limits = []
+    for chat_model in chat_models_in(model):
+        values = [getattr(chat_model, field, None) for field in MAX_TOKENS_FIELDS]
+        limits.append(next((value for value in values if isinstance(value, int)), None))
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
+
+
+def own_retries(model: Runnable[Any, Any]) -> int | None:
+    """How often the provider's client is set to repeat a call; None if nothing says so."""
+    counts = [getattr(chat_model, "max_retries", None) for chat_model in chat_models_in(model)]
+    return max((count for count in counts if isinstance(count, int)), default=None)
+
+
+def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model, its client not repeating calls where it can be told so.
+
+    A proposer's node repeats them instead: there they are counted, know the deadline, and wait
+    outside of what limits concurrent calls. It can be told to the clients of OpenAI's family,
+    whose copies share their connections. What the user has arranged with `.with_retry()` or
+    `.with_fallbacks()` stays as it is.
+    """
+    if _arranges_retries(model):
+        return model
+    return map_chat_models(model, lambda m: _with_clients(m, lambda _: {"max_retries": 0}))
+
+
+def repeats_by_itself(model: Runnable[Any, Any]) -> bool:
+    """Whether it repeats calls in a way of its own, or must not be repeated.
+
+    What a graph does, such as an agent with tools, may have effects.
+    """
+    if _arranges_retries(model) or nested_graph(model) is not None:
+        return True
+    return any(getattr(m, "max_retries", 0) and not _clients_of(m) for m in chat_models_in(model))
+
+
+def _arranges_retries(model: Runnable[Any, Any]) -> bool:
+    if isinstance(model, RunnableWithFallbacks | RunnableRetry):
+        return True
+    if isinstance(model, RunnableBindingBase):
+        return _arranges_retries(model.bound)
+    return isinstance(model, RunnableSequence) and any(map(_arranges_retries, model.steps))
+
+
+def with_own_connections(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model with connections that no other event loop uses, as far as it can be told so.
+
+    Where it can be told so: to the clients of OpenAI's family.
+    """
+    return map_chat_models(model, lambda m: _with_clients(m, _own_pool))
+
+
+def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model, not answering from LangChain's LLM cache where there is one."""
+
+    def change(chat_model: BaseChatModel) -> BaseChatModel:
+        cached = chat_model.cache or (chat_model.cache is None and get_llm_cache() is not None)
+        return chat_model.model_copy(update={"cache": False}) if cached else chat_model
+
+    return map_chat_models(model, change)
+
+
+_CLIENTS = {"root_client": "client", "root_async_client": "async_client"}
+
+
+def _clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
+    """The clients of a chat model of OpenAI's family, by field; empty for every other."""
+    clients = {field: getattr(chat_model, field, None) for field in _CLIENTS}
+    return {field: client for field, client in clients.items() if hasattr(client, "with_options")}
+
+
+def _with_clients(
+    chat_model: BaseChatModel, options: Callable[[Any], dict[str, Any]]
+) -> BaseChatModel:
+    update: dict[str, Any] = {}
+    for field, client in _clients_of(chat_model).items():
+        if own := options(client):
+            update[field] = client.with_options(**own)
+            update[_CLIENTS[field]] = update[field].chat.completions
+    return chat_model.model_copy(update=update) if update else chat_model
+
+
+def _own_pool(client: Any) -> dict[str, Any]:
+    if "Async" not in type(client).__name__:
+        return {}
+    return {"http_client": without_connections(client._client)}  # noqa: SLF001 - no public name
+
+
+def secrets_of(model: Runnable[Any, Any]) -> set[str]:
+    """The keys that the chat models inside hold, to be kept out of texts."""
+    return {
+        value.get_secret_value()
+        for chat_model in chat_models_in(model)
+        for value in _field_values(chat_model)
+        if isinstance(value, SecretStr) and len(value.get_secret_value()) >= _SHORTEST_SECRET
+    }
+
+
+def _field_values(model: BaseModel) -> Iterator[Any]:
+    return (getattr(model, field, None) for field in type(model).model_fields)
