@@ -28,8 +28,8 @@ from typing_extensions import override
 
 from moa_graph.calling.answer import REASONING_KEY
 from moa_graph.calls import with_options
+from moa_graph.compiled import MoAGraph
 from moa_graph.context import MoAContext
-from moa_graph.graph import MoAGraph
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
 from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode
 from moa_graph.runs import ParentRun, current_parent, inside, users_configurable

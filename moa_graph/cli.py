@@ -18,8 +18,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import local
+from moa_graph.compiled import MoAGraph
 from moa_graph.errors import MoAError, explain
-from moa_graph.graph import MoAGraph
 from moa_graph.presets import PRESETS, AnswerEntry, Configuration, load_preset
 from moa_graph.state import MoAState, Proposal, total_usage
 

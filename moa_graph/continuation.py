@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
@@ -31,7 +31,6 @@ _INSTRUCTED_HOSTS = (  # these take a trailing assistant message for a turn that
     "together.xyz",
     "together.ai",
 )
-_LENGTH = {"length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length"}
 _LONGEST_WORD = 40  # characters: beyond that it is none, as in scripts without spaces
 _ENDS = (".", "!", "?", "…", "。", "！", "？", ":", "|", "\n", "`", "-")  # of sentences and lines
 _SHORTEST_OVERLAP = 16  # characters: less may be chance
@@ -77,14 +76,6 @@ def going_on(model: Runnable[Any, Any], how: Continuation) -> Runnable[Any, Any]
         return chat_model.bind(extra_body={**(chat_model.extra_body or {}), **flags})
 
     return map_chat_models(model, change)
-
-
-def was_cut(metadata: Mapping[str, Any]) -> bool | None:
-    """Whether an answer ended at its limit of tokens; None if nothing says how it ended."""
-    for key in ("finish_reason", "stop_reason", "done_reason"):
-        if reason := metadata.get(key):
-            return str(reason) in _LENGTH
-    return None
 
 
 class Joint:

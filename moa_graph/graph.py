@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from langgraph.cache.base import BaseCache
 from langgraph.graph import END, MessagesState, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 
@@ -25,6 +24,7 @@ from moa_graph.arguments import (
 )
 from moa_graph.budget import Budget
 from moa_graph.caching import ProposalCache, why_not_cached
+from moa_graph.compiled import LoopingGraph, MoAGraph
 from moa_graph.completion import Hedge, Quorum
 from moa_graph.context import MoAContext, context_schema_of
 from moa_graph.limits import CallLimits
@@ -53,7 +53,7 @@ from moa_graph.strategies.staircase import (
     StaircaseProposer,
     StaircaseReader,
 )
-from moa_graph.wiring import AGGREGATOR, LoopingGraph, Node, Stage, unfinished, wire
+from moa_graph.wiring import AGGREGATOR, Node, Stage, unfinished, wire
 
 logger = logging.getLogger("moa_graph")
 
@@ -63,9 +63,6 @@ _STATES: dict[tuple[bool, bool], type[MoAState]] = {  # by whether it loops, and
     (True, False): DraftedState,
     (True, True): DraftedDecidedState,
 }
-
-MoAGraph: TypeAlias = CompiledStateGraph[MoAState, MoAContext, Any, MoAState]
-"""A compiled Mixture-of-Agents: a Runnable like every LangGraph graph."""
 
 
 def create_moa(
@@ -178,6 +175,7 @@ def create_moa(
         moa.invoke({"messages": "What are 3 fun things to do in SF?"})["messages"][-1].text
         ```
     """
+    arguments = dict(locals())
     built = layers_of(proposers, layers)
     selections = as_selections(select)
     answer = aggregator if isinstance(aggregator, AnswerStrategy) else None
@@ -235,6 +233,7 @@ def create_moa(
         overlaps=staircase is not None,
         routed=route is not None,
         cache=ProposalCache(cache, cache_policy or CachePolicy()) if cache else None,
+        recipe=(create_moa, arguments),
     )
     if cache is not None:
         _tell_what_is_not_cached([seat for layer in built for seat in layer])
@@ -267,9 +266,8 @@ def create_moa(
     )
     wire(builder, stages, for_nodes(plan.retry_policies), loop=chunkwise is not None)
 
-    graph = builder.compile(checkpointer=checkpointer, store=store, cache=plan.cache, name=name)
-    if loops:
-        graph = LoopingGraph(**graph.__dict__)
+    compiled = builder.compile(checkpointer=checkpointer, store=store, cache=plan.cache, name=name)
+    graph = (LoopingGraph if loops else MoAGraph)(**compiled.__dict__)
     for node in (node for stage in stages for node in stage.nodes if node.tags):
         graph.nodes[node.name].tags = list(node.tags)
     return graph.with_config(max_concurrency=plan.concurrency)

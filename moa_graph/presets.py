@@ -22,12 +22,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moa_graph.budget import Budget
+from moa_graph.compiled import MoAGraph
 from moa_graph.completion import Hedge, Quorum
-from moa_graph.graph import MoAGraph, create_moa
+from moa_graph.graph import create_moa
 from moa_graph.models import Model
+from moa_graph.numerals import last_number
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 from moa_graph.proposers import Proposer
-from moa_graph.similarity import last_number
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.pieces import Chunkwise, Staircase
 from moa_graph.strategies.rank import MostCentral, Rank

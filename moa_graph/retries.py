@@ -38,7 +38,8 @@ _TOO_LONG = re.compile(
     r"|context (?:window|length|limit|size)|maximum (?:context|prompt|model|input|sequence)"
     r"|max_model_len|(?:prompt|input|request|message|payload|content|body|conversation)\S* "
     r"(?:\S+ )?(?:is |was |are )?too (?:long|large|big|many)|too many (?:input )?tokens"
-    r"|reduce (?:the|your) (?:length|size|prompt|message|input)|tokens? (?:count |number )?(?:\S+ )?exceed|longer than"
+    r"|reduce (?:the|your) (?:length|size|prompt|message|input)|longer than"
+    r"|tokens? (?:count |number )?(?:\S+ )?exceed"
     r"|exceed\w* (?:\S+ ){0,4}(?:token|length|context|input)|request entity too large"
     r"|payload too large|content too large",
     re.IGNORECASE,

@@ -15,6 +15,8 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from moa_graph.numerals import exact_number
+
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
@@ -52,11 +54,7 @@ _AFTER = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*", re.IGNORECA
 
 _AROUND = " ,;:!?*_`\"'“”‘’$"
 _DECIMAL = re.compile(r"\.\d")
-_FIGURES = r"\d[\d,]*+(?:\.\d++)?+(?:[eE][+-]?\d++)?+"
-_NUMBER = re.compile(  # but no part of a time of day or of a power
-    rf"(?<![\w.])(?<!\d[:^])(?<!\d\*\*)-?{_FIGURES}(?:\s?/\s?{_FIGURES})?+(?![:^]\d|\*\*\d)"
-    r"|(?<=[A-Za-z])\d+(?:\.\d+)?"
-)
+_VULGAR = re.compile(r"(\d)([¼-¾⅐-⅞↉])")  # a mixed number: its parts must stay apart
 _BRACKETS = ("()", "[]", "{}")
 
 Matrix = list[list[float]]
@@ -162,8 +160,16 @@ def normalize(text: str) -> str:
         text: An answer, such as `"The answer is: **42**."`.
 
     Returns:
-        Such as `"42"`. Two short answers are the same if this is.
+        Such as `"42"`. Two short answers are the same if this is. A number is written in one way,
+        whether it was `"1,234.50"`, `"1.234,5"` or `"2469/2"`.
     """
+    short = _shortened(text)
+    number = exact_number(short)
+    return short if number is None else str(number)
+
+
+def _shortened(text: str) -> str:
+    text = _VULGAR.sub(r"\1 \2", text)
     text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     if found := list(_AFTER.finditer(text)):
         text = text[found[-1].end() :] or text
@@ -173,24 +179,6 @@ def normalize(text: str) -> str:
     if text[:1] + text[-1:] in _BRACKETS and not set(inner) & set("()[]{},"):
         return inner.strip(_AROUND)
     return text
-
-
-def last_number(text: str) -> float | None:
-    """The last number of a text, where prose leaves its result.
-
-    Args:
-        text: Such as `"2 + 3 = 5."` or `"It is 3/4."`; thousands may be separated by commas. Times
-            of day and powers are none.
-
-    Returns:
-        Such as 5.0 or 0.75; None if there is no number.
-    """
-    found = _NUMBER.findall(text.replace("−", "-").replace("⁄", "/"))
-    if not found:
-        return None
-    above, _, below = found[-1].replace(",", "").partition("/")
-    divisor = float(below) if below else 1.0
-    return float(above) / divisor if divisor else None
 
 
 def centrality(matrix: Matrix) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -86,6 +86,8 @@ class Plan:
     routed: bool = False
     """Whether a first pass begins each turn."""
     cache: ProposalCache | None = None
+    recipe: tuple[Any, Mapping[str, Any]] = (None, {})
+    """How to make the graph again: the function, and its arguments."""
     runs: RunsInProgress = field(default_factory=RunsInProgress)
 
     @property

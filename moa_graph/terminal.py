@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from moa_graph.compiled import MoAGraph
 from moa_graph.events import MoAEvent
-from moa_graph.graph import MoAGraph
 from moa_graph.state import MoAState, Proposal
 from moa_graph.streaming import is_answer
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
+from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
 
 from moa_graph.state import decisions_of, has_ended, turn_of
 
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
-
-_ENOUGH = 10_000  # steps, as LangGraph's own default
 
 
 @dataclass(frozen=True)
@@ -59,34 +55,6 @@ class Stage:
     def names(self) -> list[str]:
         """Its nodes' names."""
         return [node.name for node in self.nodes]
-
-
-class LoopingGraph(CompiledStateGraph[Any, Any, Any, Any]):
-    """A compiled graph whose loop may take more than 25 steps.
-
-    LangGraph allows thousands. But LangChain gives every Runnable in a chain or a batch its own
-    default of 25 as if somebody had chosen it, and some servers do.
-    """
-
-    def stream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Any]:
-        """As LangGraph's."""
-        return super().stream(input, _unlimited(config), **kwargs)
-
-    def astream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        """As LangGraph's."""
-        return super().astream(input, _unlimited(config), **kwargs)
-
-
-def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:
-    around = var_child_runnable_config.get() or {}
-    given = (config or {}).get("recursion_limit", around.get("recursion_limit"))
-    if given == DEFAULT_RECURSION_LIMIT:
-        return {**(config or {}), "recursion_limit": _ENOUGH}
-    return config
 
 
 def wire(

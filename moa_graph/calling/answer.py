@@ -97,7 +97,7 @@ def read_answer(output: Any) -> Answer:
     """
     message = repaired(as_message(output))
     metadata = message.response_metadata
-    cut = is_cut(metadata)
+    cut = bool(was_cut(metadata))
     apart = reasoning_apart(message)
     message, inside, unopened = _without_reasoning(message, cut=cut)
     if inside and not apart:
@@ -187,9 +187,11 @@ def _structured(output: Mapping[str, Any]) -> AIMessage:
     return raw.model_copy(update={"content": parsed.content, "tool_calls": []})
 
 
-def is_cut(metadata: Mapping[str, Any]) -> bool:
-    """Whether an answer has ended at its limit of tokens, in any provider's word."""
-    reason = finish_reason(metadata) or ""
+def was_cut(metadata: Mapping[str, Any]) -> bool | None:
+    """Whether an answer has ended at its limit of tokens; None if nothing says how it ended."""
+    reason = finish_reason(metadata)
+    if not reason:
+        return None
     return "".join(c for c in reason.casefold() if c.isalnum()) in _CUT
 
 

@@ -101,6 +101,7 @@ class ReasoningSplitter:
         self._line = ""
         self._in_fence = False
         self._opening = ""
+        self._depth = 0  # of reasoning inside reasoning
         self._thought: list[str] = []
         self._skipped_close: int | None = None
         self._mentioned = dict.fromkeys(_PAIRS, 0)
@@ -171,7 +172,7 @@ class ReasoningSplitter:
     def _next_tag(self) -> _Tag | None:
         for match in _ANY.finditer(self._pending):
             text = match[0].lower()
-            if not self._opening or text == _PAIRS[self._opening]:
+            if not self._opening or text in (self._opening, _PAIRS[self._opening]):
                 return _Tag(match.start(), match.end(), text)
         return None
 
@@ -213,14 +214,18 @@ class ReasoningSplitter:
         mentioned = self._is_quoted(after) or (
             _MENTIONED.match(after) is not None if tag.opens else self._is_mentioned_close(after)
         )
+        if self._opening and tag.opens:
+            self._depth += not mentioned and self._may_open
+            return self._take(written)
         if self._opening:
-            if not mentioned:
+            if not mentioned and not self._depth:
                 self._close()
                 return ""
+            self._depth -= not mentioned
             self._skipped_close = len("".join(self._thought))
             return self._take(written)
         if tag.opens and not mentioned and self._may_open:
-            self._opening = tag.text
+            self._opening, self._depth = tag.text, 0
             self._line, self._in_fence = "", False
             return ""
         opening = tag.text if tag.opens else _CLOSINGS[tag.text]

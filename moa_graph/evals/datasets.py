@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from moa_graph.evals.files import EvalError, Row, digest, name_of, read_rows
-from moa_graph.similarity import last_number, normalize
+from moa_graph.numerals import last_number
+from moa_graph.similarity import normalize
 from moa_graph.validation import nearest
 
 Scorer: TypeAlias = Literal["exact", "number", "contains"]
@@ -168,13 +169,22 @@ def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], 
                 f"{spec}, row {row}: the right answer {right!r} has no number; take another "
                 "--scorer."
             )
-        return lambda answer: float(last_number(answer) == number)
+        return lambda answer: float(_says(answer, number, percent="%" in right))
     wanted = normalize(right)
     if not wanted:
         raise EvalError(f"{spec}, row {row}: there is nothing to find in the answer {right!r}.")
     if scorer == "contains":
         return lambda answer: float(wanted in " ".join(answer.casefold().split()))
     return lambda answer: float(normalize(answer) == wanted)
+
+
+def _says(answer: str, number: float, *, percent: bool) -> bool:
+    """Whether an answer ends in that number; it may leave out a percent sign, or have one more."""
+    said = last_number(answer)
+    if said == number or said is None:
+        return said == number
+    others = answer.replace("%", "") if not percent else f"{answer.rstrip().rstrip('.')}%"
+    return last_number(others) == number
 
 
 def _generated(task: str, size: int, seed: int) -> Dataset:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
@@ -70,6 +70,12 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (self._given, self.role, self._params)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # it does not change, and may hold connections
 
     @property
     def provider(self) -> str | None:
@@ -151,6 +157,10 @@ class Model:
                 ) from error
         except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so
             pass
+
+
+def _made_again(given: Any, role: str, params: dict[str, Any]) -> Model:
+    return Model(given, role, **params)
 
 
 ModelLike: TypeAlias = str | Runnable[Any, Any] | Model

@@ -14,8 +14,8 @@ from langgraph_sdk.runtime import ServerRuntime
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from moa_graph.budget import Budget
+from moa_graph.compiled import MoAGraph
 from moa_graph.context import MoAContext
-from moa_graph.graph import MoAGraph
 from moa_graph.local import LOCAL_MODELS
 from moa_graph.presets import PRESETS, Configuration, ModelEntry, ProposerEntry
 from moa_graph.server.bounds import check_bounds, check_model, check_proposers

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from moa_graph.calling.answer import Answer, NoAnswer
+from moa_graph.calling.answer import Answer, NoAnswer, was_cut
 from moa_graph.calling.conversation import Place, instructed, place_for
 from moa_graph.calling.reasoning import ReasoningSplitter
 from moa_graph.calling.text import utf8
@@ -24,7 +24,6 @@ from moa_graph.continuation import (
     as_text,
     continuation_of,
     going_on,
-    was_cut,
     with_own_text,
 )
 from moa_graph.models import Settings, max_tokens_of, with_settings

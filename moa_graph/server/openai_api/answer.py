@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 
-from moa_graph.calling.answer import is_cut
+from moa_graph.calling.answer import was_cut
 from moa_graph.calling.filters import filter_reason
 from moa_graph.server.openai_api.errors import ApiError, failed
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, given
@@ -193,4 +193,4 @@ def _finish_reason(message: AIMessage) -> str:
         return "tool_calls"
     if filter_reason(message.response_metadata):
         return "content_filter"
-    return "length" if is_cut(message.response_metadata) else "stop"
+    return "length" if was_cut(message.response_metadata) else "stop"

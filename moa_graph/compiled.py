@@ -1,0 +1,97 @@
+"""The compiled graph: what it adds to LangGraph's own."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Self, cast
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
+from langgraph.graph.state import CompiledStateGraph
+
+from moa_graph.context import MoAContext
+from moa_graph.state import MoAState
+from moa_graph.steps import Plan
+from moa_graph.wiring import AGGREGATOR
+
+_ENOUGH = 10_000  # steps, as LangGraph's own default
+_SET_LATER = ("checkpointer", "store", "config", "name")  # by `.copy()` and `.with_config()`
+
+
+class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
+    """A compiled Mixture-of-Agents: a Runnable like every LangGraph graph.
+
+    It can be copied and pickled: what is pickled are the arguments of `create_moa`. Models given
+    as `"provider:model"` are built anew where it is unpickled, with the keys that are there.
+    """
+
+    @property
+    def plan(self) -> Plan:
+        """What all of its nodes share."""
+        node: Any = self.builder.nodes[AGGREGATOR].runnable
+        return cast(Plan, node.plan)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A compiled graph does not change, and models may hold connections.
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, arguments = self.plan.recipe
+        later = {name: getattr(self, name) for name in _SET_LATER}
+        _check_pickles({**arguments, **later})
+        return _made_again, (make, dict(arguments), later)
+
+
+class LoopingGraph(MoAGraph):
+    """A compiled graph whose loop may take more than 25 steps.
+
+    LangGraph allows thousands. But LangChain gives every Runnable in a chain or a batch its own
+    default of 25 as if somebody had chosen it, and some servers do.
+    """
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As LangGraph's."""
+        return super().stream(input, _unlimited(config), **kwargs)
+
+    def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As LangGraph's."""
+        return super().astream(input, _unlimited(config), **kwargs)
+
+
+def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:
+    around = var_child_runnable_config.get() or {}
+    given = (config or {}).get("recursion_limit", around.get("recursion_limit"))
+    if given == DEFAULT_RECURSION_LIMIT:
+        return {**(config or {}), "recursion_limit": _ENOUGH}
+    return config
+
+
+def _made_again(
+    make: Callable[..., MoAGraph], arguments: Mapping[str, Any], later: dict[str, Any]
+) -> MoAGraph:
+    return make(**arguments).copy(later)
+
+
+def _check_pickles(arguments: Mapping[str, Any]) -> None:
+    """Say which argument cannot be pickled, and what to give instead.
+
+    Raises:
+        TypeError: If one cannot be.
+    """
+    for name, value in arguments.items():
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        for i, item in enumerate(items):
+            try:
+                pickle.dumps(item)
+            except Exception as error:
+                place = f"{name}[{i}]" if isinstance(value, list | tuple) else name
+                raise TypeError(
+                    f"This graph cannot be pickled: {place} is a {type(item).__name__}, which "
+                    f"pickle refuses ({error}). Give models as 'provider:model' and functions "
+                    "that have a name, or call create_moa in the process that uses the graph."
+                ) from error

@@ -1,0 +1,197 @@
+"""Read numbers as people and models write them, by the convention of the text where it is clear."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+from typing import NamedTuple
+
+_SPACES = " \u00a0\u2009\u202f"
+_VULGAR = "¼-¾⅐-⅞↉"
+_SIMPLE = r"\d++(?:[.,]\d++)*+|\.\d++"
+_GROUPED = rf"[1-9]\d{{0,2}}(?:[{_SPACES}'’]\d{{3}})++(?![\d])(?:[.,]\d++)?+"
+_FIGURES = rf"(?:(?<![\d][{_SPACES}]){_GROUPED}|{_SIMPLE})(?:[eE][+-]?\d++)?+"
+_POWER_OF_TEN = r"(?:\s?[×x·*]\s?10\^\{?(?P<power>[+-]?\d{1,3})\}?)?+"
+_PERCENT = r"(?:\s?(?P<percent>[%％‰]|per ?cent\b|percent\b|Prozent\b|pour cent\b|por ciento\b))?+"
+_NUMBER = re.compile(  # but no part of a time of day, of a power or of a word
+    rf"(?<![\w.,])(?<!\d[:^])(?<!\d\*\*)(?P<sign>-)?(?:(?P<whole>\d+)[{_SPACES}](?=\d+/\d))?"
+    rf"(?P<above>{_FIGURES})(?:\s?/\s?(?P<below>{_FIGURES}))?+"
+    rf"{_POWER_OF_TEN}{_PERCENT}(?![:^]\d|\*\*\d)"
+    r"|(?<=[A-Za-z])(?P<attached>\d+(?:\.\d+)?)",
+    re.IGNORECASE,
+)
+_CURRENCY = "$€£¥₹₽₩ "
+_COMMA_DECIMALS = re.compile(  # words of languages that write 12,5: German, French, Spanish …
+    r"\b(?:der|die|das|und|ist|sind|nicht|ergibt|antwort|beträgt|ungefähr"
+    r"|le|les|est|sont|réponse|vaut|environ|el|los|es|son|respuesta|aproximadamente"
+    r"|il|gli|è|sono|risposta|circa|os|são|resposta|het|een|niet|antwoord|ongeveer"
+    r"|jest|odpowiedź|это|ответ)\b",
+    re.IGNORECASE,
+)
+_ENGLISH = re.compile(r"\b(?:the|is|are|and|of|answer|so|it|equals|total|in|that)\b", re.IGNORECASE)
+_GROUP = 3  # digits between separators of thousands
+_LONGEST = 40  # digits of a number that is compared exactly
+
+
+class _Convention(NamedTuple):
+    """Which characters a text uses for decimals."""
+
+    decimal: frozenset[str]
+    foreign: bool
+    """Whether its language may write decimals with a comma."""
+
+
+def last_number(text: str) -> float | None:
+    """The last number of a text, where prose leaves its result.
+
+    Args:
+        text: Such as `"2 + 3 = 5."`, `"It is 3/4."`, `"1.234,5"`, `"1 234"`, `"½"`, `"1e3"` or
+            `"50 %"`. Times of day and powers are not numbers.
+
+    Returns:
+        Such as 5.0, 0.75, 1234.5, 1234.0, 0.5, 1000.0 or 0.5; None if there is no number, or if it
+        is not clear whether a separator stands before thousands or decimals.
+    """
+    text = _written_out(text)
+    found = list(_NUMBER.finditer(text))
+    if not found:
+        return None
+    return _value(found[-1], _convention(text))
+
+
+def exact_number(text: str) -> Fraction | None:
+    """The number that a text is, if it is nothing else but a currency sign beside it.
+
+    Args:
+        text: As for `last_number`.
+
+    Returns:
+        Its exact value; None for other texts, for what is not clear, and for figures that may be
+        no number: with more than 40 digits, or a zero before other digits.
+    """
+    text = _written_out(text).strip(_CURRENCY)
+    match = _NUMBER.fullmatch(text)
+    if match is None or match["attached"] or len(text) > _LONGEST:
+        return None
+    if re.match(r"-?0\d", text):
+        return None
+    return _fraction(match, _convention(text))
+
+
+def _written_out(text: str) -> str:
+    """The text with fractions, signs and digits of other forms in plain figures."""
+    text = re.sub(rf"(\d)([{_VULGAR}])", r"\1 \2", text)
+    folded = "".join(
+        unicodedata.normalize("NFKC", c) if c not in _SPACES and not c.isascii() else c
+        for c in text
+    )
+    return folded.replace("−", "-").replace("⁄", "/")
+
+
+def _value(match: re.Match[str], convention: _Convention) -> float | None:
+    if attached := match["attached"]:
+        return float(attached)
+    try:
+        above = _figures(match["above"], convention)
+        below = "1" if match["below"] is None else _figures(match["below"], convention)
+        if above is None or below is None or not float(below):
+            return None
+        value = float(match["whole"] or 0) + float(above) / float(below)
+        value *= 10.0 ** int(match["power"] or 0)
+    except OverflowError:
+        return None
+    value /= _divisor(match)
+    return -value if match["sign"] else value
+
+
+def _fraction(match: re.Match[str], convention: _Convention) -> Fraction | None:
+    above = _figures(match["above"], convention)
+    below = "1" if match["below"] is None else _figures(match["below"], convention)
+    exponents = [int(e) for e in re.findall(r"[eE]([+-]?\d+)", match[0])]
+    if above is None or below is None or any(abs(e) > _LONGEST for e in exponents):
+        return None
+    if not Fraction(below):
+        return None
+    value = Fraction(match["whole"] or 0) + Fraction(above) / Fraction(below)
+    value *= Fraction(10) ** int(match["power"] or 0)
+    value /= _divisor(match)
+    return -value if match["sign"] else value
+
+
+def _divisor(match: re.Match[str]) -> int:
+    sign = match["percent"]
+    return 1 if sign is None else 1000 if sign == "‰" else 100
+
+
+def _figures(written: str, convention: _Convention) -> str | None:
+    """Figures with a point before decimals and nothing between thousands; None if not clear."""
+    mantissa, e, exponent = written.partition("e") if "e" in written else written.partition("E")
+    if re.match(r"\d{3} ", mantissa) and not convention.foreign:
+        return None  # 100 200 may be two numbers
+    mantissa = re.sub(rf"[{_SPACES}'’]", "", mantissa)
+    decimal = _decimal_of(mantissa)
+    if decimal == "?":
+        decimal = _decided(mantissa, convention)
+    if decimal is None:
+        return None
+    for separator in ".,":
+        mantissa = mantissa.replace(separator, "." if separator == decimal else "")
+    return mantissa + e + exponent
+
+
+def _decimal_of(mantissa: str) -> str | None:
+    """Which character stands before the decimals; "" for none, "?" if the context decides, None
+    if the figures are no number.
+    """
+    separators = [c for c in mantissa if c in ".,"]
+    if not separators:
+        return ""
+    last = separators[-1]
+    groups = re.split(r"[.,]", mantissa)
+    if len(set(separators)) > 1:
+        thousands = mantissa.rpartition(last)[0]
+        return last if last not in thousands and _is_grouped(re.split(r"[.,]", thousands)) else None
+    if len(separators) > 1:
+        return "" if _is_grouped(groups) else None
+    before, after = groups
+    return "?" if len(after) == _GROUP and re.fullmatch(r"[1-9]\d{0,2}", before) else last
+
+
+def _is_grouped(groups: list[str]) -> bool:
+    """Whether figures are parted into thousands, or as in India into lakhs and crores."""
+    first, *others = groups
+    if not re.fullmatch(r"[1-9]\d{0,2}", first) or not others or len(others[-1]) != _GROUP:
+        return False
+    return all(len(g) == _GROUP for g in others) or all(len(g) == 2 for g in others[:-1])  # noqa: PLR2004
+
+
+def _decided(mantissa: str, convention: _Convention) -> str | None:
+    """What the separator of figures such as 1.234 means in this text."""
+    separator = "." if "." in mantissa else ","
+    if len(convention.decimal) > 1:
+        return None
+    if convention.decimal:
+        return separator if separator in convention.decimal else ""
+    if convention.foreign:
+        return None
+    return "." if separator == "." else ""
+
+
+def _convention(text: str) -> _Convention:
+    """By which convention a text writes numbers, from those of them that are clear."""
+    decimal = set()
+    for match in _NUMBER.finditer(text):
+        for written in (match["above"], match["below"]):
+            mantissa = re.split(r"[eE]", written or "")[0]
+            plain = re.sub(rf"[{_SPACES}'’]", "", mantissa)
+            found = _decimal_of(plain)
+            if found == "" and len(set(plain) & set(".,")) == 1:
+                # Several groups of thousands: the other character is for decimals.
+                decimal.add("," if "." in plain else ".")
+            elif found == "?" and plain != mantissa:
+                decimal.add("." if "." in plain else ",")
+            elif found in (".", ","):
+                decimal.add(found)
+    foreign = len(_COMMA_DECIMALS.findall(text)) > len(_ENGLISH.findall(text))
+    return _Convention(frozenset(decimal), foreign)
