@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from moa_graph.calling.text import utf8
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 
 
@@ -169,6 +170,11 @@ class MoAContext(BaseModel):
             "metadata. None: as the graph was built."
         ),
     )
+
+    @field_validator("aggregation_prompt", mode="before")
+    @classmethod
+    def _utf8(cls, prompt: Any) -> Any:
+        return utf8(prompt) if isinstance(prompt, str) else prompt
 
 
 _OF_PROPOSERS = (

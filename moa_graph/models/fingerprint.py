@@ -8,6 +8,7 @@ import functools
 import hashlib
 import inspect
 import json
+import operator
 import sysconfig
 import types
 import typing
@@ -23,6 +24,7 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
+    RunnableGenerator,
     RunnableLambda,
     RunnableSequence,
     RunnableWithFallbacks,
@@ -45,6 +47,7 @@ _NOT_SHAPING = {  # fields of LangChain's classes that say how a model is reache
     "http_async_client",
     "http_client",
     "http_socket_options",
+    "input_types",
     "max_retries",
     "metadata",
     "profile",
@@ -127,6 +130,11 @@ def _graph(model: Pregel[Any, Any, Any, Any]) -> Any:
     raise NotFingerprintable(f"the graph {model.name!r}")
 
 
+def _functions(model: Any, *fields: str) -> Any:
+    functions = [getattr(model, field, None) for field in fields]
+    return ["functions", [_function(f) for f in functions if f is not None]]
+
+
 def _fallbacks(model: RunnableWithFallbacks[Any, Any]) -> Any:
     handled = [_class(error) for error in model.exceptions_to_handle]
     return ["fallbacks", [_runnable(m) for m in model.runnables], handled, model.exception_key]
@@ -181,7 +189,8 @@ _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (RunnableBindingBase, _binding),
     (RunnableWithFallbacks, _fallbacks),
     (RunnableSequence, lambda model: ["sequence", [_runnable(step) for step in model.steps]]),
-    (RunnableLambda, lambda m: ["function", _function(getattr(m, "func", None) or m.afunc)]),
+    (RunnableLambda, lambda model: _functions(model, "func", "afunc")),
+    (RunnableGenerator, lambda model: _functions(model, "_transform", "_atransform")),
 )
 
 
@@ -332,11 +341,15 @@ def _function(function: Any) -> Any:
     if isinstance(function, functools.partial):
         keywords = {name: _value(value) for name, value in function.keywords.items()}
         return ["partial", _function(function.func), [_value(a) for a in function.args], keywords]
+    if isinstance(function, operator.itemgetter | operator.attrgetter):
+        return repr(function)
     inner = getattr(function, "__func__", function)
     name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
     bound_to = getattr(function, "__self__", None)
-    if "<" in name or not _is_library(inner):
+    if not _is_library(inner):
         raise NotFingerprintable(f"the function {getattr(inner, '__name__', inner)!s}")
+    if "<" in name:  # one of several of that name
+        return [name, _code(inner)]
     if bound_to is None or isinstance(bound_to, types.ModuleType):
         return name
     return [name, _value(bound_to)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, get_buffer_string
 from langchain_core.runnables import (
     Runnable,
@@ -40,10 +41,14 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
 def brings_prompt(model: Runnable[Any, Any]) -> bool:
     """Whether a model may put a system message of its own before what it is given.
 
-    An agent or another graph may, and so may `prompt | model`, also as one of several fallbacks.
+    An agent or another graph may, and so may `prompt | model`, also as one of several fallbacks,
+    or inside a mixture.
     """
     if isinstance(model, Pregel) or _prompt_variables(model) is not None:
         return True
+    if isinstance(model, BaseChatModel):
+        inside = getattr(model, "models", ()) if model._llm_type == "moa" else ()  # noqa: SLF001
+        return any(one.built is not None and brings_prompt(one.built) for one in inside)
     return any(map(brings_prompt, _parts_of(model)))
 
 

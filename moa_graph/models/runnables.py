@@ -86,10 +86,23 @@ def map_chat_models(
         branches = {key: inner(step) for key, step in model.steps__.items()}
         return model if _same(model.steps__, branches) else RunnableParallel(branches)
     if isinstance(model, RunnableConfigurableFields):
-        # It makes the model anew by its class, so that only another object of it can stand here.
-        default = inner(model.default)
-        return _updated(model, default=default) if type(default) is type(model.default) else model
+        return _configurable(model, inner(model.default))
     return _updated(model, **_alternatives(model, inner))
+
+
+def _configurable(
+    model: RunnableConfigurableFields[Any, Any], default: Runnable[Any, Any]
+) -> Runnable[Any, Any]:
+    # It makes the model anew by its class, so that only another object of it can stand inside:
+    # what was bound to that is bound around it.
+    kwargs: dict[str, Any] = {}
+    while isinstance(default, RunnableBindingBase) and type(default) is not type(model.default):
+        kwargs = {**default.kwargs, **kwargs}
+        default = default.bound
+    if type(default) is not type(model.default):
+        return model
+    changed = _updated(model, default=default)
+    return changed.bind(**kwargs) if kwargs else changed
 
 
 def _alternatives(model: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
