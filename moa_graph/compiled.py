@@ -32,6 +32,9 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
         node: Any = self.builder.nodes[AGGREGATOR].runnable
         return cast(Plan, node.plan)
 
+    def __copy__(self) -> Self:
+        return self.copy()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A compiled graph does not change, and models may hold connections.
         return self.copy()

@@ -298,6 +298,7 @@ class Asking:
 
     def _ended(self, answer: Answer) -> Proposal:
         text = self._text(answer)
+        self.node.model.begins_in_reasoning |= answer.unopened
         if answer.filtered or answer.broken_off:
             return self._record("failed", answer, error=answer.why_unusable)
         if not text.strip():

@@ -64,6 +64,8 @@ class LiveProposal:
         self.cache: ProposalCache | None = None
         self.key: FullKey | None = None
         self.attempts: Callable[[], int] = lambda: 0
+        self.hold = False
+        """Whether its model begins its reasoning without an opening tag."""
         self._joint: Joint | None = None
         self._splitter = ReasoningSplitter()
         self.task: asyncio.Task[Proposal]
@@ -83,7 +85,7 @@ class LiveProposal:
     def begin(self, model: Runnable[Any, Any]) -> None:
         """A call begins, or is repeated: it goes on from what is there."""
         self._joint = Joint(self.text, continuation_of(model))
-        self._splitter = ReasoningSplitter()
+        self._splitter = ReasoningSplitter(hold=self.hold)
 
     def add(self, chunk: Any) -> None:
         """Add what has come."""
@@ -127,6 +129,7 @@ class LiveAsking(Asking):
         super().__init__(node, step, state)
         self._before = draft["attempts"]
         self.live = LiveProposal(draft)
+        self.live.hold = node.model.begins_in_reasoning
         self._question = GoingOn(self._question, self.live)
 
     async def _ask(self, call: Call, *, in_thread: bool) -> Answer:

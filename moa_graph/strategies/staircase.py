@@ -368,7 +368,16 @@ class StaircaseReader(ProposerNode):
                 self.tell_started(step)
             timeout = None if self.timeout is None else max(0.001, self.timeout - draft["latency"])
             piece = Piece(
-                Pen(step, model, settings, step.terms(self.model, tuned), config, layer, timeout),
+                Pen(
+                    step,
+                    model,
+                    settings,
+                    step.terms(self.model, tuned),
+                    config,
+                    layer,
+                    timeout,
+                    hold=self.model.begins_in_reasoning,
+                ),
                 draft,
                 view,
                 size=piece_size(
@@ -379,6 +388,7 @@ class StaircaseReader(ProposerNode):
                 last=view.complete,
             )
             update = await piece.write()
+            self.model.begins_in_reasoning |= piece.answer.unopened
         except (GraphBubbleUp, asyncio.CancelledError):
             raise
         except Exception as error:  # whatever a model raises is recorded
@@ -454,7 +464,16 @@ class StaircaseAggregator(AggregatorNode):
                 self._tell_started(step)
             terms = step.terms(self.model, tuned, last=True)
             config = without_message_stream(step.config)
-            pen = Pen(step, model, settings, terms, config, step.last_wait, show=tokens.write)
+            pen = Pen(
+                step,
+                model,
+                settings,
+                terms,
+                config,
+                step.last_wait,
+                hold=self.model.begins_in_reasoning,
+                show=tokens.write,
+            )
             size = piece_size(
                 self._staircase, self.plan.layers, self.plan.layers, len(draft["pieces"])
             )
@@ -469,6 +488,7 @@ class StaircaseAggregator(AggregatorNode):
             )
             with step.run.visited(), step.run.writing():
                 update = await piece.write()
+            self.model.begins_in_reasoning |= piece.answer.unopened
             await tokens.end()
             if not (view.complete and update["closed"]):
                 return {"drafts": {AGGREGATOR: update}}

@@ -239,6 +239,7 @@ class Pen:
         config: The configuration of its calls.
         wait: How long it is waited for.
         timeout: Seconds that it may take besides.
+        hold: Whether the model begins its reasoning without an opening tag.
         show: Told what is certain of the text, as it comes.
     """
 
@@ -249,6 +250,7 @@ class Pen:
     config: RunnableConfig
     wait: Layer
     timeout: float | None = None
+    hold: bool = False
     show: Callable[[str], None] = lambda _: None
 
 
@@ -309,7 +311,7 @@ class Piece:
             answer=longest,
         )
         self._joint = Joint(own, how, closed=draft["closed"])
-        self._splitter = ReasoningSplitter()
+        self._splitter = self._new_splitter()
         self._calls: list[Call] = []
         self._tokens = 0
         self._started = time.perf_counter()
@@ -355,12 +357,15 @@ class Piece:
                 # Templates trim spaces at the end of a text: they must come with what follows.
                 # Reasoning is no part of the text: its end must come, too.
                 self._joint = self._joint.again()
-                self._splitter = ReasoningSplitter()
+                self._splitter = self._new_splitter()
                 continue
             pen.show(self._joint.add(self._splitter.end(cut=cut)))
             ending: Ending = "cut" if cut else "end" if self._view.complete else "pause"
             pen.show(self._joint.end(ending))
             return self._updated(closed=not cut)
+
+    def _new_splitter(self) -> ReasoningSplitter:
+        return ReasoningSplitter(hold=self._pen.hold)
 
     def _was_cut(self) -> bool:
         """Whether the piece has ended at its own limit, and not at one of the whole text."""
@@ -377,9 +382,13 @@ class Piece:
 
     def _updated(self, *, closed: bool) -> Draft:
         draft = self.with_spent(self._draft)
+        pieces = [*draft["pieces"], self._joint.taken]
+        if self._splitter.retracted:
+            # All before the closing tag was reasoning, earlier pieces too.
+            pieces = [*[""] * len(draft["pieces"]), self._splitter.answer]
         return {
             **draft,
-            "pieces": [*draft["pieces"], self._joint.taken],
+            "pieces": pieces,
             "tokens": draft["tokens"] + self._joint.share(self._tokens),
             "tail": self._joint.tail,
             "closed": closed,
