@@ -18,6 +18,9 @@ A model's name is a label, then `?` and `&`-joined behaviours:
     alpha?window=8192            refuses prompts that have more tokens (of four characters)
     alpha?malformed              answers with what is no JSON
     alpha?invalid_utf8           answers with bytes that are no UTF-8
+    alpha?reasoning              answers with reasoning and nothing else
+    alpha?surrogate              answers with half an emoji at the end
+    alpha?refuses=temperature    refuses requests that have that setting
     alpha?finish=length          answers as usual, with that `finish_reason`
     alpha?size=10000000          answers with that many characters
     alpha?max_tokens             answers with as many words as it was allowed
@@ -185,6 +188,10 @@ class FakeServer:
         if "window" in does and sum(len(_text(m)) for m in call.messages) > 4 * int(does["window"]):
             text = f"This model's maximum context length is {does['window']} tokens."
             return _error(400, text, code="context_length_exceeded")
+        if call.body.get(does.get("refuses", "")) is not None:
+            return _error(400, f"Unsupported parameter: '{does['refuses']}'.")
+        if foreign := _foreign_blocks(call.messages):
+            return _error(400, f"Invalid value: {foreign}")
         try:
             message = self._message(call, does)
         except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
@@ -214,6 +221,8 @@ class FakeServer:
         if tool_calls := _tool_calls(call.body):
             return {"role": "assistant", "content": None, "tool_calls": tool_calls}
         text = "" if "empty" in does else self._known(call)
+        text = f"<think>{text}" if "reasoning" in does else text
+        text += "\ud83d" if "surrogate" in does else ""
         if "size" in does:
             text = (text + " and so on" * (int(does["size"]) // 10))[: int(does["size"])]
         if "max_tokens" in does:
@@ -226,6 +235,13 @@ class FakeServer:
         for stop in _as_list(call.body.get("stop")):
             text = text.partition(stop)[0]
         return {"role": "assistant", "content": text}
+
+
+def _foreign_blocks(messages: list[dict[str, Any]]) -> set[str]:
+    """The types of content that OpenAI's API does not know."""
+    lists = [m["content"] for m in messages if isinstance(m.get("content"), list)]
+    known = {"text", "image_url", "input_audio", "file", "refusal"}
+    return {block.get("type", "") for blocks in lists for block in blocks} - known
 
 
 def _piece(call: Call, text: str) -> str:

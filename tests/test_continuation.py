@@ -10,7 +10,8 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langchain_together import ChatTogether
 
-from moa_graph.continuation import CONTINUE, Joint, continuation_of, was_cut, with_own_text
+from moa_graph.calling.answer import was_cut
+from moa_graph.continuation import CONTINUE, Joint, continuation_of, with_own_text
 
 TEXTS = st.one_of(
     st.text(max_size=300),

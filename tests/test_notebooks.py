@@ -17,7 +17,9 @@ NOTEBOOKS = [
         path,
         id=path.stem,
         marks=[
-            *([pytest.mark.local] if '"local:' in path.read_text().replace("\\", "") else []),
+            pytest.mark.local
+            if '"local:' in path.read_text().replace("\\", "")
+            else pytest.mark.full,
             *([records] if "MOA_EVAL_DATA" in path.read_text() else []),
         ],
     )

@@ -66,7 +66,7 @@ def test_modules_import_in_one_direction():
         ["calls", "runs"],
         ["steps"],
         ["nodes"],
-        ["strategies"],
+        ["compiled", "strategies"],
         ["graph"],
         ["chat_model", "presets", "terminal"],
         ["batch", "evals", "server"],

@@ -287,6 +287,7 @@ async def test_a_receiver_that_does_not_answer_delays_no_run(chat, traced):
     assert drawn(tree) == TREE
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::langsmith.utils.LangSmithMissingAPIKeyWarning")
 async def test_a_receiver_that_fails_or_is_gone_fails_no_run(chat, traced):
     with LangSmithReceiver(status=500) as receiver:

@@ -17,6 +17,7 @@ Place: TypeAlias = Literal["system", "human"]
 """Where instructions and references stand: in the system message, or behind the question."""
 
 _MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
+_OUR_RECORDS = ("aggregator", "moa")  # in `response_metadata`, of a graph's answers
 _PROVIDER = "model_provider"  # where LangChain's messages say who wrote them
 
 
@@ -53,7 +54,9 @@ def _is_own(message: AIMessage, providers: set[str | None], *, own: bool) -> boo
     if not own:
         return False
     author = message.response_metadata.get(_PROVIDER)
-    return author is None or not providers or "moa" in providers or providers == {author}
+    if author is None or not providers or "moa" in providers:
+        return any(record in message.response_metadata for record in _OUR_RECORDS)
+    return providers == {author}
 
 
 def _provider(chat_model: Any) -> str | None:

@@ -101,6 +101,7 @@ def test_compare_prints_a_table_and_writes_its_files(moa, tmp_path):
     assert (tmp_path / "o/pareto.png").exists()
 
 
+@pytest.mark.full
 def test_ablations_pay_for_each_proposal_once(moa, together, tmp_path):
     result = moa(
         "ablations",
@@ -142,6 +143,7 @@ def test_mt_bench_and_flask_from_records(moa, data, tmp_path):
     assert (tmp_path / "f/radar.png").exists()
 
 
+@pytest.mark.full
 def test_mt_bench_with_the_aggregator_alone_beside(moa, together, data, tmp_path):
     together.answers["judge"] = "Rating: [[7]]"
     result = moa(
@@ -244,6 +246,7 @@ def test_failed_items_end_with_an_error_and_keep_the_others(moa, tmp_path):
     assert len(json.loads((tmp_path / "o/model_outputs.json").read_text())) == 30
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_no_item_is_generated_twice_and_none_is_missing(
     moa, together, tmp_path
 ):

@@ -215,6 +215,7 @@ def test_pairwise_prompts_are_the_published_ones(data):
     assert reference == pairwise._QUESTION + pairwise._REFERENCE + pairwise._ANSWERS
 
 
+@pytest.mark.full
 def test_length_control_takes_the_advantage_of_length_away():
     rng = random.Random(0)
     longer = [rng.randint(-400, 900) for _ in range(300)]

@@ -36,6 +36,7 @@ def targets():
     return [load_target("together:seven"), load_target("together:ok")]
 
 
+@pytest.mark.full
 def test_experiment_has_the_answers_and_scores_and_the_same_numbers(together, langsmith, tmp_path):
     together.answers["seven"] = "It is 7."
     dataset = load_dataset("reasoning-gym:chain_sum?max_digits=1", size=6)

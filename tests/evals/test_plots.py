@@ -57,6 +57,7 @@ def test_long_names_can_still_be_told_apart():
     assert len(set(plots._labels([f"{'x' * 40}{i}{'x' * 40}" for i in range(3)]))) == 3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("spread", ["wide", "narrow", "one point", "two columns"])
 def test_labels_of_twelve_configurations_do_not_overlap(seed, spread):

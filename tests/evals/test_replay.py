@@ -51,6 +51,7 @@ def test_strategies_of_the_graph_choose_as_counting_by_hand(sets):
     assert found["strategies"][replay.RANDOM]["value"] == pytest.approx(mean)
 
 
+@pytest.mark.full
 def test_voting_wins_with_similar_models_and_loses_with_weak_ones(sets):
     recorded = sets["gsm"]
     pools = replay.default_pools(recorded)

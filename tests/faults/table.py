@@ -74,11 +74,18 @@ TABLE: dict[str, tuple[str, list[str]]] = {
         "finish=content_filter",
         ["failed 1", "failed 1", NONE_1, ANSWER_1],
     ),
+    "filter by another name": ("finish=SAFETY", ["failed 1", "failed 1", NONE_1, ANSWER_1]),
+    "reasoning only": ("reasoning", ["failed 1", "failed 1", NONE_1, FAILS_1]),
+    # --- what can be mended is ---
+    "half an emoji": ("surrogate", [OK_1, OK_1, "answer 2", ANSWER_1]),
+    "refused setting": ("refuses=temperature", [OK_2, OK_2, "answer 4", ANSWER_2]),
+    "foreign block": ("foreign", [OK_1, OK_1, "answer 2", ANSWER_1]),
     # --- never ends ---
     "hang": ("hang", ["timed_out 1", "timed_out 1", NONE_1, FAILS_1]),
     "slow drip": ("tps=0.5", ["timed_out 1", "timed_out 1", NONE_1, FAILS_1]),
     # --- no fault of the connection ---
     "finish_reason length": ("finish=length", [OK_1, OK_1, "answer 2", ANSWER_1]),
+    "1 MB answer": ("size=1000000", [OK_1, OK_1, "answer 2", ANSWER_1]),
     "10 MB answer": ("size=10000000", [OK_1, OK_1, "answer 2", ANSWER_1]),
 }
 """With "all proposers", the requests are those of one model in both layers."""

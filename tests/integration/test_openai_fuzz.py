@@ -115,6 +115,7 @@ request = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.full
 @settings(
     max_examples=200,
     deadline=timedelta(seconds=30),

@@ -75,7 +75,13 @@ async def test_the_answer_is_the_known_text_character_by_character(chat, server,
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(WRITING[2], id="staircase"),
+        pytest.param(WRITING[5], id="chunkwise", marks=pytest.mark.full),
+    ],
+)
 async def test_every_way_of_running_gives_the_same(chat, server, options, mode):
     server.answer_all = LONG
     graph = create_moa(writers(chat), chat("agg?writes"), layers=3, **options)
@@ -86,6 +92,7 @@ async def test_every_way_of_running_gives_the_same(chat, server, options, mode):
     assert set(state) - {"drafts"} == {"messages", "proposals"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", WRITING[1:3] + WRITING[5:], ids=IDS[1:3] + IDS[5:])
 async def test_without_a_prefix_feature_the_model_is_asked_to_go_on(
     chat, server, options, monkeypatch
@@ -288,6 +295,7 @@ async def test_an_interrupted_answer_of_the_aggregator_goes_on(chat, server):
 # --- what every graph can do ---------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_turns_of_a_thread_begin_afresh(chat, server, options):
     graph = create_moa(
@@ -379,6 +387,7 @@ async def test_tools_are_called_in_one_piece(chat, server, options):
     assert again.text == LONG
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_the_longest_answer_of_a_run_holds_over_all_pieces(chat, server, options):
     server.answer_all = LONG
@@ -417,6 +426,7 @@ async def test_budget_and_fence_hold_in_a_staircase(chat, server):
 # --- what readers found -----------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [WRITING[2], {"chunkwise": Chunkwise(4)}], ids=["s", "c"])
 async def test_loops_take_more_steps_than_a_chain_allows(chat, server, options):
     server.answer_all = LONG
