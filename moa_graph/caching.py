@@ -18,7 +18,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.types import CachePolicy
 
-from moa_graph.models.fingerprint import NotFingerprintable, fingerprint, message_parts
+from moa_graph.models.fingerprint import (
+    NotFingerprintable,
+    chosen,
+    fingerprint,
+    message_parts,
+)
+from moa_graph.models.settings import Settings
 from moa_graph.state import MoAState, Proposal
 
 _NAMESPACE = "moa_graph"
@@ -33,6 +39,7 @@ class Asked:
         model: The model, with the settings of this run.
         name: Its name.
         sample: Which of several answers of one model, from 0.
+        settings: Those of this run.
         cache_key: By what the user tells the model apart, where nothing else does.
         config: The run's.
     """
@@ -40,6 +47,7 @@ class Asked:
     model: Runnable[Any, Any]
     name: str
     sample: int
+    settings: Settings
     cache_key: str | None
     config: RunnableConfig
 
@@ -82,13 +90,17 @@ class ProposalCache(BaseCache[Any]):
             The key; None if nothing tells the model from others, so that it must be asked.
         """
         try:
-            model = asked.cache_key or fingerprint(asked.model, asked.config)
+            if asked.cache_key is None:
+                model: Any = fingerprint(asked.model, asked.config)
+            else:
+                run = [dict(asked.settings.values), dict(asked.settings.options)]
+                model = [asked.cache_key, run, chosen(asked.model, asked.config)]
         except NotFingerprintable:
             return None
         default = self._policy.key_func is CachePolicy().key_func
         question = [message_parts(m) for m in messages] if default else self._policy.key_func(state)
         parts = json.dumps(
-            [_VERSION, asked.cache_key is None, model, asked.name, question, asked.sample],
+            [_VERSION, model, asked.name, question, asked.sample],
             sort_keys=True,
             default=str,
         )

@@ -24,6 +24,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
     Attributes:
         usage_metadata: Tokens so far, by model.
         streamed: Whether any token was streamed: what was shown cannot be taken back.
+        errors: What its models raised, in the order of the requests.
         answered: What the model that answered last calls itself: the name it was asked by, and
             the name that the provider gave; None where nobody says.
     """
@@ -35,7 +36,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
         self.streamed = False
         self.answered: tuple[str | None, str | None] = (None, None)
         self._open: list[UUID] = []
-        self._failed: list[BaseException] = []
+        self.errors: list[BaseException] = []
         self._ended = 0
         self._asked: dict[UUID, str | None] = {}
         self._parents: dict[UUID, UUID | None] = {}
@@ -46,7 +47,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
         What the provider's own client has repeated is counted, too.
         """
-        failed = sum(1 + retried_by_client(error) for error in self._failed)
+        failed = sum(1 + retried_by_client(error) for error in self.errors)
         return max(1, failed + bool(self._ended))
 
     def on_chain_start(
@@ -89,7 +90,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         if not self._is_inner(run_id) and isinstance(error, Exception):
-            self._failed.append(error)
+            self.errors.append(error)
         self._close(run_id)
 
     def _is_inner(self, run_id: UUID) -> bool:

@@ -270,12 +270,15 @@ class Call:
 
     def _seconds_before_retry(self, error: Exception) -> float | None:
         """How long to wait before asking again; None if that is not worth it."""
-        if is_too_long(error) and self.question.shorten():
+        # Fallbacks raise the first error, and another one may be what can be helped.
+        errors = [error, *(self._runs[-1].errors if self._runs else ())]
+        if any(map(is_too_long, errors)) and self.question.shorten():
             return 0.0
-        if refused := self._settings.without(self.dropped).refused(error):
+        settings = self._settings.without(self.dropped)
+        if refused := set[str]().union(*map(settings.refused, errors)):
             self.dropped += sorted(refused)
             return 0.0
-        if may_be_too_long(error) and self.question.shorten(guess=True):
+        if any(map(may_be_too_long, errors)) and self.question.shorten(guess=True):
             return 0.0
         by_itself = retried_by_client(error) or repeats_by_itself(self._given)
         shown = self._terms.once_shown and any(runs.streamed for runs in self._runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,10 +90,28 @@ def refused_request(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that the provider answered with; None if it did not come to that."""
+    """The HTTP status that the provider answered with; None if it did not come to that.
+
+    Also of errors that LangChain's packages raise from those of a provider's client.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if (status := _own_status(cause)) is not None:
+            return status
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return None
+
+
+def _own_status(error: BaseException) -> int | None:
     response = getattr(error, "response", None)
-    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None
+    if isinstance(response, Mapping):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+        status = status or getattr(error, "http_status", None) or getattr(error, "code", None)
+    return status if isinstance(status, int) and 100 <= status < 600 else None  # noqa: PLR2004
 
 
 def _environment_secrets() -> Iterable[str]:

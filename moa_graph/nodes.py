@@ -217,7 +217,14 @@ class Asking:
         if self.cache:
             self.key = self.cache.key(
                 node.node,
-                Asked(tuned, node.model.name, node.sample, node.cache_key, step.config),
+                Asked(
+                    tuned,
+                    node.model.name,
+                    node.sample,
+                    self._settings,
+                    node.cache_key,
+                    step.config,
+                ),
                 self._question.messages,
                 state,
             )

@@ -41,16 +41,24 @@ _TOO_LONG = re.compile(
     r"|reduce (?:the|your) (?:length|size|prompt|message|input)|longer than"
     r"|tokens? (?:count |number )?(?:\S+ )?exceed"
     r"|exceed\w* (?:\S+ ){0,4}(?:token|length|context|input)|request entity too large"
-    r"|payload too large|content too large",
+    r"|payload too large|content too large|exceeds? (?:the |its )?(?:limit|maximum)"
+    r"|maximum is \d+|(?:输入|提示|上下文|请求).{0,12}(?:过长|超过|超出)|长度超过",
     re.IGNORECASE,
 )
 _MAY_BE_TOO_LONG = re.compile(r"token|length|context|too (?:long|large)|characters", re.IGNORECASE)
+_ABOUT_SOMETHING_ELSE = re.compile(
+    r"schema|unsupported|not supported|unrecogni[sz]ed|unknown (?:parameter|field)|credit|balance"
+    r"|billing|quota|image|audio|video|picture|tool_choice|function call|in context=",
+    re.IGNORECASE,
+)
 _OTHER_TOKENS = re.compile(
     r"(?:access|auth\w*|api|bearer|security|csrf|id|refresh|session)[ _-]?tokens?"
     r"|tokens? (?:is |has )?(?:invalid|expired|missing)|invalid tokens?\b(?! count)",
     re.IGNORECASE,
 )
+_IMAGES = re.compile(r"image|audio|video|picture", re.IGNORECASE)
 _TOO_LARGE = 413
+_SERVER_ERROR = 500
 _MAY_SAY_SO = (400, _TOO_LARGE, 422)
 _RATE_LIMIT = 429
 _LONGER_THAN_A_LIMIT = re.compile(
@@ -88,13 +96,16 @@ def is_too_long(error: BaseException) -> bool:
         return True
     if status == _RATE_LIMIT:
         return bool(_LONGER_THAN_A_LIMIT.search(text))
-    return status in (*_MAY_SAY_SO, None) and bool(_TOO_LONG.search(text))
+    told = status in (*_MAY_SAY_SO, None) or (status >= _SERVER_ERROR and "exceed" in text)
+    return told and bool(_TOO_LONG.search(text)) and not _IMAGES.search(text)
 
 
 def may_be_too_long(error: BaseException) -> bool:
     """Whether a refused request may have been too long: the error speaks of tokens or length."""
     text = _OTHER_TOKENS.sub("", str(error))
-    return status_of(error) in _MAY_SAY_SO and bool(_MAY_BE_TOO_LONG.search(text))
+    if status_of(error) not in _MAY_SAY_SO or _ABOUT_SOMETHING_ELSE.search(text):
+        return False
+    return bool(_MAY_BE_TOO_LONG.search(text))
 
 
 def retried_by_client(error: BaseException) -> int:

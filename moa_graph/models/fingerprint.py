@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import dis
 import enum
 import functools
 import hashlib
 import inspect
 import json
 import operator
+import os
+import re
 import sysconfig
 import types
 import typing
@@ -63,11 +66,15 @@ _NOT_SHAPING = {  # fields of LangChain's classes that say how a model is reache
     "verbose",
 }
 _RUN_TIME = {"callbacks", "tags", "metadata", "run_name", "run_id", "max_concurrency"}
-_RUN_TIME_PREFIXES = ("__", "checkpoint", "thread_id")
+_OF_THE_RUN = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
+_ENVIRONMENT = re.compile(r"(?:BASE_URL|API_BASE|ENDPOINT)$")  # where providers' clients look
+_NOT_PROVIDERS = ("LANGCHAIN", "LANGSMITH", "OTEL", "MOA_")
+_PURE = ("langchain", "moa_graph")  # whose functions depend on nothing but their arguments
 _OF_MESSAGES = {"id", "response_metadata", "usage_metadata", "artifact"}
 _LIBRARY = tuple(
     dict.fromkeys(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib"))
 )
+_DEEPEST = 8  # functions that call functions
 _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve())
 
 
@@ -94,7 +101,10 @@ def fingerprint(model: Runnable[Any, Any], config: RunnableConfig | None = None)
     Raises:
         NotFingerprintable: If it holds what cannot be told apart; says what.
     """
-    parts = [_runnable(model), _configurable(model, config or {})]
+    try:
+        parts = [_runnable(model), chosen(model, config or {}), _addresses()]
+    except RecursionError:
+        raise NotFingerprintable("an object that contains itself") from None
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -104,14 +114,24 @@ def message_parts(message: BaseMessage) -> Any:
     return _value(message.model_dump(exclude=_OF_MESSAGES))
 
 
-def _configurable(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
+def chosen(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
+    """What a run's `configurable` chooses of what a model leaves open."""
     configurable = config.get("configurable", {})
-    ids = {spec.id for spec in model.config_specs} - {"thread_id"}
+    ids = {spec.id for spec in model.config_specs} - _OF_THE_RUN
     return {
         name: _value(configurable[name])
         for name in sorted(ids & configurable.keys())
-        if not name.startswith(_RUN_TIME_PREFIXES)
+        if not name.startswith("__")
     }
+
+
+def _addresses() -> Any:
+    """Where the environment says that providers are."""
+    return sorted(
+        (name, value)
+        for name, value in os.environ.items()
+        if _ENVIRONMENT.search(name) and not name.startswith(_NOT_PROVIDERS)
+    )
 
 
 # --- Runnables ---------------------------------------------------------------------------
@@ -148,7 +168,6 @@ def _binding(model: RunnableBindingBase[Any, Any]) -> Any:
         if name == "tools" and isinstance(value, Sequence) and not isinstance(value, str)
         else _value(value)
         for name, value in model.kwargs.items()
-        if not _is_plumbing(name)
     }
     config = {k: _value(v) for k, v in model.config.items() if k not in _RUN_TIME}
     return ["bound", _runnable(model.bound), kwargs, config]
@@ -157,25 +176,46 @@ def _binding(model: RunnableBindingBase[Any, Any]) -> Any:
 def _fields(model: Any) -> Any:
     """An object by its class and what its fields say.
 
-    A container that nobody has set is left out: what a default holds is no setting, and some
-    classes keep in it what they have seen.
+    Of a container that nobody has set, the default counts: some classes keep in it what they
+    have seen.
     """
     if not isinstance(model, BaseModel):
         raise NotFingerprintable(f"{_name(model)} (a {type(model).__name__})")
     cls = type(model)
     fields: dict[str, Any] = {}
-    for name in cls.model_fields:
+    for name, info in cls.model_fields.items():
         value = getattr(model, name)
-        if _is_plumbing(name) or isinstance(value, SecretStr | SecretBytes):
+        if isinstance(value, SecretStr | SecretBytes):
+            continue
+        if isinstance(model, Runnable) and _is_plumbing(name):
+            if (url := _address(value)) is not None:
+                fields[name] = url
             continue
         if name not in model.model_fields_set and not _is_scalar(value):
             if isinstance(value, Runnable | types.FunctionType):
                 raise NotFingerprintable(f"{cls.__name__}.{name}")
-            continue
-        fields[name] = _value(value)
+            value = info.get_default(call_default_factory=True)
+        try:
+            fields[name] = _value(value)
+        except NotFingerprintable:
+            # Of a provider's own class, what it does not serialize are its connections.
+            if not (isinstance(model, BaseChatModel) and info.exclude and _is_provider(cls)):
+                raise
     hidden = {} if _is_library(cls) else (model.__pydantic_private__ or {})
     more = {**(model.model_extra or {}), **hidden}
     return [_class(cls), fields, {name: _value(value) for name, value in more.items()}]
+
+
+def _is_provider(cls: type) -> bool:
+    return _is_library(cls) and not cls.__module__.startswith("moa_graph")
+
+
+def _address(client: Any) -> str | None:
+    """Where a provider's client sends its requests; None if it does not say."""
+    for part in (client, getattr(client, "_client", None)):
+        if (url := getattr(part, "base_url", None)) is not None:
+            return str(url)
+    return None
 
 
 def _is_plumbing(name: str) -> bool:
@@ -185,7 +225,7 @@ def _is_plumbing(name: str) -> bool:
 _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (Pregel, _graph),
     (BaseChatModel, _fields),
-    (RunnableRetry, lambda model: _runnable(model.bound)),
+    (RunnableRetry, lambda model: _binding(model) if model.kwargs else _runnable(model.bound)),
     (RunnableBindingBase, _binding),
     (RunnableWithFallbacks, _fallbacks),
     (RunnableSequence, lambda model: ["sequence", [_runnable(step) for step in model.steps]]),
@@ -210,8 +250,8 @@ def _value(value: Any) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any]) -> Any:
-    pairs = [[json.dumps(_value(k)), _value(v)] for k, v in value.items()]
-    return ["mapping", sorted(pairs, key=lambda pair: str(pair[0]))]
+    # In its order: that of a schema's properties shapes an answer, too.
+    return ["mapping", [[_value(k), _value(v)] for k, v in value.items()]]
 
 
 def _set(value: Collection[Any]) -> Any:
@@ -272,26 +312,43 @@ def _class(cls: type) -> Any:
     return [f"{cls.__module__}.{cls.__qualname__}", _code_of(cls)]
 
 
-@functools.lru_cache(maxsize=512)
 def _code_of(cls: type) -> Any:
     """The code of a class that comes with no installed package; None for others.
 
+    Its methods, its own values, and what of its module its methods use. What a method assigns is
+    no setting but what the class has seen.
+
     Raises:
-        NotFingerprintable: If its methods depend on variables around them.
+        NotFingerprintable: If its methods depend on what cannot be told apart.
     """
     if _is_library(cls):
         return None
-    parts: list[Any] = []
-    for base in cls.__mro__:
-        if _is_library(base):
-            continue
-        for name, member in sorted(vars(base).items()):
-            if name.startswith("__annotate"):
-                continue
-            parts += [[base.__qualname__, name, _code(f)] for f in _functions_in(member)]
-            if isinstance(member, str) and not name.startswith("__"):
-                parts.append([base.__qualname__, name, repr(member)])
+    own = [base for base in cls.__mro__ if not _is_library(base)]
+    members = [(base, name, m) for base in own for name, m in sorted(vars(base).items())]
+    functions = [
+        (base, name, function)
+        for base, name, member in members
+        if not name.startswith("__annotate")
+        for function in _functions_in(member)
+    ]
+    assigned = {name for _, _, f in functions for name in _assigned(f.__code__)}
+    parts: list[Any] = [
+        [base.__qualname__, name, _code(function, assigned)] for base, name, function in functions
+    ]
+    parts += [
+        [base.__qualname__, name, _value(member)]
+        for base, name, member in members
+        if not name.startswith(("_", "model_")) and name not in assigned and _is_data(member)
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_data, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_data, value))
+    return _is_scalar(value)
 
 
 def _functions_in(member: Any) -> list[types.FunctionType]:
@@ -302,9 +359,23 @@ def _functions_in(member: Any) -> list[types.FunctionType]:
     return [inner] if isinstance(inner, types.FunctionType) else []
 
 
-def _code(function: types.FunctionType) -> Any:
+def _assigned(code: types.CodeType) -> set[str]:
+    """The names that a function assigns outside of itself."""
+    names = {
+        str(i.argval)
+        for i in dis.get_instructions(code)
+        if i.opname in ("STORE_GLOBAL", "STORE_ATTR", "DELETE_GLOBAL", "DELETE_ATTR")
+    }
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return names.union(*map(_assigned, inner))
+
+
+def _code(
+    function: types.FunctionType, assigned: Collection[str] = (), depth: int = _DEEPEST
+) -> Any:
+    """A function's code, with the values and functions around it that it uses."""
     around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    values = {}
+    values: dict[str, Any] = {}
     for name, cell in around.items():
         if name == "__class__":
             continue
@@ -314,9 +385,18 @@ def _code(function: types.FunctionType) -> Any:
             raise NotFingerprintable(
                 f"the method {function.__qualname__}, which depends on {name!r} around it"
             ) from error
-    used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    prompts = {name: value for name, value in used.items() if isinstance(value, str)}
-    return [_constants(function.__code__), values, prompts, _value(function.__defaults__)]
+    for name in _names_in(function.__code__) - set(assigned):
+        used = function.__globals__.get(name)
+        if isinstance(used, types.FunctionType) and not _is_library(used) and depth:
+            values[name] = _code(used, assigned, depth - 1)
+        elif used is not None and _is_data(used) and not isinstance(used, list | dict | set):
+            values[name] = _value(used)
+    return [_constants(function.__code__), values, _value(function.__defaults__)]
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_names_in, inner))
 
 
 def _constants(code: types.CodeType) -> Any:
@@ -341,18 +421,16 @@ def _function(function: Any) -> Any:
     if isinstance(function, functools.partial):
         keywords = {name: _value(value) for name, value in function.keywords.items()}
         return ["partial", _function(function.func), [_value(a) for a in function.args], keywords]
-    if isinstance(function, operator.itemgetter | operator.attrgetter):
+    if isinstance(function, operator.itemgetter | operator.attrgetter | operator.methodcaller):
         return repr(function)
     inner = getattr(function, "__func__", function)
     name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
     bound_to = getattr(function, "__self__", None)
-    if not _is_library(inner):
+    if not isinstance(inner, types.FunctionType) or not name.startswith(_PURE):
         raise NotFingerprintable(f"the function {getattr(inner, '__name__', inner)!s}")
     if "<" in name:  # one of several of that name
         return [name, _code(inner)]
-    if bound_to is None or isinstance(bound_to, types.ModuleType):
-        return name
-    return [name, _value(bound_to)]
+    return name if bound_to is None else [name, _value(bound_to)]
 
 
 def _is_library(thing: type | Callable[..., Any]) -> bool:

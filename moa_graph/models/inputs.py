@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AnyMessage, get_buffer_string
+from langchain_core.messages import AnyMessage, HumanMessage, get_buffer_string
 from langchain_core.runnables import (
     Runnable,
     RunnableBranch,
@@ -33,7 +33,12 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
         return {"messages": list(messages)}
     if (needs := _prompt_variables(first)) is not None:
         placeholders, variables = needs
-        text = messages[0].text if len(messages) == 1 else get_buffer_string(messages)
+        if placeholders and variables and isinstance(messages[-1], HumanMessage):
+            # The question once: the placeholder is for what came before it.
+            *messages, question = messages
+            text = str(question.text)
+        else:
+            text = str(messages[0].text) if len(messages) == 1 else get_buffer_string(messages)
         return {name: list(messages) for name in placeholders} | dict.fromkeys(variables, text)
     return list(messages)
 
@@ -127,6 +132,11 @@ def check_kind(model: Runnable[Any, Any], role: str) -> None:
     first = first_step(model)
     if isinstance(first, Pregel) and "messages" not in first.channels:
         raise TypeError(f"{role}: the graph {first.name!r} has no `messages` in its state.")
+    if getattr(first, "_configurable_fields", None) == "any" and not first._config_prefix:  # type: ignore[attr-defined]  # noqa: SLF001
+        raise ValueError(
+            f"{role} is init_chat_model(configurable_fields='any'), which takes all that a graph "
+            "puts into its configuration for settings: give it a config_prefix, or the fields."
+        )
     if hasattr(model, "format_prompt"):
         raise TypeError(f"{role} is a prompt, which is not a model: give `prompt | model`.")
     if hasattr(model, "args_schema"):

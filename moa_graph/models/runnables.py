@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel
@@ -58,6 +58,7 @@ def map_chat_models(
     change: Callable[[BaseChatModel], Runnable[Any, Any]],
     *,
     unbind: Collection[str] = (),
+    bindable: Callable[[Any], Runnable[Any, Any]] | None = None,
 ) -> Runnable[Any, Any]:
     """Replace each chat model inside `.bind()`, `.with_config()`, `.with_retry()`,
     `.with_fallbacks()`, `.configurable_fields()`, `.configurable_alternatives()`, branches and
@@ -66,13 +67,16 @@ def map_chat_models(
     Args:
         model: The Runnable.
         change: From a chat model to what takes its place.
-        unbind: Arguments that `.bind()` may have added, and that are left out.
+        unbind: Arguments that `.bind()` or `.configurable_fields()` may have added, and that are
+            left out.
+        bindable: Likewise from what makes its chat model only when it is called, such as
+            `init_chat_model(configurable_fields=…)`.
     """
 
     def inner(part: Any) -> Any:
         if not isinstance(part, Runnable):
             return part
-        return map_chat_models(part, change, unbind=unbind)
+        return map_chat_models(part, change, unbind=unbind, bindable=bindable)
 
     if isinstance(model, BaseChatModel):
         return change(model)
@@ -82,17 +86,15 @@ def map_chat_models(
     if isinstance(model, RunnableSequence):
         steps = list(map(inner, model.steps))
         return model if _same(model.steps, steps) else RunnableSequence(*steps, name=model.name)
-    if isinstance(model, RunnableParallel):
-        branches = {key: inner(step) for key, step in model.steps__.items()}
-        return model if _same(model.steps__, branches) else RunnableParallel(branches)
     if isinstance(model, RunnableConfigurableFields):
-        return _configurable(model, inner(model.default))
+        kept = {name: spec for name, spec in model.fields.items() if name not in unbind}
+        return _configurable(_updated(model, fields=kept), inner(model.default))
+    if bindable is not None and hasattr(type(model), "bind_tools"):
+        return bindable(model)
     return _updated(model, **_alternatives(model, inner))
 
 
-def _configurable(
-    model: RunnableConfigurableFields[Any, Any], default: Runnable[Any, Any]
-) -> Runnable[Any, Any]:
+def _configurable(model: Any, default: Runnable[Any, Any]) -> Runnable[Any, Any]:
     # It makes the model anew by its class, so that only another object of it can stand inside:
     # what was bound to that is bound around it.
     kwargs: dict[str, Any] = {}
@@ -100,13 +102,15 @@ def _configurable(
         kwargs = {**default.kwargs, **kwargs}
         default = default.bound
     if type(default) is not type(model.default):
-        return model
-    changed = _updated(model, default=default)
+        return cast("Runnable[Any, Any]", model)
+    changed: Runnable[Any, Any] = _updated(model, default=default)
     return changed.bind(**kwargs) if kwargs else changed
 
 
 def _alternatives(model: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
-    """The fields with the Runnables of which one answers, each replaced."""
+    """The fields with the Runnables of which one or each answers, replaced."""
+    if isinstance(model, RunnableParallel):
+        return {"steps__": {key: inner(step) for key, step in model.steps__.items()}}
     if isinstance(model, RunnableWithFallbacks):
         return {
             "runnable": inner(model.runnable),

@@ -18,16 +18,23 @@ from moa_graph.models.runnables import MAX_TOKENS_FIELDS, map_chat_models
 
 _FIELDS = {  # of a setting, what providers' chat models and their APIs call it
     "temperature": ("temperature",),
-    "max_tokens": (*MAX_TOKENS_FIELDS, "max_completion_tokens", "max_tokens_to_sample"),
+    "max_tokens": (
+        *MAX_TOKENS_FIELDS,
+        "max_completion_tokens",
+        "max_tokens_to_sample",
+        "maxTokens",
+        "maxOutputTokens",
+    ),
     "top_p": ("top_p", "topP"),
     "top_k": ("top_k", "topK"),
     "seed": ("seed", "random_seed"),
-    "frequency_penalty": ("frequency_penalty",),
-    "presence_penalty": ("presence_penalty",),
+    "frequency_penalty": ("frequency_penalty", "frequencyPenalty"),
+    "presence_penalty": ("presence_penalty", "presencePenalty"),
     "stop": ("stop", "stop_sequences", "stopSequences"),
 }
 """Settings that a call can do without; tools and the answer's form are none of them."""
 
+_WORDS = {"stop", "seed"}  # words of other sentences, too
 _BY_BIND = {"stop"}  # LangChain's own argument, which each class translates
 _REFUSED = re.compile(
     r"unsupported|not support|unexpected|unknown|unrecogni[sz]ed|invalid|not (?:a )?"
@@ -90,12 +97,16 @@ class Settings:
         body = getattr(error, "body", None)
         named = body.get("param") if isinstance(body, Mapping) else None
         text = str(error)
-        if named is None and not _REFUSED.search(text):
-            return set()
-        given = [n for n in (*self.values, *self.options) if n in _FIELDS]
+        says_so = named is not None or _REFUSED.search(text) is not None
+        given = [
+            name
+            for name in (*self.values, *self.options)
+            # A refused request that names a sampling setting is about that.
+            if name in _FIELDS and (says_so or (name not in _WORDS and status_of(error)))
+        ]
         return {
             name for name in given if named in _FIELDS[name] or any(
-                re.search(rf"(?<![A-Za-z_]){re.escape(spelled)}(?![A-Za-z_])", text)
+                re.search(rf"(?<![A-Za-z_]){re.escape(spelled)}(?![A-Za-z_])", text, re.IGNORECASE)
                 for spelled in _FIELDS[name]
             )
         }  # fmt: skip
@@ -114,7 +125,12 @@ def with_settings(model: Runnable[Any, Any], values: Mapping[str, Any]) -> Runna
     if not values:
         return model
     bound = {spelled for name in values for spelled in _FIELDS.get(name, (name,))}
-    return map_chat_models(model, lambda one: _validated(one, values), unbind=bound)
+    return map_chat_models(
+        model,
+        lambda one: _validated(one, values),
+        unbind=bound,
+        bindable=lambda one: one.bind(**values),
+    )
 
 
 def _validated(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable[Any, Any]:
@@ -199,11 +215,14 @@ def with_call_options(model: Runnable[Any, Any], options: Mapping[str, Any]) -> 
     if not options:
         return model
 
-    def change(chat_model: BaseChatModel) -> Runnable[Any, Any]:
+    def change(chat_model: Any) -> Runnable[Any, Any]:
         given = _unparsed(chat_model, options)
-        return chat_model.bind_tools(**given) if "tools" in given else chat_model.bind(**given)
+        bound: Runnable[Any, Any] = (
+            chat_model.bind_tools(**given) if "tools" in given else chat_model.bind(**given)
+        )
+        return bound
 
-    return map_chat_models(model, change)
+    return map_chat_models(model, change, bindable=change)
 
 
 def _unparsed(chat_model: BaseChatModel, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -85,7 +85,7 @@ def _cells():
                 yield pytest.param(fault, place, mode, id=f"{fault}-{place}-{mode}", marks=marks)
 
 
-@pytest.mark.parametrize(("fault", "place", "mode"), _cells())
+@pytest.mark.parametrize(("fault", "place", "mode"), list(_cells()))
 async def test_every_fault_at_every_place(chat, server, happened, fault, place, mode):
     long = 130 if fault == "references too long" else 1
     for label in ("a", "b", "c", "faulty", "faulty-a", "faulty-b", "faulty-c"):
