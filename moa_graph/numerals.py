@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from fractions import Fraction
@@ -10,14 +11,23 @@ from typing import NamedTuple
 _SPACES = " \u00a0\u2009\u202f"
 _VULGAR = "¼-¾⅐-⅞↉"
 _SIMPLE = r"\d++(?:[.,]\d++)*+|\.\d++"
-_GROUPED = rf"[1-9]\d{{0,2}}(?:[{_SPACES}'’]\d{{3}})++(?![\d])(?:[.,]\d++)?+"
+_GROUPED = rf"[1-9]\d{{0,2}}(?:[{_SPACES}'’_]\d{{3}})++(?![\d])(?:[.,]\d++)?+"
 _FIGURES = rf"(?:(?<![\d][{_SPACES}]){_GROUPED}|{_SIMPLE})(?:[eE][+-]?\d++)?+"
 _POWER_OF_TEN = r"(?:\s?[×x·*]\s?10\^\{?(?P<power>[+-]?\d{1,3})\}?)?+"
-_PERCENT = r"(?:\s?(?P<percent>[%％‰]|per ?cent\b|percent\b|Prozent\b|pour cent\b|por ciento\b))?+"
+_PERCENT = r"(?:\s?(?P<percent>[%％‰]|per ?cent\b|pct\b|Prozent\b|pour cent\b|por ciento\b))?+"
+_SCALE = (
+    r"(?:\s?(?P<words>thousand|million|billion|trillion|bn)\b"
+    r"|(?P<letter>(?-i:[kKMB]))(?!\w))?+"
+)
+_SCALES = {
+    "k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9,
+    "trillion": 1e12,
+}  # fmt: skip
+_FRAC = re.compile(r"\\d?t?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")  # LaTeX
 _NUMBER = re.compile(  # but no part of a time of day, of a power or of a word
-    rf"(?<![\w.,])(?<!\d[:^])(?<!\d\*\*)(?P<sign>-)?(?:(?P<whole>\d+)[{_SPACES}](?=\d+/\d))?"
+    rf"(?<![\w.,])(?<!\d[:^/])(?<!\d\*\*)(?P<sign>-)?(?:(?P<whole>\d+)[{_SPACES}](?=\d+/\d))?"
     rf"(?P<above>{_FIGURES})(?:\s?/\s?(?P<below>{_FIGURES}))?+"
-    rf"{_POWER_OF_TEN}{_PERCENT}(?![:^]\d|\*\*\d)"
+    rf"{_POWER_OF_TEN}{_SCALE}{_PERCENT}(?![:^]\d|\*\*\d|/\d)"
     r"|(?<=[A-Za-z])(?P<attached>\d+(?:\.\d+)?)",
     re.IGNORECASE,
 )
@@ -29,7 +39,11 @@ _COMMA_DECIMALS = re.compile(  # words of languages that write 12,5: German, Fre
     r"|jest|odpowiedź|это|ответ)\b",
     re.IGNORECASE,
 )
-_ENGLISH = re.compile(r"\b(?:the|is|are|and|of|answer|so|it|equals|total|in|that)\b", re.IGNORECASE)
+_ENGLISH = re.compile(
+    r"\b(?:the|is|are|was|and|of|answer|result|final|so|it|he|she|they|we|you|there|equals|total|sum"
+    r"|in|on|at|to|per|for|with|that|this|has|have|had|get|gets|each|from|left)\b|[$£]",
+    re.IGNORECASE,
+)
 _GROUP = 3  # digits between separators of thousands
 _LONGEST = 40  # digits of a number that is compared exactly
 
@@ -38,14 +52,16 @@ class _Convention(NamedTuple):
     """Which characters a text uses for decimals."""
 
     decimal: frozenset[str]
-    foreign: bool
-    """Whether its language may write decimals with a comma."""
+    english: bool
+    """Whether its language is English, as far as its words and signs tell."""
 
 
-def last_number(text: str) -> float | None:
+def last_number(text: str, *, english: bool = False) -> float | None:
     """The last number of a text, where prose leaves its result.
 
     Args:
+        english: Whether figures such as 1,234 are read as in English where nothing else in the
+            text says how it writes numbers.
         text: Such as `"2 + 3 = 5."`, `"It is 3/4."`, `"1.234,5"`, `"1 234"`, `"½"`, `"1e3"` or
             `"50 %"`. Times of day and powers are not numbers.
 
@@ -57,7 +73,7 @@ def last_number(text: str) -> float | None:
     found = list(_NUMBER.finditer(text))
     if not found:
         return None
-    return _value(found[-1], _convention(text))
+    return _value(found[-1], _convention(text, english=english))
 
 
 def exact_number(text: str) -> Fraction | None:
@@ -86,7 +102,8 @@ def _written_out(text: str) -> str:
         unicodedata.normalize("NFKC", c) if c not in _SPACES and not c.isascii() else c
         for c in text
     )
-    return folded.replace("−", "-").replace("⁄", "/")
+    folded = _FRAC.sub(r"\1/\2", folded.replace("−", "-").replace("⁄", "/"))
+    return re.sub(r"(?<![\w\s])–(?=\d)|(?<!\S)–(?=\d)", "-", folded)
 
 
 def _value(match: re.Match[str], convention: _Convention) -> float | None:
@@ -101,8 +118,14 @@ def _value(match: re.Match[str], convention: _Convention) -> float | None:
         value *= 10.0 ** int(match["power"] or 0)
     except OverflowError:
         return None
-    value /= _divisor(match)
+    value *= _scale(match) / _divisor(match)
+    if not math.isfinite(value):
+        return None
     return -value if match["sign"] else value
+
+
+def _scale(match: re.Match[str]) -> float:
+    return _SCALES.get((match["words"] or match["letter"] or "").lower(), 1.0)
 
 
 def _fraction(match: re.Match[str], convention: _Convention) -> Fraction | None:
@@ -115,7 +138,7 @@ def _fraction(match: re.Match[str], convention: _Convention) -> Fraction | None:
         return None
     value = Fraction(match["whole"] or 0) + Fraction(above) / Fraction(below)
     value *= Fraction(10) ** int(match["power"] or 0)
-    value /= _divisor(match)
+    value = value * int(_scale(match)) / _divisor(match)
     return -value if match["sign"] else value
 
 
@@ -127,9 +150,9 @@ def _divisor(match: re.Match[str]) -> int:
 def _figures(written: str, convention: _Convention) -> str | None:
     """Figures with a point before decimals and nothing between thousands; None if not clear."""
     mantissa, e, exponent = written.partition("e") if "e" in written else written.partition("E")
-    if re.match(r"\d{3} ", mantissa) and not convention.foreign:
+    if re.match(r"\d{3} ", mantissa):
         return None  # 100 200 may be two numbers
-    mantissa = re.sub(rf"[{_SPACES}'’]", "", mantissa)
+    mantissa = re.sub(rf"[{_SPACES}'’_]", "", mantissa)
     decimal = _decimal_of(mantissa)
     if decimal == "?":
         decimal = _decided(mantissa, convention)
@@ -173,18 +196,18 @@ def _decided(mantissa: str, convention: _Convention) -> str | None:
         return None
     if convention.decimal:
         return separator if separator in convention.decimal else ""
-    if convention.foreign:
+    if not convention.english:
         return None
     return "." if separator == "." else ""
 
 
-def _convention(text: str) -> _Convention:
+def _convention(text: str, *, english: bool = False) -> _Convention:
     """By which convention a text writes numbers, from those of them that are clear."""
     decimal = set()
     for match in _NUMBER.finditer(text):
         for written in (match["above"], match["below"]):
             mantissa = re.split(r"[eE]", written or "")[0]
-            plain = re.sub(rf"[{_SPACES}'’]", "", mantissa)
+            plain = re.sub(rf"[{_SPACES}'’_]", "", mantissa)
             found = _decimal_of(plain)
             if found == "" and len(set(plain) & set(".,")) == 1:
                 # Several groups of thousands: the other character is for decimals.
@@ -193,5 +216,5 @@ def _convention(text: str) -> _Convention:
                 decimal.add("." if "." in plain else ",")
             elif found in (".", ","):
                 decimal.add(found)
-    foreign = len(_COMMA_DECIMALS.findall(text)) > len(_ENGLISH.findall(text))
-    return _Convention(frozenset(decimal), foreign)
+    others, own = len(_COMMA_DECIMALS.findall(text)), len(_ENGLISH.findall(text))
+    return _Convention(frozenset(decimal), own > others or (english and own == others))

@@ -105,20 +105,35 @@ def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposa
 
 
 def _completed(proposal: Proposal, left: list[Proposal]) -> Proposal:
-    """An edit with what it leaves out: the turn, and in a new proposal what all proposals have."""
-    if "id" in proposal or ("turn" in proposal and "status" in proposal):
+    """An edit with what it leaves out: the turn, and in a new proposal what all proposals have.
+
+    Raises:
+        ValueError: If it does not say which proposal it is, or its text is not a string.
+    """
+    if proposal.keys() >= _REQUIRED and isinstance(proposal["content"], str):
         return proposal
-    place = (proposal["layer"], proposal["proposer"])
-    turns = [p["turn"] for p in left if (p["layer"], p["proposer"]) == place and "id" in p]
-    if "status" in proposal:
-        return {**proposal, "turn": max(turns)} if turns else proposal
-    if turns:
-        return {"turn": max(turns), **proposal}
-    defaults = Proposal(
-        layer=0, proposer="", model="", content="", status="ok", error=None, usage=None,
-        latency=0.0, attempts=0, turn=turn_of(left),
-    )  # fmt: skip
-    return {**defaults, **proposal}
+    old = next((p for p in left if _is_same_place(p, proposal)), None)
+    new: Proposal = {**old, **proposal} if old else {**_blank(turn_of(left)), **proposal}
+    for field, kind in (("layer", int), ("proposer", str), ("content", str)):
+        if field not in new or not isinstance(new[field], kind):  # type: ignore[literal-required]
+            raise ValueError(
+                f"A proposal that is written into the state needs {field!r} ({kind.__name__}): "
+                f"{proposal!r}. An edit has the `layer` and the `proposer` of the proposal that it "
+                "edits, and its new `content`."
+            )
+    return new
+
+
+def _is_same_place(old: Proposal, new: Proposal) -> bool:
+    if "layer" in new and "proposer" in new:
+        return (old["layer"], old["proposer"]) == (new["layer"], new["proposer"])
+    return "id" in new and old.get("id") == new["id"]
+
+
+def _blank(turn: int) -> Proposal:
+    return Proposal(
+        model="", status="ok", error=None, usage=None, latency=0.0, attempts=0, turn=turn
+    )  # type: ignore[typeddict-item]
 
 
 def _better(old: Proposal, new: Proposal) -> Proposal:
@@ -128,6 +143,11 @@ def _better(old: Proposal, new: Proposal) -> Proposal:
     if "id" in new and "id" not in old:
         return _edited(new, old)
     return new if _rank(new) > _rank(old) else old
+
+
+_REQUIRED = {
+    "layer", "proposer", "model", "content", "status", "error", "usage", "latency", "attempts"
+}  # fmt: skip
 
 
 def _edited(old: Proposal, changes: Proposal) -> Proposal:

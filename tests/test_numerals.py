@@ -36,7 +36,20 @@ NUMBERS = {  # a text: the number that it ends in, None where that is not clear
     "0,125": 0.125,
     "2 + 3 = 5.": 5,
     "So it costs $1,200.": 1200,
+    "The total is 1,234.": 1234,
+    "It is 1.234.": 1.234,
     "#### 18": 18,
+    "1_000": 1000,
+    r"$\frac{3}{4}$": 0.75,
+    "2 million": 2e6,
+    "1.5k": 1500,
+    "$1.5M": 1.5e6,
+    "5 m": 5,
+    "5m": 5,
+    "–5": -5,
+    "pages 5–7": 7,
+    "50 pct": 0.5,
+    "3 or 4": 4,
     "Die Antwort ist 1.234,5.": 1234.5,
     "Zuerst 3,5, dann 1.234.": 1234,
     # what a separator means is not clear
@@ -44,6 +57,10 @@ NUMBERS = {  # a text: the number that it ends in, None where that is not clear
     "La réponse est 1,234.": None,
     "1,5 or 1.5, so 1,234": None,
     "1,2,3": None,
+    "1,234": None,
+    "1.234": None,
+    "1/2/2024": None,
+    "1e400": None,
     "24.12.2024": None,
     "100 200": None,
     # not numbers
@@ -63,7 +80,7 @@ SAME = [
     ["12,5", "12.5", "25/2", "12½", "1250 %", "**12.50**", "The answer is 12,5."],
     ["1.234,5", "1,234.5", "1 234.5", "1234.5", "$1,234.50"],
     ["0.5", "½", "1/2", "50%", "5e-1", ".5"],
-    ["1000", "1e3", "1,000", "1 000", "1000.0"],
+    ["1000", "1e3", "1k", "1 000", "1000.0"],
 ]
 
 
@@ -73,7 +90,16 @@ def test_one_number_in_several_spellings_is_one_answer(texts):
 
 
 @pytest.mark.parametrize(
-    "texts", [["7", "007"], ["1.2.3", "123"], ["3", "3/0"], ["12:30", "1230"], ["50", "50%"]]
+    "texts",
+    [
+        ["7", "007"],
+        ["1.2.3", "123"],
+        ["3", "3/0"],
+        ["12:30", "1230"],
+        ["50", "50%"],
+        ["1,000", "1000"],
+        ["1.000", "1"],
+    ],
 )
 def test_other_answers_stay_apart(texts):
     assert len({normalize(text) for text in texts}) == len(texts)

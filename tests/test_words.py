@@ -308,6 +308,11 @@ EDITS = {  # what a person writes: what the aggregator then reads
         lambda p: {"layer": p["layer"], "proposer": p["proposer"], "content": "edited"},
         "edited",
     ),
+    "by its id and place": (
+        lambda p: {k: p[k] for k in ("id", "layer", "proposer")} | {"content": "edited"},
+        "edited",
+    ),
+    "by its id alone": (lambda p: {"id": p["id"], "content": "edited"}, "edited"),
     "half an emoji": (lambda p: {**p, "content": "edited \ud83d"}, "edited �"),
     "taken out": (lambda p: {**p, "status": "failed", "content": ""}, None),
     "emptied": (lambda p: {**p, "content": ""}, None),
@@ -349,6 +354,25 @@ def test_a_failed_proposal_is_usable_with_a_persons_text():
     state = moa.invoke(None, thread)
     assert state["messages"][-1].text == "read\n1. 4\n2. 5"
     assert (state["proposals"][0]["status"], state["proposals"][0]["error"]) == ("ok", None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"content": "x"},
+        {"layer": 1, "proposer": "a", "content": None},
+        {"layer": 1, "proposer": "a", "content": 4},
+        {"layer": "1", "proposer": "a", "content": "x"},
+        {"layer": 1, "content": "x"},
+    ],
+    ids=str,
+)
+def test_an_edit_that_says_too_little_is_refused(wrong):
+    moa = create_moa([Proposer(saying("5"), name="a")], reading(), checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "1"}}
+    moa.invoke(QUESTION, thread, interrupt_before=["aggregator"])
+    with pytest.raises(ValueError, match="written into the state needs"):
+        moa.update_state(thread, {"proposals": [wrong]}, as_node="layer_1_a")
 
 
 def test_a_person_can_add_a_proposal():
@@ -405,6 +429,10 @@ TOO_LONG = [
     (400, "Range of input length should be [1, 129024]"),
     (400, "Please reduce the length of the messages or completion."),
     (400, "Too many input tokens"),
+    (400, "Prompt exceeds limit of 8192"),
+    (400, "This model's maximum is 8192, you requested 9000"),
+    (400, "输入长度超过限制"),
+    (500, "the request exceeds the available context size"),
     (400, "The sequence has 5000 tokens; the model was trained with 4096"),
 ]
 
@@ -452,6 +480,10 @@ async def test_too_long_is_answered_by_shorter_references(status, text, reader):
         (400, "The image is broken"),
         (401, "prompt is too long"),
         (404, "context length"),
+        (400, "Invalid schema for function 'f': In context=('properties',), tokens"),
+        (400, "'max_tokens' is not supported. Use 'max_completion_tokens' instead."),
+        (400, "Your credit balance is too low to buy tokens"),
+        (400, "image too large"),
     ],
 )
 async def test_other_errors_are_not_answered_so(status, text):

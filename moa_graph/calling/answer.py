@@ -21,7 +21,7 @@ REASONING_KEY = "reasoning_content"
 
 _REASONING_BLOCKS = {"reasoning", "thinking", "redacted_thinking", "reasoning_content", "thought"}
 _REASONING_FIELDS = (REASONING_KEY, "reasoning", "thinking", "reasoning_details", "thoughts")
-_SAYS_NOTHING = {"text", "refusal", *_REASONING_BLOCKS}
+_MEDIA = {"image", "image_url", "audio", "video", "file", "media", "inline_data"}
 _CUT = {"length", "maxtokens", "maxoutputtokens", "modellength", "maxcompletiontokens"}
 
 
@@ -59,7 +59,7 @@ class Answer:
         if self.text.strip() or message.tool_calls or message.invalid_tool_calls:
             return True
         blocks = message.content if isinstance(message.content, list) else []
-        return any(isinstance(b, dict) and b.get("type") not in _SAYS_NOTHING for b in blocks)
+        return any(isinstance(b, dict) and b.get("type") in _MEDIA for b in blocks)
 
     @property
     def why_unusable(self) -> str | None:
@@ -95,7 +95,7 @@ def read_answer(output: Any) -> Answer:
     Raises:
         TypeError: If there is no message in it.
     """
-    message = repaired(as_message(output))
+    message = _with_thoughts_marked(repaired(as_message(output)))
     metadata = message.response_metadata
     cut = bool(was_cut(metadata))
     apart = reasoning_apart(message)
@@ -110,6 +110,24 @@ def read_answer(output: Any) -> Answer:
         broken_off(metadata),
         unopened,
     )
+
+
+def _with_thoughts_marked(message: AIMessage) -> AIMessage:
+    """The message with Gemini's parts that are thoughts as blocks of reasoning."""
+    if isinstance(message.content, str):
+        return message
+    blocks = [
+        {"type": "reasoning", "reasoning": block["text"]}
+        if isinstance(block, dict) and _is_thought(block)
+        else block
+        for block in message.content
+    ]
+    same = not any(map(_is_thought, message.content))
+    return message if same else message.model_copy(update={"content": blocks})
+
+
+def _is_thought(block: Any) -> bool:
+    return isinstance(block, dict) and "text" in block and block.get("thought") is True
 
 
 def reasoning_apart(message: AIMessage) -> str:

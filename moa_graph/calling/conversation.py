@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable
 
@@ -17,6 +18,26 @@ Place: TypeAlias = Literal["system", "human"]
 """Where instructions and references stand: in the system message, or behind the question."""
 
 _MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
+_UNDERSTOOD = {"text", "text-plain", "refusal", *_MEDIA}
+_OF_PROVIDERS = {  # blocks of questions and of tools' results, and who understands them
+    "document": "anthropic",
+    "search_result": "anthropic",
+    "tool_reference": "anthropic",
+    "container_upload": "anthropic",
+    "media": "google_genai",
+    "cachePoint": "bedrock",
+    "guard_content": "bedrock",
+}
+_WRITTEN = ("text", "title", "source", "url", "data")
+_ALIASES = {
+    "amazon_bedrock": "bedrock",
+    "bedrock_converse": "bedrock",
+    "mistralai": "mistral",
+    "google_vertexai": "google_genai",
+    "google_gla": "google_genai",
+    "azure": "openai",
+    "azure_openai": "openai",
+}
 _OUR_RECORDS = ("aggregator", "moa")  # in `response_metadata`, of a graph's answers
 _PROVIDER = "model_provider"  # where LangChain's messages say who wrote them
 
@@ -43,25 +64,67 @@ def conversation_for(
         own: Whether the answers in it may be the model's own, which it needs as they are: with
             its server tools, signatures and encrypted reasoning.
     """
-    providers = {_provider(chat_model) for chat_model in chat_models_in(model)}
-    return [
-        repaired(m if not isinstance(m, AIMessage) or _is_own(m, providers, own=own) else plain(m))
-        for m in messages
-    ]
+    providers = [_provider(chat_model) for chat_model in chat_models_in(model)]
+    return [repaired(_readable(message, providers, own=own)) for message in messages]
 
 
-def _is_own(message: AIMessage, providers: set[str | None], *, own: bool) -> bool:
-    if not own:
-        return False
+def _readable(message: AnyMessage, providers: Sequence[str], *, own: bool) -> AnyMessage:
+    if isinstance(message, AIMessage):
+        return message if own and _is_own(message, providers) else plain(message)
+    if not providers or isinstance(message.content, str):
+        return message
+    blocks = [_block_for(block, providers) for block in message.content]
+    if all(new is old for new, old in zip(blocks, message.content, strict=True)):
+        return message
+    return message.model_copy(update={"content": blocks})
+
+
+def _is_own(message: AIMessage, providers: Sequence[str]) -> bool:
     author = message.response_metadata.get(_PROVIDER)
+    ours = any(record in message.response_metadata for record in _OUR_RECORDS)
     if author is None or not providers or "moa" in providers:
-        return any(record in message.response_metadata for record in _OUR_RECORDS)
-    return providers == {author}
+        return ours
+    # Of several, the first is asked; another one that takes over cannot read it.
+    return _alias(author) == providers[0] or (ours and len(set(providers)) == 1)
 
 
-def _provider(chat_model: Any) -> str | None:
-    provider: str | None = chat_model._get_ls_params().get("ls_provider")  # noqa: SLF001
-    return provider
+def _provider(chat_model: BaseChatModel) -> str:
+    return _alias(str(chat_model._get_ls_params().get("ls_provider")))  # noqa: SLF001
+
+
+def _alias(provider: str) -> str:
+    """One name of a provider for the several that LangChain has."""
+    return _ALIASES.get(provider, provider)
+
+
+def _block_for(block: Any, providers: Sequence[str]) -> Any:
+    """A block of a question or of a tool's result, as text where only others understand it."""
+    if not isinstance(block, dict):
+        return block
+    kind = block.get("type")
+    if kind in _UNDERSTOOD:
+        return (
+            {k: v for k, v in block.items() if k != "cache_control"}
+            if ("cache_control" in block and set(providers) != {"anthropic"})
+            else block
+        )
+    if set(providers) == {_OF_PROVIDERS.get(str(kind))}:
+        return block
+    text = "\n".join(_texts_in(block))
+    return {"type": "text", "text": text or f"[{kind}]"}
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts in a block of any form: what is written in it, and its titles."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name in _WRITTEN and isinstance(inner, str):
+                yield inner
+            elif isinstance(inner, dict | list):
+                yield from _texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_in(inner)
 
 
 def plain(message: AIMessage) -> AIMessage:
@@ -87,8 +150,12 @@ def plain(message: AIMessage) -> AIMessage:
 
 
 def _content(message: AIMessage) -> tuple[str, list[dict[str, Any]]]:
-    text, _ = split_reasoning(str(message.text))
     blocks = message.content if isinstance(message.content, list) else []
+    thoughts = [b for b in blocks if isinstance(b, dict) and b.get("thought") is True]
+    if thoughts:
+        blocks = [block for block in blocks if block not in thoughts]
+        message = message.model_copy(update={"content": blocks})
+    text, _ = split_reasoning(str(message.text))
     media = [b for b in blocks if isinstance(b, dict) and b.get("type") in _MEDIA]
     return text, media
 

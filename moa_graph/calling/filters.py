@@ -35,6 +35,8 @@ _FILTERED = {
     "imagerecitation",
     "modelarmor",
     "jailbreak",
+    "language",
+    "imageother",
     # Cohere: https://docs.cohere.com/v1/reference/chat
     "errortoxic",
     "toxic",
@@ -44,17 +46,32 @@ _FILTERED = {
     "moderation",
     # Zhipu and Tencent
     "sensitive",
+    # gateways and servers of one's own
+    "contentpolicyviolation",
+    "contentmoderated",
+    "safetyfilter",
+    "flagged",
+    "blocked",
 }
 
 _BROKEN_OFF = {
     "error",  # Mistral, Cohere, OpenRouter: the provider failed while it wrote
     "errorlimit",  # Cohere
     "insufficientsystemresource",  # DeepSeek
+    "networkerror",  # Zhipu
     "malformedfunctioncall",  # Gemini
+    "unexpectedtoolcall",
+    "toomanytoolcalls",
     "malformedmodeloutput",  # Bedrock
     "malformedtooluse",  # Bedrock
 }
 
+_GEMINI_NUMBERS = {3: "SAFETY", 4: "RECITATION", 6: "LANGUAGE", 7: "BLOCKLIST"} | {
+    8: "PROHIBITED_CONTENT",
+    9: "SPII",
+    10: "MALFORMED_FUNCTION_CALL",
+    11: "IMAGE_SAFETY",
+}
 _FLAGS = {
     "isblocked",  # Vertex
     "inputsensitive",  # MiniMax
@@ -83,6 +100,8 @@ def filter_reason(metadata: Mapping[str, Any]) -> str | None:
         # Azure tells for each category whether it was filtered.
         if field == "filtered" and value is True and "contentfilterresults" in path:
             return "content_filter_results"
+        if field == "blocked" and value is True and "safetyratings" in path:
+            return "safety_ratings"
     return None
 
 
@@ -126,5 +145,7 @@ def _word(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value in _GEMINI_NUMBERS:
+        return _GEMINI_NUMBERS[value]
     name = getattr(value, "name", None)
     return name if isinstance(name, str) else str(value)

@@ -9,20 +9,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_XML = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "antthinking")
+_XML = ("think", "thinking", "antthinking", "longcat_think")
+_ALSO_ANSWERS = ("thought", "thoughts", "reason", "reasoning", "reflection", "scratchpad")
 _PAIRS = {  # opening tag -> closing tag, in lower case
-    **{f"<{name}>": f"</{name}>" for name in _XML},
+    **{f"<{name}>": f"</{name}>" for name in (*_XML, *_ALSO_ANSWERS)},
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "<mm:think>": "</mm:think>",  # MiniMax
     "[think]": "[/think]",  # Magistral
     "◁think▷": "◁/think▷",  # Kimi
     "<|begin_of_thought|>": "<|end_of_thought|>",  # OpenThinker, Sky-T1
     "<|start_thinking|>": "<|end_thinking|>",  # Cohere's Command
-    "<|channel|>analysis<|message|>": (  # gpt-oss, without its server's parser
+    # gpt-oss, without its server's parser
+    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
+    "<|start|>assistant<|channel|>analysis<|message|>": (
         "<|end|><|start|>assistant<|channel|>final<|message|>"
     ),
 }
-_CLOSINGS = {closing: opening for opening, closing in _PAIRS.items()}
+_ONLY_AT_START = frozenset(f"<{name}>" for name in _ALSO_ANSWERS)
+"""Tags that a user may have asked for as well: reasoning only before an answer."""
+_CLOSINGS = {closing: opening for opening, closing in reversed(_PAIRS.items())}
 _TAGS = sorted([*_PAIRS, *_CLOSINGS], key=len, reverse=True)
 _ANY = re.compile("|".join(map(re.escape, _TAGS)), re.IGNORECASE)
 _STARTS = frozenset(tag[0] for tag in _TAGS)
@@ -34,9 +39,11 @@ _CLOSED_QUOTES = "`\"'”’»“)*"
 _SENTENCE_END = ".!?…。！？*:\"'”’)]}"
 _MENTIONED = re.compile(
     r"[ \t]+(?:is|are|was|were|and|or|tags?|tokens?|blocks?|elements?|markers?|sections?)\b"
-    r"|[`)\],;]|\.(?!\.)"
+    r"|[)\],;]|\.(?!\.)"
 )
 _GOES_ON = re.compile(r"[ \t]+[a-z]|[.,;)]")
+_LIST_MARKS = " \t-*+>#_.)0123456789"  # before a line's text
+_ANSWER_FOLLOWS = re.compile(r"[^\s.,;:)\]\"'”’`*<]|[ \t]+[A-Z0-9]")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
@@ -107,6 +114,9 @@ class ReasoningSplitter:
         self._mentioned = dict.fromkeys(_PAIRS, 0)
         self._orphan: int | None = None
         self._swallow = False
+        self._tentative = False  # whether the sentence decides whether a tag opens reasoning
+        self._before = ("", False)  # the line and the block of code in which reasoning began
+        self._taken_out = ""  # what may have been an answer all the same
 
     @property
     def in_reasoning(self) -> bool:
@@ -143,6 +153,10 @@ class ReasoningSplitter:
                 self.answer = self.answer[:position].rstrip()
             else:
                 self._retract(position)
+        if self._taken_out and not self.answer.strip() and not cut:
+            # There was nothing else: it was the answer.
+            self.answer, self.reasoning = self._taken_out, ""
+            shown += self._taken_out
         self._hold = False
         return self._release(shown, held=held)
 
@@ -215,17 +229,18 @@ class ReasoningSplitter:
             _MENTIONED.match(after) is not None if tag.opens else self._is_mentioned_close(after)
         )
         if self._opening and tag.opens:
-            self._depth += not mentioned and self._may_open
+            self._depth += not mentioned and self._begins
             return self._take(written)
         if self._opening:
             if not mentioned and not self._depth:
-                self._close()
-                return ""
+                return self._close(written, after)
             self._depth -= not mentioned
             self._skipped_close = len("".join(self._thought))
             return self._take(written)
-        if tag.opens and not mentioned and self._may_open:
+        if tag.opens and not mentioned and self._may_open(tag.text):
             self._opening, self._depth = tag.text, 0
+            self._tentative = not self._begins
+            self._before = (self._line, self._in_fence)
             self._line, self._in_fence = "", False
             return ""
         opening = tag.text if tag.opens else _CLOSINGS[tag.text]
@@ -245,10 +260,14 @@ class ReasoningSplitter:
         return self._line[-1:] in tuple(_QUOTES) and after[:1] in tuple(_CLOSED_QUOTES)
 
     @property
-    def _may_open(self) -> bool:
+    def _begins(self) -> bool:
         """Whether a text, a line or a sentence begins here."""
-        before = self._line.rstrip()
-        return not before or before[-1] in ".!?…。！？>"
+        before = self._line.strip(_LIST_MARKS)
+        return not before or self._line.rstrip()[-1] in ".!?…。！？>"
+
+    def _may_open(self, tag: str) -> bool:
+        """Whether a tag may open reasoning here; in mid-sentence, what follows decides."""
+        return tag not in _ONLY_AT_START or not self.answer.strip()
 
     def _is_mentioned_close(self, after: str) -> bool:
         """Whether a closing tag is a word of its sentence."""
@@ -259,24 +278,31 @@ class ReasoningSplitter:
             return False
         return bool(_GOES_ON.match(after)) or not after
 
-    def _close(self) -> None:
-        self.reasoning = _joined(self.reasoning, "".join(self._thought))
+    def _close(self, closing: str, after: str) -> str:
+        opening, thought = self._opening, "".join(self._thought)
         self._opening, self._thought, self._skipped_close = "", [], None
-        self._line = self.answer.rpartition("\n")[2]
-        self._in_fence = self._hold = False
+        self._line, self._in_fence = self._before
+        if self._tentative and not _ANSWER_FOLLOWS.match(after):
+            return self._accept(opening + thought + closing)  # a part of its sentence
+        if opening in _ONLY_AT_START:
+            self._taken_out += opening + thought + closing
+        self.reasoning = _joined(self.reasoning, thought)
+        self._hold = False
         self._swallow = not self.answer.strip()
+        return ""
 
     def _end_open(self, *, cut: bool) -> str:
         """What an opening tag means that has no closing one."""
         thought = "".join(self._thought)
         opening, self._opening, self._thought = self._opening, "", []
-        if self._skipped_close is not None:
+        self._line, self._in_fence = self._before
+        if self._skipped_close is not None and not self._tentative:
             head = thought[: self._skipped_close]
             rest = thought[self._skipped_close + len(_PAIRS[opening]) :]
             self.reasoning = _joined(self.reasoning, head)
             self._swallow = not self.answer.strip()
             return self._accept(rest)
-        if self.answer.strip() and not cut:
+        if (self.answer.strip() or self._tentative or opening in _ONLY_AT_START) and not cut:
             return self._accept(opening + thought)  # a tag that the answer shows
         self.reasoning = _joined(self.reasoning, thought)
         return ""

@@ -164,7 +164,7 @@ def _messages(spec: str, row: int, field: str, value: Any) -> list[BaseMessage]:
 
 def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], float]:
     if scorer == "number":
-        if (number := last_number(right)) is None:
+        if (number := last_number(right, english=True)) is None:
             raise EvalError(
                 f"{spec}, row {row}: the right answer {right!r} has no number; take another "
                 "--scorer."
@@ -180,11 +180,11 @@ def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], 
 
 def _says(answer: str, number: float, *, percent: bool) -> bool:
     """Whether an answer ends in that number; it may leave out a percent sign, or have one more."""
-    said = last_number(answer)
+    said = last_number(answer, english=True)
     if said == number or said is None:
         return said == number
     others = answer.replace("%", "") if not percent else f"{answer.rstrip().rstrip('.')}%"
-    return last_number(others) == number
+    return last_number(others, english=True) == number
 
 
 def _generated(task: str, size: int, seed: int) -> Dataset:
@@ -248,7 +248,7 @@ def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
     def score(answer: str) -> float:
         if not answer.strip():
             return 0.0
-        number = last_number(answer)
+        number = last_number(answer, english=True)
         said = [answer.strip(), normalize(answer), answer.strip().splitlines()[-1].strip()]
         said.append(said[-1].rstrip("."))
         if number is not None and math.isfinite(number):

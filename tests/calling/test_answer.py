@@ -43,6 +43,10 @@ FILTERED = {  # by provider, what its messages say
     "Qwen": {"finish_reason": "data_inspection_failed"},
     "Zhipu": {"finish_reason": "sensitive"},
     "MiniMax": {"finish_reason": "stop", "output_sensitive": True},
+    "Gemini, number": {"finish_reason": 3},
+    "Gemini, language": {"finish_reason": "LANGUAGE"},
+    "Gemini, ratings": {"safety_ratings": [{"category": "HATE", "blocked": True}]},
+    "a gateway": {"finish_reason": "content_policy_violation"},
     "OpenRouter": {"finish_reason": "stop", "native_finish_reason": "SAFETY"},
 }
 
@@ -111,6 +115,7 @@ REASONING = {  # by provider, a message with reasoning
     "OpenRouter, details": AIMessage(
         "4", additional_kwargs={"reasoning_details": [{"type": "reasoning.text", "text": "5?"}]}
     ),
+    "Gemini": AIMessage([{"type": "text", "text": "5?", "thought": True}, "4"]),
     "in the text": AIMessage("<think>5?</think>4"),
     "in a block": AIMessage([{"type": "text", "text": "<think>5?</think>4"}]),
     "over blocks": AIMessage([{"type": "text", "text": "<think>5?"}, {"type": "text", "text": "</think>4"}]),
@@ -136,10 +141,20 @@ def test_nothing_but_reasoning_is_an_empty_answer():
         AIMessage("5? no.</think>"),
         AIMessage([{"type": "thinking", "thinking": "5?"}]),
         AIMessage("", additional_kwargs={"reasoning_content": "5?"}),
+        AIMessage([{"type": "text", "text": "5?", "thought": True}]),
     ):
         answer = read_answer(message)
         assert not answer.says_something
         assert "nothing but reasoning" in answer.why_unusable
+
+
+@pytest.mark.parametrize(
+    "kind", ["web_search_call", "reasoning", "non_standard", "server_tool_use"]
+)
+def test_a_block_that_shows_nothing_is_no_answer(kind):
+    assert not read_answer(AIMessage([{"type": kind, "encrypted_content": "xyz"}])).says_something
+    picture = AIMessage([{"type": kind}, {"type": "image", "url": "http://x/y.png"}])
+    assert read_answer(picture).says_something
 
 
 class City(BaseModel):

@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import ChatMoA, Proposer, create_moa
-from moa_graph.calling.conversation import plain
+from moa_graph.calling.conversation import conversation_for, plain
 from moa_graph.strategies import Analyse, JudgedAgreement, Rank, TopK, Vote
 
 FOREIGN = {  # by provider, an answer with what it alone understands
@@ -117,6 +117,70 @@ def test_an_answer_becomes_plain(provider):
     assert read.content == "4"
     assert read.tool_calls == message.tool_calls
     assert "xyz" not in str(read)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {
+            "type": "search_result",
+            "source": "http://x",
+            "title": "T",
+            "content": [{"text": "TEXT"}],
+        },
+        {"type": "document", "source": {"type": "text", "data": "TEXT"}, "title": "T"},
+        {"type": "tool_reference", "tool_name": "TEXT", "text": "TEXT"},
+        {"type": "text", "text": "TEXT", "cache_control": {"type": "ephemeral"}},
+    ],
+    ids=lambda block: block["type"],
+)
+@pytest.mark.parametrize("place", ["question", "result"])
+async def test_foreign_blocks_of_questions_and_tools_reach_others_as_text(place, block):
+    sent: list[Any] = []
+    moa = create_moa([openai(sent)], openai(sent))
+    question: list[Any] = [HumanMessage([block] if place == "question" else "hi")]
+    if place == "result":
+        call = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+        question += [call, ToolMessage([block], tool_call_id="1")]
+    await moa.ainvoke({"messages": question})
+    assert all("TEXT" in str(messages) for messages in sent)
+    assert "cache_control" not in str(sent)
+
+
+def test_a_placeholder_and_a_variable_have_the_question_once():
+    seen: list[Any] = []
+    prompt = ChatPromptTemplate(
+        [("system", "OWN"), ("placeholder", "{history}"), ("human", "{input}")]
+    )
+    moa = create_moa([listening([])], prompt | listening(seen))
+    moa.invoke({"messages": [HumanMessage("one"), AIMessage("two"), HumanMessage("QUESTION")]})
+    texts = [m.text for m in seen[0].to_messages()]
+    assert [text.partition("\n")[0] for text in texts] == ["OWN", "one", "two", "QUESTION"]
+
+
+@pytest.mark.parametrize(
+    ("author", "reader", "own"),
+    [
+        ("openai", "openai", True),
+        ("anthropic", "openai", False),
+        ("mistralai", "mistral", True),
+        ("bedrock_converse", "amazon_bedrock", True),
+    ],
+)
+def test_an_answer_is_known_as_a_models_own(author, reader, own):
+    class Reader(GenericFakeChatModel):
+        def _get_ls_params(self, stop=None, **kwargs):
+            return {"ls_provider": reader}
+
+    blocks = [
+        {"type": "thinking", "thinking": "5?", "signature": "xyz"},
+        {"type": "text", "text": "4"},
+    ]
+    message = AIMessage(blocks, response_metadata={"model_provider": author})
+    (read,) = conversation_for(Reader(messages=iter([])), [message], own=True)
+    assert (read.content == blocks) is own
+    (read,) = conversation_for(Reader(messages=iter([])), [message])
+    assert read.content == "4"
 
 
 def test_pictures_and_plain_answers_stay():

@@ -43,6 +43,15 @@ SPLIT = {  # what a model wrote: its answer, and a word that only its reasoning 
     "<think>they write `</think>` after 5?</think>4": ("4", "5?"),
     "<think>I close with </think> when done. 5?</think>4": ("4", "5?"),
     "<think>\n```python\n5?\n</think>\nIt is 4.": ("It is 4.", "5?"),
+    "<think>```py\n5?</think>4": ("4", "5?"),
+    "Answer: <think>5? no.</think>4": ("Answer: 4", "5?"),
+    "Okay, <think>5? no.</think> It is 4.": ("Okay,  It is 4.", "5?"),
+    "It is 4 <think>or 5?</think> 4 it is": ("It is 4  4 it is", "or 5?"),
+    "- <think>5? no.</think>\n- 4": ("- \n- 4", "5?"),
+    "<longcat_think>5? no.</longcat_think>4": ("4", "5?"),
+    "<reflection>5? no.</reflection>4": ("4", "5?"),
+    "<|start|>assistant<|channel|>analysis<|message|>5?<|end|><|start|>assistant<|channel|>final"
+    "<|message|>4": ("4", "5?"),
 }
 
 ANSWERS = [  # no reasoning: returned as they are
@@ -65,6 +74,10 @@ ANSWERS = [  # no reasoning: returned as they are
     "Wrap it like this: <think>your thoughts</think>",
     '{"tag": "<think>", "closing": "</think>"}',
     "A template:\n<think>\nyour thoughts here",
+    "<order>\n  <reason>Out of stock</reason>\n</order>",
+    "<reason>Out of stock</reason>",
+    "<thoughts>I like it.</thoughts>",
+    "4, by <think>thinking</think>.",
 ]
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import operator
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,6 +15,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
+from langchain_core.runnables.retry import RunnableRetry
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.cache.memory import InMemoryCache
@@ -102,6 +106,32 @@ def local_class(answer: str) -> BaseChatModel:
 
 
 configurable = Fake().configurable_fields(temperature=ConfigurableField(id="t"))
+MODULE_NUMBER = 1
+
+
+def helper() -> str:
+    return "low"
+
+
+class Helped(Fake):
+    """Answers by what stands around it."""
+
+    examples: list[str] = ["a"]
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        return super()._generate([*messages, AIMessage(helper() * MODULE_NUMBER)], stop)
+
+
+class Reordered(BaseModel):
+    size: int
+    name: str
+
+
+class Ordered(BaseModel):
+    name: str
+    size: int
+
+
 DIFFERENT = {  # what is changed: makes models that may all answer differently
     "model": lambda: [Fake(), Fake(model_name="b")],
     "temperature": lambda: [Fake(), Fake(temperature=0), Fake(temperature=0.5)],
@@ -143,6 +173,20 @@ DIFFERENT = {  # what is changed: makes models that may all answer differently
         *[openai().with_structured_output(schema) for schema in (City, Town, Village)],
         openai().with_structured_output(City, method="function_calling"),
         openai().with_structured_output(City, include_raw=True),
+    ],
+    "the order of a schema": lambda: [
+        openai().with_structured_output(schema) for schema in (Ordered, Reordered)
+    ],
+    "a library's function": lambda: [
+        openai() | RunnableLambda(operator.methodcaller(name)) for name in ("upper", "lower")
+    ],
+    "an argument with a name of plumbing": lambda: [
+        Fake().bind(profile="a"),
+        Fake().bind(profile="b"),
+        Fake().bind(metadata={"a": 1}),
+    ],
+    "a retry's arguments": lambda: [
+        RunnableRetry(bound=Fake(), kwargs={"stop": [stop]}) for stop in "ab"
     ],
     "a template": lambda: [
         chain(("system", "pirate"), ("human", "{q}")),
@@ -190,6 +234,48 @@ def test_a_model_that_is_built_again_has_the_same_fingerprint(what):
     first, second = DIFFERENT[what](), DIFFERENT[what]()
     for one, again in zip(first, second, strict=True):
         assert fingerprint(one) == fingerprint(again), one
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch, here: patch.setattr(here, "MODULE_NUMBER", 2),
+        lambda patch, here: patch.setattr(here, "helper", lambda: "high"),
+        lambda patch, here: patch.setattr(Helped.model_fields["examples"], "default", ["b"]),
+    ],
+    ids=["a number", "a function", "a default"],
+)
+def test_what_stands_around_a_class_of_the_users_counts(change, monkeypatch):
+    before = fingerprint(Helped())
+    change(monkeypatch, sys.modules[__name__])
+    with suppress(NotFingerprintable):
+        assert fingerprint(Helped()) != before
+
+
+def test_where_a_provider_is_counts(monkeypatch):
+    prints = set()
+    for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        prints.add(fingerprint(ChatOpenAI(model="a", api_key="x")))
+    assert len(prints) == 2
+
+
+def test_a_setting_whose_name_begins_as_langgraphs_do_counts():
+    model = Fake().configurable_fields(model_name=ConfigurableField(id="checkpoint_name"))
+    prints = {fingerprint(model, {"configurable": {"checkpoint_name": n}}) for n in "ab"}
+    assert len(prints) == 2
+
+
+def test_the_users_key_does_not_hide_settings_of_the_run():
+    model = RunnableLambda(shout)
+    moa = create_moa([Proposer(Fake() | model, cache_key="v1")], Fake(), cache=InMemoryCache())
+    cached = [
+        moa.invoke({"messages": "hi"}, context={"proposer_temperature": t})["proposals"][0].get(
+            "cached", False
+        )
+        for t in (0.0, 1.0, 0.0)
+    ]
+    assert cached == [False, False, True]
 
 
 def test_what_does_not_shape_an_answer_does_not_count():
@@ -241,6 +327,12 @@ UNKNOWN = {  # what nobody can tell apart from outside
     "a Runnable of one's own": OwnRunnable,
     "a function behind a model": lambda: Fake() | shout,
     "an agent as a fallback": lambda: Fake().with_fallbacks([create_agent(Fake())]),
+    "a template with the time": lambda: (
+        ChatPromptTemplate([("system", "{now}"), ("human", "{q}")]).partial(now=time.ctime) | Fake()
+    ),
+    "a model with a history": lambda: RunnableWithMessageHistory(
+        Fake(), InMemoryChatMessageHistory
+    ),
     "a listener": lambda: Fake().with_listeners(on_start=print),
     "an object in a field": lambda: Fake(tags_shown=[]).bind(voice=object()),
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -13,7 +14,9 @@ from langchain_openai import ChatOpenAI
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from moa_graph import AggregationFailed, Budget, ChatMoA, MoAContext, create_moa
+from moa_graph.errors import status_of
 from moa_graph.models import Settings, with_settings
+from moa_graph.retries import can_pass
 
 REFUSALS = {  # of a setting, what providers say
     "OpenAI": "Unsupported value: 'temperature' does not support 0.7 with this model. Only the "
@@ -23,6 +26,9 @@ REFUSALS = {  # of a setting, what providers say
     "Gemini": "Invalid value at 'generation_config.temperature': out of range",
     "vLLM": "temperature must be non-negative, got 0.7",
     "pydantic": "1 validation error: temperature: Extra inputs are not permitted",
+    "bounds": "Temperature must be between 0 and 0.5",
+    "apostrophe": "This model doesn't accept temperature",
+    "fixed": "temperature is fixed to 1",
     "unknown field": "Unknown field: temperature",
 }
 
@@ -89,6 +95,67 @@ async def test_the_limit_of_a_budget_is_left_out_where_it_is_refused():
     model = provider(sent, {"max_completion_tokens": "max_completion_tokens is not supported"})
     state = await run(create_moa([model], model, budget=Budget(tokens=5000)), "async")
     assert state["proposals"][0]["dropped_settings"] == ["max_tokens"]
+
+
+async def test_a_refusal_by_a_fallback_is_seen():
+    sent: list[dict[str, Any]] = []
+    gone = openai_gone()
+    model = gone.with_fallbacks([provider(sent, {"temperature": REFUSALS["OpenAI"]})])
+    moa = create_moa([Strict()], model)
+    state = await run(moa, "async", context=MoAContext(aggregator_temperature=0.7))
+    assert state["messages"][-1].response_metadata["aggregator"]["dropped_settings"] == [
+        "temperature"
+    ]
+
+
+def openai_gone() -> ChatOpenAI:
+    transport = httpx.MockTransport(lambda _: httpx.Response(500, json={"error": {}}))
+    return ChatOpenAI(
+        model="gone",
+        api_key="x",
+        base_url="http://o/v1",
+        max_retries=0,
+        http_client=httpx.Client(transport=transport),
+        http_async_client=httpx.AsyncClient(transport=transport),
+    )
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_model_that_is_chosen_when_it_is_called_takes_settings_and_tools(
+    chat, server, mode, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    model = init_chat_model("openai:a", configurable_fields=("model",), config_prefix="m")
+    tool = {"type": "function", "function": {"name": "search", "parameters": {}}}
+    context = MoAContext(
+        proposer_temperature=0.3,
+        aggregator_temperature=0.4,
+        aggregator_options={"tools": [tool]},
+    )
+    state = await run(create_moa([model], model), mode, context=context)
+    assert state["messages"][-1].tool_calls
+    assert [call.body["temperature"] for call in server.calls] == [0.3, 0.4]
+    assert server.calls[1].body["tools"]
+
+
+def test_one_that_takes_all_configuration_for_settings_is_refused():
+    model = init_chat_model("openai:a", configurable_fields="any")
+    with pytest.raises(ValueError, match="config_prefix"):
+        create_moa([model], Strict())
+
+
+def test_statuses_are_read_from_every_clients_error():
+    class Google(Exception):
+        code = 429
+
+    class Botocore(Exception):
+        response = {"ResponseMetadata": {"HTTPStatusCode": 503}}
+
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = Google()
+    assert [status_of(e) for e in (Google(), Botocore(), wrapped)] == [429, 503, 429]
+    assert all(map(can_pass, (Google(), Botocore(), wrapped)))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +236,9 @@ def test_what_a_class_has_no_field_for_is_bound():
     "model",
     [
         Strict().bind(temperature=0.1),
+        Strict()
+        .configurable_fields(temperature=ConfigurableField(id="t"))
+        .with_config(configurable={"t": 0.9}),
         Strict().with_retry(),
         Strict().with_fallbacks([Strict()]),
         Strict().configurable_fields(model=ConfigurableField(id="model")),
