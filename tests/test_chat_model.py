@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from moa_graph import ChatMoA, MoAContext, NotEnoughProposals, create_moa
 from tests.fake_server import eventually
+from tests.sampling import sampled
 
 ANSWER = "The cat sat on the mat and was content with it."
 
@@ -127,8 +128,7 @@ async def test_stream_proposals_adds_the_proposers_tokens_told_apart(loud, place
     assert all(metadata["moa_layer"] == 1 for _, metadata in parts if "moa_proposer" in metadata)
 
 
-@pytest.mark.parametrize("mode", ["stream", "astream"])
-@pytest.mark.parametrize("place", [*PLACES, "chain"])
+@pytest.mark.parametrize(("place", "mode"), sampled([*PLACES, "chain"], ["stream", "astream"]))
 async def test_the_first_token_comes_when_the_aggregators_does(chat, server, place, mode):
     server.answers["agg"] = "word " * 20
     graph = create_moa([chat("a")], chat("agg?tps=40"))

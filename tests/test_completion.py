@@ -83,6 +83,7 @@ async def test_each_layer_has_its_own_quorum(chat, server, mode):
     assert len(server.of("late")) == 3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_many_runs_at_once_do_not_touch_each_others_layers(chat, server, mode):
     """Each run has another proposer that is fast: its own two decide, and no other's."""

@@ -16,6 +16,7 @@ from langgraph.cache.memory import InMemoryCache
 from pydantic import BaseModel
 
 from moa_graph import Budget, ChatMoA, Hedge, MoAContext, Proposer, create_moa
+from tests.sampling import sampled
 
 QUESTION = {"messages": "What is a cat?"}
 OPENAI_LIKE = (
@@ -87,8 +88,11 @@ def make(chat, server, monkeypatch) -> Callable[[str, str], Any]:
 
 
 KINDS = [*OPENAI_LIKE, "function", *GRAPHS, "mixture as a chat model"]
-every_kind = pytest.mark.parametrize("kind", KINDS)
-both_modes = pytest.mark.parametrize("mode", ["sync", "async"])
+
+
+def each_kind(shift: int) -> Any:
+    """Every kind, by default in one mode: another one in the next test."""
+    return pytest.mark.parametrize(("kind", "mode"), sampled(KINDS, ["sync", "async"], shift))
 
 
 async def run(graph: Any, mode: str, given: Any = None, **kwargs: Any) -> Any:
@@ -98,8 +102,7 @@ async def run(graph: Any, mode: str, given: Any = None, **kwargs: Any) -> Any:
     return await graph.ainvoke(given, **kwargs)
 
 
-@both_modes
-@every_kind
+@each_kind(1)
 async def test_cache_hits_where_nothing_changed_and_only_there(make, chat, server, kind, mode):
     cache = InMemoryCache()
 
@@ -124,8 +127,7 @@ async def test_cache_hits_where_nothing_changed_and_only_there(make, chat, serve
             assert not (await run(build(), mode))["proposals"][0].get("cached")
 
 
-@both_modes
-@every_kind
+@each_kind(0)
 async def test_quorum_leaves_a_late_one_behind(make, chat, server, kind, mode):
     late = Proposer(make(kind, "late?latency=5"), name="late")
     graph = create_moa([chat("a"), chat("b"), late], chat("agg"), quorum=2)
@@ -134,8 +136,7 @@ async def test_quorum_leaves_a_late_one_behind(make, chat, server, kind, mode):
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "abandoned"]
 
 
-@both_modes
-@every_kind
+@each_kind(1)
 async def test_hedge_asks_again_or_is_refused(make, chat, server, kind, mode):
     slow = Proposer(make(kind, "slow?slow_first=4"), name="slow")
     if kind in GRAPHS:
@@ -149,8 +150,7 @@ async def test_hedge_asks_again_or_is_refused(make, chat, server, kind, mode):
     assert proposal["attempts"] >= 2
 
 
-@both_modes
-@every_kind
+@each_kind(0)
 async def test_timeout_ends_a_proposer(make, chat, server, kind, mode):
     late = Proposer(make(kind, "late?latency=5"), name="late", timeout=0.3)
     async with asyncio.timeout(4):
@@ -158,8 +158,7 @@ async def test_timeout_ends_a_proposer(make, chat, server, kind, mode):
     assert [p["status"] for p in state["proposals"]] == ["ok", "timed_out"]
 
 
-@both_modes
-@every_kind
+@each_kind(1)
 async def test_retries_count_every_request(make, chat, server, kind, mode):
     once = Proposer(make(kind, "a?fail_first=1"), name="p")
     proposal = (await run(create_moa([once, chat("b")], chat("agg")), mode))["proposals"][0]
@@ -174,8 +173,7 @@ async def test_retries_count_every_request(make, chat, server, kind, mode):
         assert proposal["attempts"] == 2
 
 
-@both_modes
-@every_kind
+@each_kind(0)
 async def test_limits_hold_calls_back(make, chat, server, kind, mode):
     models = [Proposer(make(kind, f"m{i}?latency=0.05"), name=f"p{i}") for i in range(3)]
     probe = create_moa(models, chat("agg"))
@@ -188,8 +186,7 @@ async def test_limits_hold_calls_back(make, chat, server, kind, mode):
         assert all(a.ended <= b.started for a, b in pairwise(calls))
 
 
-@both_modes
-@every_kind
+@each_kind(1)
 async def test_budget_limits_answers_and_is_kept(make, chat, server, kind, mode):
     graph = create_moa(
         [Proposer(make(kind, "a"), name="p")], chat("agg"), budget=Budget(tokens=5000)
@@ -207,8 +204,7 @@ async def test_budget_limits_answers_and_is_kept(make, chat, server, kind, mode)
     assert state["messages"][-1].text
 
 
-@both_modes
-@every_kind
+@each_kind(0)
 async def test_streaming_shows_the_answer_once(make, chat, server, kind, mode):
     server.answers["w"] = server.answers["inner-w"] = "one two three"
     graph = create_moa([chat("a")], make(kind, "w"))
@@ -225,8 +221,7 @@ async def test_streaming_shows_the_answer_once(make, chat, server, kind, mode):
     assert (await run(graph, mode))["messages"][-1].text == text
 
 
-@both_modes
-@every_kind
+@each_kind(1)
 async def test_temperature_of_a_run_reaches_chat_models(make, chat, server, kind, mode):
     graph = create_moa([Proposer(make(kind, "a"), name="p")], make(kind, "w"))
     context = MoAContext(proposer_temperature=0.3, aggregator_temperature=0.4)
@@ -238,8 +233,7 @@ async def test_temperature_of_a_run_reaches_chat_models(make, chat, server, kind
     assert server.of("a")[-1].body.get("temperature") is None
 
 
-@both_modes
-@every_kind
+@each_kind(0)
 async def test_references_never_make_a_second_system_message(make, chat, server, kind, mode):
     server.answers["a"] = "PROPOSAL"
     layer = [Proposer(make(kind, "b"), name="p", prompt="Answer in German.")]
@@ -268,8 +262,7 @@ class Answer(BaseModel):
     text: str
 
 
-@both_modes
-@every_kind
+@each_kind(1)
 async def test_structured_output_is_the_aggregators_or_is_refused(make, chat, server, kind, mode):
     model = ChatMoA(graph=create_moa([chat("a")], make(kind, "w")))
     if kind in ("function", *GRAPHS):

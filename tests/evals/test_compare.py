@@ -48,6 +48,7 @@ def test_verifiable_tasks_have_a_scorer_and_no_judge(together, capitals, tmp_pat
     assert json.loads((tmp_path / "o" / "report.json").read_text()) == found
 
 
+@pytest.mark.full
 def test_judge_that_prefers_the_first_answer_gives_half_and_is_told(together, capitals, tmp_path):
     together.answers["first"] = "Both are fine. [[A]]"
     found = compare(

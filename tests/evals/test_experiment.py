@@ -64,6 +64,7 @@ def test_experiment_has_the_answers_and_scores_and_the_same_numbers(together, la
     assert right == sum(6 * row["quality"]["value"] for row in through["targets"].values())
 
 
+@pytest.mark.full
 def test_second_run_pays_for_nothing_and_adds_no_dataset(together, langsmith, tmp_path):
     dataset = load_dataset("reasoning-gym:chain_sum", size=3)
     for _ in range(2):

@@ -12,6 +12,7 @@ from langgraph.cache.sqlite import SqliteCache
 from moa_graph import Proposer, create_moa
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 async def test_another_aggregator_pays_no_proposer_again(

@@ -330,9 +330,6 @@ UNKNOWN = {  # what nobody can tell apart from outside
     "a template with the time": lambda: (
         ChatPromptTemplate([("system", "{now}"), ("human", "{q}")]).partial(now=time.ctime) | Fake()
     ),
-    "a model with a history": lambda: RunnableWithMessageHistory(
-        Fake(), InMemoryChatMessageHistory
-    ),
     "a listener": lambda: Fake().with_listeners(on_start=print),
     "an object in a field": lambda: Fake(tags_shown=[]).bind(voice=object()),
 }

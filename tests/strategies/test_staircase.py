@@ -23,6 +23,7 @@ from moa_graph import (
 from moa_graph.strategies import Chunkwise, Staircase
 from moa_graph.strategies.staircase import piece_size
 from tests.fake_server import eventually
+from tests.sampling import sampled
 from tests.test_nodes import MODES, run
 
 QUESTION = {"messages": "What is a cat?"}
@@ -62,8 +63,7 @@ async def streamed(graph, given=QUESTION, config=None) -> tuple[str, dict, list]
 # --- exact ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-@pytest.mark.parametrize("options", WRITING, ids=IDS)
+@pytest.mark.parametrize(("text", "options"), sampled(list(TEXTS.values()), WRITING, ids=TEXTS))
 async def test_the_answer_is_the_known_text_character_by_character(chat, server, options, text):
     server.answer_all = text
     for layers in (2, 3):
@@ -237,6 +237,7 @@ async def test_a_proposal_whose_connection_is_cut_goes_on_from_what_is_there(cha
     assert state["proposals"][0]["attempts"] == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_proposers_that_stop_early_or_run_on_are_handled(chat, server, options):
     server.answers = {"early": "w0 w1", "p": LONG, "long": LONG + " and on" * 2000, "agg": LONG}
@@ -462,6 +463,7 @@ async def test_a_stalled_first_layer_does_not_use_up_the_time_of_the_second(chat
     assert state["messages"][-1].text == LONG
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_where_time_leaves_none_of_the_last_layer_an_earlier_one_is_used(
     chat, server, options
