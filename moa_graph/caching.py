@@ -18,6 +18,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.types import CachePolicy
 
+from moa_graph import sync
 from moa_graph.models.fingerprint import (
     NotFingerprintable,
     chosen,
@@ -106,21 +107,17 @@ class ProposalCache(BaseCache[Any]):
         )
         return (_NAMESPACE, node), hashlib.sha256(parts.encode(errors="replace")).hexdigest()
 
-    def proposal(self, key: FullKey) -> Proposal | None:
+    async def proposal(self, key: FullKey) -> Proposal | None:
         """The proposal that is kept there."""
-        return _read(self._cache.get([key]).get(key))
+        cache = self._cache
+        kept = await sync.either(lambda: cache.get([key]), lambda: cache.aget([key]))
+        return _read(kept.get(key))
 
-    async def aproposal(self, key: FullKey) -> Proposal | None:
-        """The proposal that is kept there."""
-        return _read((await self._cache.aget([key])).get(key))
-
-    def keep(self, key: FullKey, proposal: Proposal) -> None:
+    async def keep(self, key: FullKey, proposal: Proposal) -> None:
         """Keep a usable proposal."""
-        self._cache.set({key: (_entry(proposal), self._policy.ttl)})
-
-    async def akeep(self, key: FullKey, proposal: Proposal) -> None:
-        """Keep a usable proposal."""
-        await self._cache.aset({key: (_entry(proposal), self._policy.ttl)})
+        cache = self._cache
+        entry = {key: ({"version": _VERSION, "proposal": proposal}, self._policy.ttl)}
+        await sync.either(lambda: cache.set(entry), lambda: cache.aset(entry))
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """As the cache."""
@@ -150,10 +147,6 @@ class ProposalCache(BaseCache[Any]):
 def _with_proposals(namespaces: Sequence[Namespace] | None) -> Sequence[Namespace] | None:
     # LangGraph's own namespaces end in the node's name.
     return namespaces and [*namespaces, *((_NAMESPACE, ns[-1]) for ns in namespaces if ns)]
-
-
-def _entry(proposal: Proposal) -> dict[str, Any]:
-    return {"version": _VERSION, "proposal": proposal}
 
 
 def _read(entry: Any) -> Proposal | None:

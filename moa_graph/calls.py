@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
+from moa_graph import sync
 from moa_graph.budget import Amount, Ledger, Price
 from moa_graph.callbacks import ModelRuns
 from moa_graph.calling.answer import Answer, read_answer
@@ -94,7 +94,7 @@ class Terms:
 
 
 class Call:
-    """One question to one model, sync or async.
+    """One question to one model.
 
     Args:
         model: The model.
@@ -149,42 +149,28 @@ class Call:
     def _model(self) -> Runnable[Any, Any]:
         return self._settings.without(self.dropped).applied(self._given)
 
-    def invoke(self) -> Answer:
-        """What the model answers."""
-        while True:
-            try:
-                with self._terms.limits.hold(*self._terms.names), self._attempt() as attempt:
-                    return attempt.done(self._ask(attempt.config))
-            except Exception as error:
-                wait = self._seconds_before_retry(error)
-                if wait is None:
-                    raise
-            time.sleep(wait)
-
-    async def ainvoke(
-        self, *, in_thread: bool = False, sink: Callable[[Any], None] | None = None
-    ) -> Answer:
-        """What the model answers.
+    async def ask(self, sink: Callable[[Any], None] | None = None) -> Answer:
+        """Ask the model until it answers.
 
         Args:
-            in_thread: Whether to call the model's synchronous side, in a thread. That can only
-                be left alone when it is cancelled.
             sink: Takes each chunk as it comes; with it, the model streams.
+
+        Returns:
+            What it answered.
+
+        Raises:
+            Exception: What the last request raised.
         """
         while True:
             try:
-                async with self._limited():
+                async with self._terms.limits.hold(*self._terms.names):
                     with self._attempt() as attempt:
-                        if in_thread:
-                            output = await asyncio.to_thread(self._ask, attempt.config)
-                        else:
-                            output = await self._aask(attempt, sink)
-                        return attempt.done(output)
+                        return attempt.done(await self._ask(attempt, sink))
             except Exception as error:
                 wait = self._seconds_before_retry(error)
                 if wait is None:
                     raise
-            await asyncio.sleep(wait)
+            await sync.sleep(wait)
 
     def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
         """Tokens of all model calls behind this one; an agent makes several."""
@@ -197,22 +183,20 @@ class Call:
         """What went wrong, in one line for people."""
         return explain(error, secrets_of(self._given))
 
-    def _ask(self, config: RunnableConfig) -> Any:
+    async def _ask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
         model = self.question.prepare(self._model)
-        return model.invoke(self._input(), config, **self._arguments())
-
-    async def _aask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
-        model = self.question.prepare(self._model)
+        given, config, arguments = self._input(), attempt.config, self._arguments()
         try:
             if sink is None:
-                return await model.ainvoke(self._input(), attempt.config, **self._arguments())
+                in_thread = nested_graph(self._given) is not None
+                return await sync.call(model, given, config, in_thread=in_thread, **arguments)
             chunks = []
-            async for chunk in model.astream(self._input(), attempt.config, **self._arguments()):
+            async for chunk in model.astream(given, config, **arguments):
                 sink(chunk)
                 chunks.append(chunk)
             return _joined(chunks)
-        except asyncio.CancelledError as error:
-            await attempt.runs.cancelled(attempt.config.get("callbacks"), error)
+        except sync.Cancelled as error:
+            await attempt.runs.cancelled(config.get("callbacks"), error)
             raise
 
     def _input(self) -> Any:
@@ -225,11 +209,6 @@ class Call:
             # LangGraph would hand this run's context on; it is not meant for another mixture.
             return {"context": MoAContext()}
         return {}
-
-    @asynccontextmanager
-    async def _limited(self) -> AsyncIterator[None]:
-        async with self._terms.limits.ahold(*self._terms.names):
-            yield
 
     @contextmanager
     def _attempt(self) -> Iterator[_Attempt]:

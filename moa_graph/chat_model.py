@@ -226,7 +226,7 @@ class ChatMoA(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         if self._aggregator:
-            await self._aggregator.aget()
+            await self._aggregator.ready()
         run = self._run(messages, stop, run_manager, kwargs)
         with inherited(None):
             state = await self.graph.ainvoke(run.input, run.config, context=run.context)
@@ -261,7 +261,7 @@ class ChatMoA(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         if self._aggregator:
-            await self._aggregator.aget()
+            await self._aggregator.ready()
         run = self._run(messages, stop, run_manager, kwargs)
         answer = _StreamedAnswer()
         events = self.graph.astream(

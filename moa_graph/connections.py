@@ -1,4 +1,4 @@
-"""Connections of their own for the event loop in the background.
+"""Connections of its own for each event loop.
 
 A connection belongs to the event loop in which it was opened, and HTTP clients keep connections
 open between requests. A client that is used in two loops gives one the other's.
@@ -8,27 +8,45 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections.abc import MutableMapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
-_copies: MutableMapping[Any, Any] = WeakKeyDictionary()
+
+class _Copies:
+    """One client, and its copies for other event loops than the first."""
+
+    def __init__(self) -> None:
+        self.first: weakref.ref[Any] | None = None
+        self.by_loop: MutableMapping[Any, Any] = weakref.WeakKeyDictionary()
+
+
+_clients: MutableMapping[Any, _Copies] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def without_connections(client: Any) -> Any:
-    """A copy of an asynchronous HTTP client, set up as it is, that has no connections yet.
+def client_for(client: Any, loop: Any, *, own: bool) -> Any:
+    """The client to use in an event loop, set up as the given one is.
 
     Args:
         client: An `httpx.AsyncClient` (or httpx2's), of whatever proxies, certificates or limits.
+        loop: The event loop.
+        own: Whether the loop always has a copy, as others may use the client, too.
 
     Returns:
-        The same copy each time. The client itself if it has a transport of another kind.
+        The client itself in the first loop, and if it has a transport of another kind; a copy
+        without its connections, the same each time, in others.
     """
     with _lock:
-        if client not in _copies:
-            _copies[client] = _copy(client)
-        return _copies[client]
+        copies = _clients.setdefault(client, _Copies())
+        if not own:
+            if copies.first is None:
+                copies.first = weakref.ref(loop)
+            if copies.first() is loop:
+                return client
+        if loop not in copies.by_loop:
+            copies.by_loop[loop] = _copy(client)
+        return copies.by_loop[loop]
 
 
 def _copy(client: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
+
+from moa_graph import sync
 
 
 class CallLimits:
@@ -46,31 +47,16 @@ class CallLimits:
         """The providers and models that are limited."""
         return set(self._slots)
 
-    @contextmanager
-    def hold(self, *names: str) -> Iterator[None]:
-        """Wait for a place at each of these that is limited, and keep it meanwhile."""
-        slots = self._of(names)
-        held: list[_Slots] = []
-        try:
-            for slot in slots:
-                slot.take().result()
-                held.append(slot)
-            yield
-        finally:
-            for slot in held:
-                slot.give_back()
-
     @asynccontextmanager
-    async def ahold(self, *names: str) -> AsyncIterator[None]:
-        """As `hold`."""
-        slots = self._of(names)
+    async def hold(self, *names: str) -> AsyncIterator[None]:
+        """Wait for a place at each of these that is limited, and keep it meanwhile."""
         held: list[_Slots] = []
         try:
-            for slot in slots:
+            for slot in self._of(names):
                 place = slot.take()
                 try:
-                    await asyncio.wrap_future(place)
-                except asyncio.CancelledError:
+                    await sync.done(place)
+                except BaseException:
                     slot.give_up(place)
                     raise
                 held.append(slot)

@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import FullKey
 from langgraph.errors import GraphBubbleUp, ParentCommand
 
-from moa_graph import background
+from moa_graph import sync
 from moa_graph.budget import OverBudget
 from moa_graph.caching import Asked
 from moa_graph.callbacks import mark_run
@@ -97,34 +97,26 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        for model in self.plan.models:
-            model.get()
-        asking = Asking(self, step, input)
-        if asking.cache and asking.key and (kept := asking.cache.proposal(asking.key)):
-            return asking.answer_again(kept)
-        if step.cuts(self.timeout):
-            asking.note(step.stored() if step.quorum else [])
-            proposal = background.run(asking.proposal(background=True))
-        else:
-            proposal = asking.proposal_sync()
-        if asking.cache and asking.key and proposal["status"] == "ok":
-            asking.cache.keep(asking.key, proposal)
-        return {"proposals": [proposal]}
+        return sync.run(self.propose(step, input), cancellable=step.cuts(self.timeout))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
+        return await self.propose(step, input)
+
+    async def propose(self, step: Step, state: MoAState) -> dict[str, Any]:
+        """The update with the proposal, from the cache or from the model."""
         for model in self.plan.models:
-            await model.aget()
-        asking = Asking(self, step, input)
-        if asking.cache and asking.key and (kept := await asking.cache.aproposal(asking.key)):
+            await model.ready()
+        asking = Asking(self, step, state, await self.model.here())
+        if asking.cache and asking.key and (kept := await asking.cache.proposal(asking.key)):
             return asking.answer_again(kept)
-        asking.note(await step.astored() if step.quorum else [])
+        asking.note(await step.stored() if step.quorum else [])
         proposal = await asking.proposal()
         if asking.cache and asking.key and proposal["status"] == "ok":
-            await asking.cache.akeep(asking.key, proposal)
+            await asking.cache.keep(asking.key, proposal)
         return {"proposals": [proposal]}
 
     def tell_started(self, step: Step) -> None:
@@ -201,7 +193,9 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
 class Asking:
     """A proposer's node at work: from the state to one `Proposal`."""
 
-    def __init__(self, node: ProposerNode, step: Step, state: MoAState) -> None:
+    def __init__(
+        self, node: ProposerNode, step: Step, state: MoAState, model: Runnable[Any, Any]
+    ) -> None:
         self.node = node
         self.step = step
         self.cache = node.plan.cache
@@ -209,7 +203,8 @@ class Asking:
         self._call: Call | None = None
         self._layer = step.shared_layer
         self._before = self._layer.attempts.get(node.position, 0)
-        self._model = self._sampled(node.model.get())
+        # Of several samples, only the first may come from LangChain's cache of models' answers.
+        self._model = without_llm_cache(model) if node.sample else model
         self._settings = proposer_settings(step)
         tuned = self._settings.applied(self._model)
         self._question = step.question(tuned, node.prompt, node.reads)
@@ -249,42 +244,22 @@ class Asking:
             proposal["saved_usage"] = kept["usage"]
         return {"proposals": [proposal]}
 
-    def proposal_sync(self) -> Proposal:
-        """Ask to the end, in this thread."""
-        try:
-            return self._ended(self._begin(self._model).invoke())
-        except Exception as error:
-            return self._failed(error)
-
-    async def proposal(self, *, background: bool = False) -> Proposal:
-        """Ask for as long as the layer waits.
-
-        Args:
-            background: Whether this is the event loop that serves synchronous runs.
-        """
+    async def proposal(self) -> Proposal:
+        """Ask for as long as the layer waits."""
         node = self.node
         try:
             self._layer.check_open()
-            model = self._sampled(node.model.cancellable()) if background else self._model
-            call = self._begin(model)
-            graph = nested_graph(model) is not None
-
-            async def ask() -> Answer:
-                # A graph in a synchronous run may have a checkpointer without an async side.
-                return await self._ask(call, in_thread=graph and background)
-
-            hedge = None if graph else node.plan.hedge
-            answer = await self._layer.first_answer(ask, timeout=node.timeout, hedge=hedge)
+            call = self._begin(self._model)
+            hedge = None if nested_graph(self._model) is not None else node.plan.hedge
+            answer = await self._layer.first_answer(
+                lambda: self._ask(call), timeout=node.timeout, hedge=hedge
+            )
             return self._ended(answer)
         except Exception as error:
             return self._failed(error)
 
-    async def _ask(self, call: Call, *, in_thread: bool) -> Answer:
-        return await call.ainvoke(in_thread=in_thread)
-
-    def _sampled(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        # Of several samples, only the first may come from LangChain's cache of models' answers.
-        return without_llm_cache(model) if self.node.sample else model
+    async def _ask(self, call: Call) -> Answer:
+        return await call.ask()
 
     def _begin(self, model: Runnable[Any, Any]) -> Call:
         step, node = self.step, self.node
@@ -379,19 +354,18 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return background.run(self.answer(self._step(input, config), in_background=True))
+        return sync.run(self.answer(self._step(input, config)))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         return await self.answer(self._step(input, config))
 
-    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def answer(self, step: Step) -> dict[str, Any]:
         """The update with the answer.
 
         Args:
             step: The node's view of the run.
-            in_background: Whether this is the event loop that serves synchronous runs.
 
         Raises:
             AggregationFailed: If there is none.
@@ -446,26 +420,13 @@ class AggregatorNode(AnswerNode):
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         step = self._step(input, config)
-        if step.run_timeout is not None:
-            return background.run(self.answer(step, in_background=True))
-        question, call = self._start(step, self.model.get())
-        try:
-            return self._end(step, question, call, call.invoke())
-        except Exception as error:
-            self._fail(step, call, error)
+        return sync.run(self.answer(step), cancellable=step.run_timeout is not None)
 
-    async def ainvoke(
-        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        return await self.answer(self._step(input, config))
-
-    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def answer(self, step: Step) -> dict[str, Any]:
         """As `AnswerNode`."""
-        model = self.model.cancellable() if in_background else await self.model.aget()
-        question, call = self._start(step, model)
-        in_thread = in_background and nested_graph(model) is not None
+        question, call = self._start(step, await self.model.here())
         try:
-            answer = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+            answer = await step.last_wait.first_answer(call.ask)
             return self._end(step, question, call, answer)
         except Exception as error:
             self._fail(step, call, error)

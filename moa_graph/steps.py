@@ -15,6 +15,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import RetryPolicy
 
+from moa_graph import sync
 from moa_graph.budget import Amount, Budget, Ledger, Price, highest
 from moa_graph.caching import ProposalCache
 from moa_graph.calling.conversation import conversation_for, instructed, place_for
@@ -485,15 +486,15 @@ class Step:
 
     # --- what was answered before this process took over ------------------------------------
 
-    def stored(self) -> list[Proposal]:
+    async def stored(self) -> list[Proposal]:
         """Proposals of this layer that an interrupted run has left in its checkpoint."""
         saver, place = self._checkpoint
-        return _pending(saver.get_tuple(place), self.layer) if saver else []
-
-    async def astored(self) -> list[Proposal]:
-        """Proposals of this layer that an interrupted run has left in its checkpoint."""
-        saver, place = self._checkpoint
-        return _pending(await saver.aget_tuple(place), self.layer) if saver else []
+        if saver is None:
+            return []
+        checkpoint = await sync.either(
+            lambda: saver.get_tuple(place), lambda: saver.aget_tuple(place)
+        )
+        return _pending(checkpoint, self.layer)
 
     @property
     def _checkpoint(self) -> tuple[BaseCheckpointSaver[Any] | None, RunnableConfig]:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moa_graph.background import run
 from moa_graph.evals import intervals, pairwise, plots
 from moa_graph.evals.datasets import Dataset, Item
 from moa_graph.evals.experiment import Experiment
@@ -21,6 +20,7 @@ from moa_graph.evals.pairwise import ORDERS, Pair
 from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target, unique_names
+from moa_graph.sync import run
 
 _FEWEST = 2
 _LONGEST_NAME = 80

@@ -18,7 +18,6 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from moa_graph.background import run
 from moa_graph.evals.files import (
     EvalError,
     Journal,
@@ -32,6 +31,7 @@ from moa_graph.evals.files import (
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
+from moa_graph.sync import run
 
 TITLE = "FLASK"
 SKILLS = (

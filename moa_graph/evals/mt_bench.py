@@ -16,7 +16,6 @@ from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from moa_graph.background import run
 from moa_graph.evals.files import (
     EvalError,
     Journal,
@@ -32,6 +31,7 @@ from moa_graph.evals.hub import download
 from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import AnswerFailed, Target
+from moa_graph.sync import run
 
 TITLE = "MT-Bench"
 CATEGORIES = (

@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moa_graph.background import run
 from moa_graph.errors import MoAError
 from moa_graph.evals import intervals
 from moa_graph.evals.files import EvalError, Row
@@ -25,6 +24,7 @@ from moa_graph.proposers import Proposer
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.rank import MostCentral
 from moa_graph.strategies.vote import Vote
+from moa_graph.sync import run
 from moa_graph.validation import nearest
 
 _FOLDS = 5

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Self, TypeAlias
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from moa_graph import sync
 from moa_graph.errors import MoAError, explain
 from moa_graph.local import check_local_name, local_chat_model
 from moa_graph.models.inputs import check_kind, check_prompt, same_input
@@ -19,7 +20,7 @@ from moa_graph.models.runnables import (
     answering_name,
     name_of,
     provider_of,
-    with_own_connections,
+    with_connections_of,
     without_own_retries,
 )
 
@@ -52,7 +53,7 @@ class Model:
         self._params = params
         self._lock = threading.Lock()
         self._runnable: Runnable[Any, Any] | None = None
-        self._cancellable: Runnable[Any, Any] | None = None
+        self._of_loops: MutableMapping[Any, Runnable[Any, Any]] = weakref.WeakKeyDictionary()
         self._provider: str | None = None
         if isinstance(given, str):
             self._provider, self.name = _split(given, role)
@@ -110,6 +111,8 @@ class Model:
         Raises:
             MoAError: If it cannot be built, typically for want of an API key; says what to do.
         """
+        if self._runnable is not None:
+            return self._runnable
         with self._lock:
             if self._runnable is not None:
                 return self._runnable
@@ -125,15 +128,34 @@ class Model:
                 ) from None
             return self._runnable
 
-    def cancellable(self) -> Runnable[Any, Any]:
-        """The model for the event loop in the background, with connections of its own there."""
-        if self._cancellable is None:
-            self._cancellable = with_own_connections(self.get())
-        return self._cancellable
+    async def ready(self) -> None:
+        """Build it, if that has not been done; what takes long, such as loading weights, happens
+        in a thread.
 
-    async def aget(self) -> Runnable[Any, Any]:
-        """Like `get`; what takes long, such as loading weights, happens in a thread."""
-        return self.get() if self._runnable is not None else await asyncio.to_thread(self.get)
+        Raises:
+            MoAError: As `get`.
+        """
+        if self._runnable is None:
+            await sync.in_thread(self.get)
+
+    async def here(self) -> Runnable[Any, Any]:
+        """The model to call where this coroutine runs.
+
+        A connection belongs to the event loop in which it was opened: in each loop, the model has
+        connections of its own, as far as its client can be told so.
+
+        Raises:
+            MoAError: As `get`.
+        """
+        await self.ready()
+        model = self.get()
+        loop = sync.current_loop()
+        if loop is None:
+            return model
+        with self._lock:
+            if loop not in self._of_loops:
+                self._of_loops[loop] = with_connections_of(model, loop, own=sync.is_background())
+            return self._of_loops[loop]
 
     @property
     def _where(self) -> str:

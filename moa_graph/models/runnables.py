@@ -22,7 +22,7 @@ from langchain_core.runnables.configurable import (
 from langchain_core.runnables.retry import RunnableRetry
 from pydantic import BaseModel, SecretStr
 
-from moa_graph.connections import without_connections
+from moa_graph.connections import client_for
 from moa_graph.models.inputs import first_step, nested_graph
 
 _UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called
@@ -251,12 +251,25 @@ def _arranges_retries(model: Runnable[Any, Any]) -> bool:
     return isinstance(model, RunnableSequence) and any(map(_arranges_retries, model.steps))
 
 
-def with_own_connections(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The model with connections that no other event loop uses, as far as it can be told so.
+def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> Runnable[Any, Any]:
+    """The model with connections that no other event loop uses.
 
-    Where it can be told so: to the clients of OpenAI's family.
+    As far as it can be told so: to the clients of OpenAI's family.
+
+    Args:
+        model: The model.
+        loop: The event loop in which it is called.
+        own: Whether nobody else may have used the client's own connections there.
     """
-    return map_chat_models(model, lambda m: _with_clients(m, _own_pool))
+
+    def options(client: Any) -> dict[str, Any]:
+        if "Async" not in type(client).__name__:
+            return {}
+        http = client._client  # noqa: SLF001 - no public name
+        own_http = client_for(http, loop, own=own)
+        return {} if own_http is http else {"http_client": own_http}
+
+    return map_chat_models(model, lambda m: _with_clients(m, options))
 
 
 def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
@@ -287,12 +300,6 @@ def _with_clients(
             update[field] = client.with_options(**own)
             update[_CLIENTS[field]] = update[field].chat.completions
     return chat_model.model_copy(update=update) if update else chat_model
-
-
-def _own_pool(client: Any) -> dict[str, Any]:
-    if "Async" not in type(client).__name__:
-        return {}
-    return {"http_client": without_connections(client._client)}  # noqa: SLF001 - no public name
 
 
 def secrets_of(model: Runnable[Any, Any]) -> set[str]:

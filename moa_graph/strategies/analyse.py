@@ -9,7 +9,7 @@ from langgraph.errors import GraphBubbleUp
 
 from moa_graph.calling.conversation import Place, instructed, place_for
 from moa_graph.completion import Cut
-from moa_graph.models import Model, ModelLike, as_model, nested_graph
+from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AggregatorNode, AnswerNode
 from moa_graph.prompts import fence_of, fenced
 from moa_graph.references import Question
@@ -91,10 +91,10 @@ class _AnalysisNode(DecidingNode):
         # Whichever layer was the last: an early exit, or the run's context, may say so.
         return Step.of(self.plan, self.plan.layers, state, config)
 
-    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def decide(self, step: Step) -> dict[str, Any]:
         """As `DecidingNode`."""
         references = step.references()
-        model = self._model.cancellable() if in_background else await self._model.aget()
+        model = await self._model.here()
         question = step.asking(model, references, prompt=ANALYSE)
         config = without_message_stream(step.config)
         text, error, usages, attempts = "", None, [], 0
@@ -104,10 +104,7 @@ class _AnalysisNode(DecidingNode):
             error = f"The analyst was {failure}"
         else:
             try:
-                in_thread = in_background and nested_graph(model) is not None
-                answer = await step.side_wait.first_answer(
-                    lambda: call.ainvoke(in_thread=in_thread)
-                )
+                answer = await step.side_wait.first_answer(call.ask)
                 text = "" if answer.filtered else answer.text
                 error = (
                     answer.why_unusable and f"The analyst {self._model.name}: {answer.why_unusable}"

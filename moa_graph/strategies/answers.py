@@ -75,28 +75,25 @@ class ChoosingNode(AnswerNode):
     def __init__(self, plan: Plan, title: str) -> None:
         super().__init__(plan, None, title)
 
-    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def answer(self, step: Step) -> dict[str, Any]:
         """As `AnswerNode`."""
         references = step.references()
         if not references:
             self._fail(step, None, NoAnswer("no proposal is usable"))
         try:
             self._tell_started(step)
-            message, decision = await self.choose(references, step, in_background=in_background)
+            message, decision = await self.choose(references, step)
         except Exception as error:
             self._fail(step, None, error)
         step.end_run()
         return {"messages": [message], "decisions": [decision]}
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> tuple[AIMessage, Decision]:
+    async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
         """The answer, and the record of how it was chosen.
 
         Args:
             references: The usable proposals, at least one.
             step: The node's view of the run.
-            in_background: Whether this is the event loop that serves synchronous runs.
         """
         raise NotImplementedError
 

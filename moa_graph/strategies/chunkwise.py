@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
-from moa_graph import background
+from moa_graph import sync
 from moa_graph.calling.answer import Answer, NoAnswer
 from moa_graph.models import Model, without_llm_cache
 from moa_graph.nodes import (
@@ -61,9 +61,7 @@ class ChunkProposer(ProposerNode):
             return {}
         if must_act(step):
             return super().invoke(input, config, **kwargs)
-        for model in self.plan.models:
-            model.get()
-        return background.run(self._visit(step, in_background=True))
+        return sync.run(self._visit(step))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -72,11 +70,11 @@ class ChunkProposer(ProposerNode):
             return {}
         if must_act(step):
             return await super().ainvoke(input, config, **kwargs)
-        for model in self.plan.models:
-            await model.aget()
-        return await self._visit(step, in_background=False)
+        return await self._visit(step)
 
-    async def _visit(self, step: Step, *, in_background: bool) -> dict[str, Any]:
+    async def _visit(self, step: Step) -> dict[str, Any]:
+        for needed in self.plan.models:
+            await needed.ready()
         draft = step.draft(self.node)
         if draft["ended"]:
             return {}
@@ -89,7 +87,7 @@ class ChunkProposer(ProposerNode):
         try:
             layer = step.shared_layer
             layer.check_open()
-            model = self.model.cancellable() if in_background else await self.model.aget()
+            model = await self.model.here()
             model = without_llm_cache(model) if self.sample else model
             settings = proposer_settings(step)
             tuned = settings.applied(model)
@@ -183,11 +181,11 @@ class ChunkAggregator(AggregatorNode):
         """As `AnswerNode`: what is being written, too."""
         return with_unfinished(step, self._layers)
 
-    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def answer(self, step: Step) -> dict[str, Any]:
         """As `AnswerNode`: one visit."""
         draft = step.draft(AGGREGATOR)
         if must_act(step):
-            update = await super().answer(step, in_background=in_background)
+            update = await super().answer(step)
             return {**update, "drafts": {AGGREGATOR: {**draft, "ended": True}}}
         before = [named(layer) for layer in self._layers[: step.layer_before]]
         ended, view = chunks(step, before, last=True)
@@ -201,7 +199,7 @@ class ChunkAggregator(AggregatorNode):
                 tokens.write(draft["tail"])
                 draft = with_tail(draft)
             else:
-                model = self.model.cancellable() if in_background else await self.model.aget()
+                model = await self.model.here()
                 settings = aggregator_settings(step)
                 tuned = settings.applied(model)
                 pen = Pen(

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from moa_graph import background
+from moa_graph import sync
 from moa_graph.callbacks import mark_run
 from moa_graph.events import StepDecided
 from moa_graph.similarity import INSTALL, is_installed
@@ -39,7 +39,7 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         """As `ainvoke`."""
         if (step := self._step(input, config)) is None:
             return {}
-        return background.run(self.decide(step, in_background=True))
+        return sync.run(self.decide(step))
 
     async def ainvoke(
         self,
@@ -52,12 +52,11 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
             return {}
         return await self.decide(step)
 
-    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def decide(self, step: Step) -> dict[str, Any]:
         """The update of the state.
 
         Args:
             step: The node's view of the run.
-            in_background: Whether this is the event loop that serves synchronous runs.
 
         Raises:
             NotEnoughProposals: If the layer gave too few proposals to decide about.

@@ -81,15 +81,12 @@ class Until(ABC):
         return ()
 
     @abstractmethod
-    async def reached(
-        self, proposals: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Consensus:
+    async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
         """Whether these usable proposals of one layer (two or more) agree.
 
         Args:
             proposals: The proposals.
             step: Which step of the run it is.
-            in_background: Whether this is the event loop that serves synchronous runs.
         """
 
 
@@ -120,8 +117,6 @@ class Agree(Until):
         self,
         proposals: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> Consensus:
         """As `Until`."""
         answers, _ = parsed_answers(proposals, self.parse)
@@ -163,8 +158,6 @@ class Similar(Until):
         self,
         proposals: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> Consensus:
         """As `Until`."""
         texts = [p["content"] for p in proposals]
@@ -197,9 +190,7 @@ class JudgedAgreement(Until):
         """As `Until`."""
         return [self.judge]
 
-    async def reached(
-        self, proposals: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Consensus:
+    async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
         """As `Until`."""
         verdict = await judge(
             step,
@@ -207,7 +198,6 @@ class JudgedAgreement(Until):
             Case(step.asked, proposals, _AGREE),
             yes_or_no,
             "Reply with yes or no, and nothing else.",
-            in_background=in_background,
         )
         place = 0
         if verdict.value:
@@ -243,8 +233,6 @@ class Unchanged(Until):
         self,
         proposals: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> Consensus:
         """As `Until`."""
         before = usable(proposals_of_layer(step.proposals, proposals[0]["layer"] - 1))
@@ -271,13 +259,13 @@ class UntilNode(DecidingNode):
         super().__init__(plan, f"until_{layer}", layer)
         self.until = until
 
-    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def decide(self, step: Step) -> dict[str, Any]:
         """As `DecidingNode`."""
         chosen = {p["proposer"] for p in step.references()}
         proposals = [p for p in step.usable_before() if p["proposer"] in chosen]
         consensus = Consensus(reached=False)
         if len(proposals) >= _FEWEST:
-            consensus = await self.until.reached(proposals, step, in_background=in_background)
+            consensus = await self.until.reached(proposals, step)
         answers = consensus.reached and self.until.then == "answer" and not must_act(step)
         outcome = "answer" if answers else "exit" if consensus.reached else "go_on"
         spokesman = [proposals[consensus.place]] if answers else proposals

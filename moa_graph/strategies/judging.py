@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Generic, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
@@ -15,7 +14,7 @@ from langgraph.errors import GraphBubbleUp
 from moa_graph.calling.conversation import Place, place_for
 from moa_graph.calling.text import utf8
 from moa_graph.completion import Cut
-from moa_graph.models import Model, nested_graph
+from moa_graph.models import Model
 from moa_graph.prompts import fence_notice, fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.state import Proposal, total_usage
@@ -46,8 +45,6 @@ async def judge(
     case: Case,
     parse: Callable[[str], T | None],
     again: str,
-    *,
-    in_background: bool,
 ) -> Verdict[T]:
     """Ask a model for a verdict. Its tokens are no answer, so no stream of messages has them.
 
@@ -57,7 +54,6 @@ async def judge(
         case: What it is asked.
         parse: From its reply to the verdict; None if the reply is none.
         again: What it is told then, before it is asked once more.
-        in_background: Whether this is the event loop that serves synchronous runs.
 
     Returns:
         The verdict. It never raises for what the model does: an error is a verdict without a
@@ -67,7 +63,7 @@ async def judge(
     attempts = 0
     said = ""
     wait = step.side_wait
-    runnable = model.cancellable() if in_background else await model.aget()
+    runnable = await model.here()
     question = CaseQuestion(case, place_for(runnable), step.window_of(runnable))
     for _ in range(_TRIES):
         config = without_message_stream(step.config)
@@ -76,8 +72,7 @@ async def judge(
         except Exception as error:
             return Verdict(None, f"The judge was {error}", total_usage(usages), attempts)
         try:
-            in_thread = in_background and nested_graph(runnable) is not None
-            answer = await wait.first_answer(partial(call.ainvoke, in_thread=in_thread))
+            answer = await wait.first_answer(call.ask)
         except GraphBubbleUp:
             raise
         except Exception as error:

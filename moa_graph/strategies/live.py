@@ -75,11 +75,11 @@ class LiveProposal:
         """Whether it has as many tokens as are waited for, or has ended."""
         return self.tokens >= self.target or self.task.done()
 
-    def start(self, asking: Asking, *, in_background: bool) -> None:
+    def start(self, asking: Asking) -> None:
         """Begin to write."""
         self.cache, self.key = asking.cache, asking.key
         self.attempts = lambda: asking.attempts
-        self.task = asyncio.ensure_future(asking.proposal(background=in_background))
+        self.task = asyncio.ensure_future(asking.proposal())
         self.task.add_done_callback(lambda _: self.bell.ring())
 
     def begin(self, model: Runnable[Any, Any]) -> None:
@@ -125,16 +125,23 @@ class LiveProposal:
 class LiveAsking(Asking):
     """Asks as every proposer is asked, but is read meanwhile."""
 
-    def __init__(self, node: ProposerNode, step: Step, state: MoAState, draft: Draft) -> None:
-        super().__init__(node, step, state)
+    def __init__(
+        self,
+        node: ProposerNode,
+        step: Step,
+        state: MoAState,
+        model: Runnable[Any, Any],
+        draft: Draft,
+    ) -> None:
+        super().__init__(node, step, state, model)
         self._before = draft["attempts"]
         self.live = LiveProposal(draft)
         self.live.hold = node.model.begins_in_reasoning
         self._question = GoingOn(self._question, self.live)
 
-    async def _ask(self, call: Call, *, in_thread: bool) -> Answer:
+    async def _ask(self, call: Call) -> Answer:
         streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
-        return await call.ainvoke(in_thread=in_thread, sink=self.live.add if streams else None)
+        return await call.ask(self.live.add if streams else None)
 
     def _text(self, answer: Answer) -> str:
         return self.live.end(answer)

@@ -91,9 +91,7 @@ class _RankNode(ChoosingNode):
         super().__init__(plan, f"Rank({rank.judge.name})")
         self._rank = rank
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> tuple[AIMessage, Decision]:
+    async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
         verdict: Verdict[list[int]] = Verdict([1], None, None, 0)
         if len(references) > 1:
             verdict = await judge(
@@ -102,7 +100,6 @@ class _RankNode(ChoosingNode):
                 Case(step.asked, references, RANKER),
                 lambda said: numbers_in(said, len(references), 1),
                 _AGAIN.format(highest=len(references)),
-                in_background=in_background,
             )
         if verdict.value is not None:
             place, by = verdict.value[0] - 1, "judge"
@@ -120,8 +117,6 @@ class _CentralNode(ChoosingNode):
         self,
         references: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> tuple[AIMessage, Decision]:
         place = await _central(references, step, self._embeddings)
         return _chosen(step, references, place, "agreement", Verdict(None, None, None, 0))

@@ -49,8 +49,6 @@ class Residual(Selection):
         self,
         references: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> Chosen:
         """As `Selection`."""
         if len(references) == 1:

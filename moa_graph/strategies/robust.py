@@ -73,8 +73,6 @@ class ClusterAndFilter(Selection):
         self,
         references: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> Chosen:
         """As `Selection`."""
         texts = [p["content"] for p in references]

@@ -12,7 +12,7 @@ from langgraph.types import Overwrite
 
 from moa_graph.calling.answer import Answer
 from moa_graph.completion import Cut
-from moa_graph.models import Model, ModelLike, as_model, nested_graph, without_llm_cache
+from moa_graph.models import Model, ModelLike, as_model, without_llm_cache
 from moa_graph.nodes import must_act, proposer_settings
 from moa_graph.references import Question
 from moa_graph.similarity import majority, normalize
@@ -122,15 +122,15 @@ class RouteNode(DecidingNode):
         super().__init__(plan, NODE, 0)
         self._route = route
 
-    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def decide(self, step: Step) -> dict[str, Any]:
         """As `DecidingNode`."""
         for needed in self.plan.models:
-            await needed.aget()
+            await needed.ready()
         if must_act(step):
             # Tools and forms are the aggregator's: asking would be in vain.
             reason = "the answer may call tools, or has a form"
             return {"decisions": [decided(step, NODE, 0, "mixture", by=reason)]}
-        answers, usages, attempts, errors = await self._answers(step, in_background=in_background)
+        answers, usages, attempts, errors = await self._answers(step)
         sure, by = False, "samples"
         if self._route.judge and answers:
             draft = _as_proposal(answers[0], self._route.model)
@@ -140,7 +140,6 @@ class RouteNode(DecidingNode):
                 Case(step.asked, [draft], _SURE),
                 yes_or_no,
                 "Reply with yes or no, and nothing else.",
-                in_background=in_background,
             )
             sure, by = bool(verdict.value), "judge"
             usages.append(verdict.usage)
@@ -180,15 +179,10 @@ class RouteNode(DecidingNode):
         except Exception:
             return text
 
-    async def _answers(
-        self, step: Step, *, in_background: bool
-    ) -> tuple[list[Answer], list[Any], int, list[str]]:
-        runnable = (
-            self._route.model.cancellable() if in_background else await self._route.model.aget()
-        )
+    async def _answers(self, step: Step) -> tuple[list[Answer], list[Any], int, list[str]]:
+        runnable = await self._route.model.here()
         settings = proposer_settings(step)
         config = without_message_stream(step.config)
-        in_thread = in_background and nested_graph(runnable) is not None
         models = [runnable] + [without_llm_cache(runnable)] * (self._route.samples - 1)
         answers: list[Answer] = []
         usages: list[Any] = []
@@ -212,7 +206,7 @@ class RouteNode(DecidingNode):
                 return
             answer = None
             try:
-                answer = await wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+                answer = await wait.first_answer(call.ask)
                 if why := answer.why_unusable:
                     errors.append(f"The first pass cannot be used: {why}")
                 else:

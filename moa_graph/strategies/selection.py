@@ -73,15 +73,12 @@ class Selection(ABC):
         """
 
     @abstractmethod
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Chosen:
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """What goes on of these usable proposals (at least one), in which order.
 
         Args:
             references: The proposals.
             step: Which step of the run it is; `step.asked` is the question.
-            in_background: Whether this is the event loop that serves synchronous runs.
         """
 
 
@@ -127,9 +124,7 @@ class TopK(Selection):
         """As `Selection`."""
         _check_leaves_some_out(f"TopK({self.k})", self.k, widths)
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Chosen:
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`."""
         if len(references) <= self.k:
             return Chosen(references, by="all")
@@ -144,7 +139,6 @@ class TopK(Selection):
                 Case(step.asked, references, task),
                 lambda said: numbers_in(said, len(references), self.k),
                 _CHOOSE_AGAIN.format(count=self.k, numbers=numbers, highest=len(references)),
-                in_background=in_background,
             )
             chosen.usage, chosen.attempts = verdict.usage, verdict.attempts
             chosen.error = verdict.error
@@ -182,9 +176,7 @@ class Diverse(Selection):
         """As `Selection`."""
         _check_leaves_some_out(f"Diverse({self.k})", self.k, widths)
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Chosen:
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`."""
         if len(references) <= self.k:
             return Chosen(references, by="all")
@@ -217,9 +209,7 @@ class Deduplicate(Selection):
         self.threshold = threshold
         self.embeddings = embeddings
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Chosen:
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`."""
         matrix = await similarities([p["content"] for p in references], "", self.embeddings)
         chosen = Chosen([], by="similarity")
@@ -254,9 +244,7 @@ class Shuffle(Selection):
         self.seed = seed
         self.letters = letters
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Chosen:
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`."""
         order = random.Random(f"{self.seed} {step.layer_before} {step.asked}")  # noqa: S311
         shuffled = list(references)
@@ -321,9 +309,7 @@ class Tree(Selection):
             )
         return built
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> Chosen:
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`: all, as each reader chooses for itself."""
         return Chosen(references, by="all")
 
@@ -341,7 +327,7 @@ class SelectNode(DecidingNode):
         super().__init__(plan, f"select_{layer}", layer)
         self.selections = selections
 
-    async def decide(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def decide(self, step: Step) -> dict[str, Any]:
         """As `DecidingNode`."""
         given = step.usable_before()
         kept = given
@@ -351,7 +337,7 @@ class SelectNode(DecidingNode):
         usages: list[UsageMetadata | None] = []
         attempts = 0
         for selection in self.selections if given else ():
-            chosen = await selection.choose(kept, step, in_background=in_background)
+            chosen = await selection.choose(kept, step)
             kept = chosen.kept
             left_out |= chosen.left_out
             errors += [chosen.error] if chosen.error else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from moa_graph.calling.answer import Answer, NoAnswer
 from moa_graph.calls import Call
-from moa_graph.models import Model, ModelLike, as_model, nested_graph
+from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode, aggregator_settings, as_answer
 from moa_graph.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
 from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
@@ -74,7 +74,7 @@ class _WindowNode(AnswerNode):
         self._model = model
         self._window = window
 
-    async def answer(self, step: Step, *, in_background: bool = False) -> dict[str, Any]:
+    async def answer(self, step: Step) -> dict[str, Any]:
         """One window."""
         references = step.references()
         draft = step.draft(AGGREGATOR)
@@ -86,7 +86,7 @@ class _WindowNode(AnswerNode):
         started = time.perf_counter()
         call = None
         try:
-            model = self._model.cancellable() if in_background else await self._model.aget()
+            model = await self._model.here()
             settings = aggregator_settings(step, acts=last)
             tuned = settings.applied(model)
             question = step.asking(tuned, window, step.conversation(tuned, own=True))
@@ -97,7 +97,7 @@ class _WindowNode(AnswerNode):
                 else without_message_stream(step.config)
             )
             call = step.call(model, question, config, terms, settings=settings)
-            answer = await self._ask(step, model, call, in_background=in_background)
+            answer = await self._ask(step, model, call)
         except Exception as error:
             self._fail(step, call, error)
         update = Draft(
@@ -122,9 +122,8 @@ class _WindowNode(AnswerNode):
             message.id = None
         return {"drafts": {AGGREGATOR: update}, "messages": [message]}
 
-    async def _ask(self, step: Step, model: Any, call: Call, *, in_background: bool) -> Answer:
-        in_thread = in_background and nested_graph(model) is not None
-        answer = await step.last_wait.first_answer(lambda: call.ainvoke(in_thread=in_thread))
+    async def _ask(self, step: Step, model: Any, call: Call) -> Answer:
+        answer = await step.last_wait.first_answer(call.ask)
         if not answer.says_something:
             raise NoAnswer(answer.why_empty)
         return answer

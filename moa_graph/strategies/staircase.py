@@ -19,7 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
-from moa_graph import background
+from moa_graph import sync
 from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
 from moa_graph.calling.answer import Answer, NoAnswer
@@ -85,20 +85,18 @@ class StaircaseProposer(ProposerNode):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        for model in self.plan.models:
-            model.get()
-        return background.run(self._visit(step, input, in_background=True))
+        return sync.run(self._visit(step, input))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        for model in self.plan.models:
-            await model.aget()
-        return await self._visit(step, input, in_background=False)
+        return await self._visit(step, input)
 
-    async def _visit(self, step: Step, state: MoAState, *, in_background: bool) -> dict[str, Any]:
+    async def _visit(self, step: Step, state: MoAState) -> dict[str, Any]:
+        for model in self.plan.models:
+            await model.ready()
         draft = step.draft(self.node)
         if draft["ended"]:
             return {}
@@ -106,16 +104,16 @@ class StaircaseProposer(ProposerNode):
         with run.visited():
             live = run.live.get(self.node)
             if not isinstance(live, LiveProposal):
-                asking = LiveAsking(self, step, state, draft)
+                asking = LiveAsking(self, step, state, await self.model.here(), draft)
                 if (
                     asking.cache
                     and asking.key
-                    and (kept := await asking.cache.aproposal(asking.key))
+                    and (kept := await asking.cache.proposal(asking.key))
                 ):
                     update = asking.answer_again(kept)
                     return update | {"drafts": {self.node: _ended(draft, kept["content"])}}
                 live = run.live[self.node] = asking.live
-                live.start(asking, in_background=in_background)
+                live.start(asking)
             try:
                 await self._reach(step, run, live, self._target(len(draft["pieces"])))
                 if not live.task.done() and draft["pieces"]:
@@ -132,7 +130,7 @@ class StaircaseProposer(ProposerNode):
             run.live.pop(self.node, None)
             proposal = live.task.result()
         if live.cache and live.key and proposal["status"] == "ok":
-            await live.cache.akeep(live.key, proposal)
+            await live.cache.keep(live.key, proposal)
         mark_run(
             self.node,
             proposal["error"],
@@ -302,16 +300,16 @@ class StaircaseReader(ProposerNode):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return background.run(self._visit(step, in_background=True))
+        return sync.run(self._visit(step))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return await self._visit(step, in_background=False)
+        return await self._visit(step)
 
-    async def _visit(self, step: Step, *, in_background: bool) -> dict[str, Any]:
+    async def _visit(self, step: Step) -> dict[str, Any]:
         draft = step.draft(self.node)
         if draft["ended"]:
             return {}
@@ -319,7 +317,7 @@ class StaircaseReader(ProposerNode):
         if not self.reader.is_ready(step, draft, view):
             return {}
         with step.run.visited(), step.run.writing():
-            piece, update, ended = await self._write(step, draft, view, in_background=in_background)
+            piece, update, ended = await self._write(step, draft, view)
         result: dict[str, Any] = {"drafts": {self.node: update}}
         if ended:
             status, error = ended
@@ -350,7 +348,7 @@ class StaircaseReader(ProposerNode):
         return step.run.layer(self.layer, "growing", step.new_growing_layer)
 
     async def _write(
-        self, step: Step, draft: Draft, view: View, *, in_background: bool
+        self, step: Step, draft: Draft, view: View
     ) -> tuple[Piece | None, Draft, tuple[ProposalStatus, str | None] | None]:
         """The piece, the draft with it, and if it has ended, how."""
         piece = None
@@ -359,7 +357,7 @@ class StaircaseReader(ProposerNode):
             layer.check_open()
             if view.complete and _all_was_in_view(draft, view):
                 return None, with_tail(draft), ("ok", None)
-            model = self.model.cancellable() if in_background else await self.model.aget()
+            model = await self.model.here()
             model = without_llm_cache(model) if self.sample else model
             settings = proposer_settings(step)
             tuned = settings.applied(model)
@@ -432,7 +430,7 @@ class StaircaseAggregator(AggregatorNode):
     ) -> dict[str, Any]:
         return AnswerNode.invoke(self, input, config, **kwargs)  # always on the loop
 
-    async def answer(self, step: Step, *, in_background: bool = False) -> Any:
+    async def answer(self, step: Step) -> Any:
         """As `AnswerNode`: one visit."""
         given = step.earlier_drafts.get(AGGREGATOR)
         if given and given["ended"] and given["message_id"] == step.messages[-1].id:
@@ -444,7 +442,7 @@ class StaircaseAggregator(AggregatorNode):
         if not reader.is_ready(step, draft, view) or (whole and not view.complete):
             return self._visit_again(step)
         if whole:
-            answered = await super().answer(step, in_background=in_background)
+            answered = await super().answer(step)
             answer: AIMessage = answered["messages"][0]
             if answer.id is None:
                 answer.id = draft["message_id"]
@@ -457,7 +455,7 @@ class StaircaseAggregator(AggregatorNode):
                 tokens.write(draft["tail"])
                 await tokens.end()
                 return self._finished(step, with_tail(draft), None)
-            model = self.model.cancellable() if in_background else await self.model.aget()
+            model = await self.model.here()
             settings = aggregator_settings(step)
             tuned = settings.applied(model)
             if not draft["pieces"]:

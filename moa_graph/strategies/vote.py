@@ -116,9 +116,7 @@ class _VoteNode(ChoosingNode):
         super().__init__(plan, "Vote")
         self._vote = vote
 
-    async def choose(
-        self, references: list[Proposal], step: Step, *, in_background: bool = False
-    ) -> tuple[AIMessage, Decision]:
+    async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
         answers, unparsed = parsed_answers(references, self._vote.parse)
         if not answers:
             raise NothingToCount("no proposal has an answer that can be counted (Vote(parse=…))")
@@ -131,7 +129,7 @@ class _VoteNode(ChoosingNode):
         by = "weighted votes" if self._vote.weights else "votes"
         if len(groups) > 1:
             firsts = [voters[group[0]] for group in groups]
-            place, verdict, by = await self._break(firsts, step, in_background=in_background)
+            place, verdict, by = await self._break(firsts, step)
             places = groups[place]
         winner = voters[places[0]]
         agreed = {voters[i]["proposer"] for i in places}
@@ -150,9 +148,7 @@ class _VoteNode(ChoosingNode):
         )
         return word_for_word(winner), decision
 
-    async def _break(
-        self, tied: list[Proposal], step: Step, *, in_background: bool
-    ) -> tuple[int, Verdict[list[int]], str]:
+    async def _break(self, tied: list[Proposal], step: Step) -> tuple[int, Verdict[list[int]], str]:
         tie = self._vote.tie
         none: Verdict[list[int]] = Verdict(None, None, None, 0)
         if isinstance(tie, Model):
@@ -162,7 +158,6 @@ class _VoteNode(ChoosingNode):
                 Case(step.asked, tied, RANKER),
                 lambda said: numbers_in(said, len(tied), 1),
                 f"Reply with one number from 1 to {len(tied)}, and nothing else.",
-                in_background=in_background,
             )
             if verdict.value is not None:
                 return verdict.value[0] - 1, verdict, "judge"
@@ -183,8 +178,6 @@ class _FieldsNode(ChoosingNode):
         self,
         references: list[Proposal],
         step: Step,
-        *,
-        in_background: bool = False,
     ) -> tuple[AIMessage, Decision]:
         objects, unparsed = parsed_answers(references, self._object)
         if not objects:

@@ -340,7 +340,7 @@ class Piece:
             self._calls.append(call)
             try:
                 self.answer = await pen.wait.first_answer(
-                    partial(call.ainvoke, sink=self._take),
+                    partial(call.ask, sink=self._take),
                     timeout=pen.timeout,
                 )
             except Exception as error:

@@ -1,0 +1,224 @@
+"""Sync runs and async runs of the same coroutines: the one module that knows which it is.
+
+The nodes of a graph are coroutines. In an async run they run in the user's event loop. A sync run
+drives them here, in one of two ways. Where nothing has to be cancelled, a coroutine runs to its end
+in the caller's thread: what it awaits from this module is done at once, without an event loop.
+Where a quorum or a deadline may cut a call, it runs on one event loop in the background, as only
+what runs on one can be cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from moa_graph.errors import MoAError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_FROM_INSIDE = (
+    "This graph was called synchronously (invoke, stream or batch) from inside a run that the same "
+    "thread would have to serve: it would wait for itself. Call ainvoke, astream or abatch there, "
+    "or call it in a thread of its own (asyncio.to_thread)."
+)
+
+
+class CalledFromInside(MoAError):
+    """A sync call of a graph waits for the event loop that it blocks."""
+
+    def __init__(self) -> None:
+        super().__init__(_FROM_INSIDE)
+
+
+Cancelled = asyncio.CancelledError
+"""What a coroutine is ended with when nobody waits for it any more."""
+
+_blocking: ContextVar[bool] = ContextVar("moa_blocking", default=False)
+
+
+def run(coroutine: Coroutine[Any, Any, T], *, cancellable: bool = True) -> T:
+    """Run a node's coroutine for a sync run, in the caller's context, and wait for it.
+
+    Args:
+        coroutine: What to run.
+        cancellable: Whether a call inside may have to be cancelled. If not, nothing but what this
+            module offers may be awaited in it.
+
+    Returns:
+        What it returns; what it raises is raised here.
+
+    Raises:
+        CalledFromInside: If the caller blocks the loop in which it would run.
+    """
+    if not cancellable:
+        return _to_its_end(coroutine)
+    if is_background():
+        coroutine.close()
+        raise CalledFromInside
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # an interrupt from the keyboard: nobody waits any more
+        raise
+
+
+def _to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    token = _blocking.set(True)
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    finally:
+        _blocking.reset(token)
+        coroutine.close()
+    raise RuntimeError("a coroutine that is run to its end has waited for an event loop")
+
+
+def is_background() -> bool:
+    """Whether this is the event loop that serves sync runs."""
+    if _started is None:
+        return False
+    try:
+        return asyncio.get_running_loop() is _started
+    except RuntimeError:
+        return False
+
+
+def current_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop whose connections are used here; None in a thread without one."""
+    if _blocking.get():
+        return None
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+# --- what coroutines of nodes await ----------------------------------------------------------
+
+
+async def call(
+    model: Runnable[Any, Any],
+    given: Any,
+    config: RunnableConfig,
+    *,
+    in_thread: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Call a model.
+
+    Args:
+        model: The model.
+        given: Its input.
+        config: The run's.
+        in_thread: Whether a sync run calls the sync side, in a thread that can only be left alone
+            when the call is cancelled: a graph may have a checkpointer without an async side.
+        **kwargs: Further arguments of its `invoke`.
+    """
+    if _blocking.get():
+        return _outside(model.invoke, given, config, **kwargs)
+    if in_thread and is_background():
+        return await asyncio.to_thread(model.invoke, given, config, **kwargs)
+    return await model.ainvoke(given, config, **kwargs)
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that blocks, such as one that loads weights or is the user's own."""
+    if _blocking.get():
+        return _outside(function, *args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
+    """Ask what has a sync side and an async one, such as a cache: the side of the user's run."""
+    if _blocking.get():
+        return _outside(blocking)
+    if is_background():
+        return await asyncio.to_thread(blocking)
+    return await waiting()
+
+
+async def sleep(seconds: float) -> None:
+    """Wait that long."""
+    if _blocking.get():
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+    else:
+        await asyncio.sleep(seconds)
+
+
+async def done(future: Future[T]) -> T:
+    """Wait for what another thread or event loop sets.
+
+    Raises:
+        CancelledError: If nobody waits any more.
+    """
+    if _blocking.get():
+        return future.result()
+    return await asyncio.wrap_future(future)
+
+
+def _outside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what is not ours from a coroutine that runs to its end: it may run coroutines, too."""
+    token = _blocking.set(False)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _blocking.reset(token)
+
+
+# --- the loop in the background ---------------------------------------------------------------
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """A thread for each call, which the end of the process does not wait for.
+
+    A model without an async side runs here; it cannot be cancelled, only left alone.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001 - the waiting side raises it
+                    future.set_exception(error)
+
+        threading.Thread(target=work, name="moa_graph-call", daemon=True).start()
+        return future
+
+
+_started: asyncio.AbstractEventLoop | None = None
+_lock = threading.Lock()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    global _started  # noqa: PLW0603 - one loop a process, made when first needed
+    with _lock:
+        if _started is None:
+            _started = asyncio.new_event_loop()
+            _started.set_default_executor(_DaemonThreads())
+            threading.Thread(target=_started.run_forever, name="moa_graph", daemon=True).start()
+        return _started
+
+
+def _forget() -> None:
+    """A forked process has no thread for the loop; it makes its own."""
+    global _started, _lock
+    _started, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
