@@ -33,6 +33,7 @@ from moa_graph.models import (
 from moa_graph.references import Question, estimated_prompt
 from moa_graph.retries import (
     can_pass,
+    is_of_another_loop,
     is_too_long,
     may_be_too_long,
     retried_by_client,
@@ -43,6 +44,7 @@ from moa_graph.streaming import inherited
 
 _OPTIONS_KEY = "__moa_call_options"
 _NO_SETTINGS = Settings()
+_MOST_LOST = 100  # connections of another event loop that are tried one after the other
 
 
 class _Options(dict[str, Any]):
@@ -130,6 +132,7 @@ class Call:
         self._until = until
         self._runs: list[ModelRuns] = []
         self._retried = 0
+        self._lost = 0
         self._limit: Amount | None = None
         if terms.purse:
             self._limit_by(terms.purse)
@@ -247,17 +250,24 @@ class Call:
             return None
         return self._terms.purse.ledger.reserve(self._limit, always=self._terms.purse.always)
 
-    def _seconds_before_retry(self, error: Exception) -> float | None:
-        """How long to wait before asking again; None if that is not worth it."""
+    def _can_be_helped(self, error: Exception) -> bool:
+        """Whether the same question can be asked at once in another way, which then is settled."""
         # Fallbacks raise the first error, and another one may be what can be helped.
         errors = [error, *(self._runs[-1].errors if self._runs else ())]
         if any(map(is_too_long, errors)) and self.question.shorten():
-            return 0.0
+            return True
         settings = self._settings.without(self.dropped)
         if refused := set[str]().union(*map(settings.refused, errors)):
             self.dropped += sorted(refused)
-            return 0.0
+            return True
         if any(map(may_be_too_long, errors)) and self.question.shorten(guess=True):
+            return True
+        self._lost += is_of_another_loop(error)  # nothing has reached the provider
+        return is_of_another_loop(error) and self._lost < _MOST_LOST
+
+    def _seconds_before_retry(self, error: Exception) -> float | None:
+        """How long to wait before asking again; None if that is not worth it."""
+        if self._can_be_helped(error):
             return 0.0
         by_itself = retried_by_client(error) or repeats_by_itself(self._given)
         shown = self._terms.once_shown and any(runs.streamed for runs in self._runs)

@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
+from moa_graph import sync
 from moa_graph.context import MoAContext
 from moa_graph.state import MoAState
 from moa_graph.steps import Plan
@@ -25,6 +26,25 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
     It can be copied and pickled: what is pickled are the arguments of `create_moa`. Models given
     as `"provider:model"` are built anew where it is unpickled, with the keys that are there.
     """
+
+    _loops = False
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As LangGraph's.
+
+        Raises:
+            CalledFromInside: If the thread that it would block serves it.
+        """
+        sync.refuse_from_inside()
+        return super().stream(input, _unlimited(config) if self._loops else config, **kwargs)
+
+    def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As LangGraph's."""
+        return super().astream(input, _unlimited(config) if self._loops else config, **kwargs)
 
     @property
     def plan(self) -> Plan:
@@ -50,26 +70,21 @@ class LoopingGraph(MoAGraph):
     """A compiled graph whose loop may take more than 25 steps.
 
     LangGraph allows thousands. But LangChain gives every Runnable in a chain or a batch its own
-    default of 25 as if somebody had chosen it, and some servers do.
+    default of 25 as if somebody had chosen it, and some servers do. A limit that is given when
+    the graph is called directly is kept.
     """
 
-    def stream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Any]:
-        """As LangGraph's."""
-        return super().stream(input, _unlimited(config), **kwargs)
+    _loops = True
 
-    def astream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        """As LangGraph's."""
-        return super().astream(input, _unlimited(config), **kwargs)
+
+_FILLED_IN = {"tags", "metadata", "callbacks", "configurable"}  # by LangChain, where not given
 
 
 def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:
     around = var_child_runnable_config.get() or {}
     given = (config or {}).get("recursion_limit", around.get("recursion_limit"))
-    if given == DEFAULT_RECURSION_LIMIT:
+    chosen = config is not None and not around and not config.keys() >= _FILLED_IN
+    if given == DEFAULT_RECURSION_LIMIT and not chosen:
         return {**(config or {}), "recursion_limit": _ENOUGH}
     return config
 

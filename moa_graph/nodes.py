@@ -97,14 +97,14 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return sync.run(self.propose(step, input), cancellable=step.cuts(self.timeout))
+        return sync.run(step.within(self.propose(step, input)), cancellable=step.cuts(self.timeout))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return await self.propose(step, input)
+        return await step.within(self.propose(step, input))
 
     async def propose(self, step: Step, state: MoAState) -> dict[str, Any]:
         """The update with the proposal, from the cache or from the model."""
@@ -354,12 +354,14 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return sync.run(self.answer(self._step(input, config)))
+        step = self._step(input, config)
+        return sync.run(step.within(self.answer(step)))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return await self.answer(self._step(input, config))
+        step = self._step(input, config)
+        return await step.within(self.answer(step))
 
     async def answer(self, step: Step) -> dict[str, Any]:
         """The update with the answer.
@@ -420,7 +422,7 @@ class AggregatorNode(AnswerNode):
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         step = self._step(input, config)
-        return sync.run(self.answer(step), cancellable=step.run_timeout is not None)
+        return sync.run(step.within(self.answer(step)), cancellable=step.run_timeout is not None)
 
     async def answer(self, step: Step) -> dict[str, Any]:
         """As `AnswerNode`."""

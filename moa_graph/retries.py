@@ -32,6 +32,9 @@ _TRANSPORT = {
     ("requests", "ChunkedEncodingError"),
     ("urllib3", "ProtocolError"),
 }
+_ANOTHER_LOOP = re.compile(
+    r"event loop is closed|(?:bound|attached) to a different (?:event )?loop", re.IGNORECASE
+)
 _OUT_OF_CREDIT = "insufficient_quota"
 _TOO_LONG = re.compile(
     r"context_length_exceeded|string_above_max_length|request_too_large|tokens_limit_reached"
@@ -75,12 +78,22 @@ def can_pass(error: BaseException) -> bool:
     """
     if isinstance(error, MoAError) or _OUT_OF_CREDIT in str(getattr(error, "code", "")):
         return False
+    if is_of_another_loop(error):
+        return True
     if (status := status_of(error)) is not None:
         return status in _STATUSES
     if isinstance(error, ModelError) and error.is_retryable:
         return True
     # Providers' clients wrap what their HTTP client raised.
     return any(isinstance(e, ConnectionError) or _is_transport(e) for e in _causes(error))
+
+
+def is_of_another_loop(error: BaseException) -> bool:
+    """Whether a kept connection was opened in another event loop: to this one, it is lost."""
+    return any(
+        isinstance(cause, RuntimeError) and _ANOTHER_LOOP.search(str(cause)) is not None
+        for cause in _causes(error)
+    )
 
 
 def is_too_long(error: BaseException) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -51,6 +51,8 @@ from moa_graph.state import (
     turn_of,
     usable,
 )
+
+T = TypeVar("T")
 
 _CHECKPOINTER = "__pregel_checkpointer"  # where LangGraph keeps the run's own
 
@@ -372,6 +374,14 @@ class Step:
     def end_run(self) -> None:
         """The run has its answer, or will have none."""
         self.plan.runs.end(self.runtime.control, self._namespace)
+
+    async def within(self, node: Coroutine[Any, Any, T]) -> T:
+        """Run a node's coroutine; a run that is cancelled in it leaves no record behind."""
+        try:
+            return await node
+        except sync.Cancelled:
+            self.end_run()
+            raise
 
     @property
     def quorum(self) -> Quorum | None:

@@ -56,14 +56,9 @@ def run(coroutine: Coroutine[Any, Any, T], *, cancellable: bool = True) -> T:
     Returns:
         What it returns; what it raises is raised here.
 
-    Raises:
-        CalledFromInside: If the caller blocks the loop in which it would run.
     """
     if not cancellable:
         return _to_its_end(coroutine)
-    if is_background():
-        coroutine.close()
-        raise CalledFromInside
     future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
     try:
         return future.result()
@@ -83,6 +78,16 @@ def _to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
         _blocking.reset(token)
         coroutine.close()
     raise RuntimeError("a coroutine that is run to its end has waited for an event loop")
+
+
+def refuse_from_inside() -> None:
+    """Refuse a sync run in the thread whose event loop would have to serve it.
+
+    Raises:
+        CalledFromInside: If this is that thread.
+    """
+    if is_background():
+        raise CalledFromInside
 
 
 def is_background() -> bool:

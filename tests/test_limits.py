@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from moa_graph import CallLimits, Proposer, create_moa
+from moa_graph import CallLimits, Proposer, create_moa, sync
 
 QUESTION = {"messages": "hi"}
 
@@ -90,16 +90,19 @@ async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
             inside += step
             most = max(most, inside)
 
+    async def hold() -> None:
+        async with limits.hold("x", "unlimited"):
+            enter(1)
+            enter(-1)
+
     def thread() -> None:
         for _ in range(50):
-            with limits.hold("x", "unlimited"):
-                enter(1)
-                enter(-1)
+            sync.run(hold(), cancellable=False)
 
     async def task() -> None:
         for i in range(50):
             try:
-                async with asyncio.timeout(0.001 if i % 3 == 0 else None), limits.ahold("x"):
+                async with asyncio.timeout(0.001 if i % 3 == 0 else None), limits.hold("x"):
                     enter(1)
                     try:
                         await asyncio.sleep(0.0005)
@@ -113,5 +116,5 @@ async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
     )
     assert 1 <= most <= 3
     assert inside == 0
-    async with asyncio.timeout(1), limits.ahold("x"), limits.ahold("x"), limits.ahold("x"):
+    async with asyncio.timeout(1), limits.hold("x"), limits.hold("x"), limits.hold("x"):
         pass

@@ -61,7 +61,7 @@ class ChunkProposer(ProposerNode):
             return {}
         if must_act(step):
             return super().invoke(input, config, **kwargs)
-        return sync.run(self._visit(step))
+        return sync.run(step.within(self._visit(step)))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -70,7 +70,7 @@ class ChunkProposer(ProposerNode):
             return {}
         if must_act(step):
             return await super().ainvoke(input, config, **kwargs)
-        return await self._visit(step)
+        return await step.within(self._visit(step))
 
     async def _visit(self, step: Step) -> dict[str, Any]:
         for needed in self.plan.models:

@@ -39,7 +39,7 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         """As `ainvoke`."""
         if (step := self._step(input, config)) is None:
             return {}
-        return sync.run(self.decide(step))
+        return sync.run(step.within(self.decide(step)))
 
     async def ainvoke(
         self,
@@ -50,7 +50,7 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         """The update of the state; empty where the run's context leaves the layer out."""
         if (step := self._step(input, config)) is None:
             return {}
-        return await self.decide(step)
+        return await step.within(self.decide(step))
 
     async def decide(self, step: Step) -> dict[str, Any]:
         """The update of the state.

@@ -10,6 +10,7 @@ from typing import Any
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Overwrite
 
+from moa_graph import sync
 from moa_graph.calling.answer import Answer
 from moa_graph.completion import Cut
 from moa_graph.models import Model, ModelLike, as_model, without_llm_cache
@@ -146,7 +147,8 @@ class RouteNode(DecidingNode):
             attempts += verdict.attempts
             errors += [verdict.error] if verdict.error else []
         elif answers:
-            places, _ = majority([self._parsed(a.text) for a in answers])
+            parsed = [await sync.in_thread(self._parsed, answer.text) for answer in answers]
+            places, _ = majority(parsed)
             sure = len(places) >= self._route.share * self._route.samples
             answers = [answers[places[0]], *answers]
         decision = decided(

@@ -85,14 +85,14 @@ class StaircaseProposer(ProposerNode):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return sync.run(self._visit(step, input))
+        return sync.run(step.within(self._visit(step, input)))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return await self._visit(step, input)
+        return await step.within(self._visit(step, input))
 
     async def _visit(self, step: Step, state: MoAState) -> dict[str, Any]:
         for model in self.plan.models:
@@ -300,14 +300,14 @@ class StaircaseReader(ProposerNode):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return sync.run(self._visit(step))
+        return sync.run(step.within(self._visit(step)))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return await self._visit(step)
+        return await step.within(self._visit(step))
 
     async def _visit(self, step: Step) -> dict[str, Any]:
         draft = step.draft(self.node)

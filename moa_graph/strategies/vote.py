@@ -11,6 +11,7 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from moa_graph import sync
 from moa_graph.calling.answer import NoAnswer
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AnswerNode
@@ -117,7 +118,7 @@ class _VoteNode(ChoosingNode):
         self._vote = vote
 
     async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
-        answers, unparsed = parsed_answers(references, self._vote.parse)
+        answers, unparsed = await sync.in_thread(parsed_answers, references, self._vote.parse)
         if not answers:
             raise NothingToCount("no proposal has an answer that can be counted (Vote(parse=…))")
         voters = [p for p in references if p["proposer"] in answers]

@@ -1,0 +1,211 @@
+"""Runs in several event loops, threads and processes, and what is left of runs that end early."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
+from langgraph.cache.memory import InMemoryCache
+
+from moa_graph import ChatMoA, NotEnoughProposals, Proposer, create_moa
+from moa_graph.strategies import Analyse, Chunkwise, JudgedAgreement, Rank, Route, Staircase, Vote
+from tests.fake_server import eventually
+
+QUESTION = {"messages": "hi"}
+
+
+@pytest.fixture
+def own(server):
+    """Chat models whose clients are LangChain's default ones, shared by all of one address."""
+    return lambda model: ChatOpenAI(model=model, api_key="x", base_url=server.url, max_retries=0)
+
+
+BUILDS = {
+    "layers": lambda m: create_moa([m("a"), m("b")], m("g"), layers=3),
+    "judge": lambda m: create_moa([m("a"), m("b")], Rank(m("j"))),
+    "until": lambda m: create_moa(
+        [m("a"), m("b")], m("g"), layers=3, until=JudgedAgreement(m("j"))
+    ),
+    "analyse": lambda m: create_moa([m("a"), m("b")], Analyse(m("g"))),
+    "route": lambda m: create_moa([m("a")], m("g"), route=Route(m("r"), samples=2)),
+    "staircase": lambda m: create_moa([m("a"), m("b")], m("g"), staircase=Staircase()),
+    "quorum": lambda m: create_moa([m("a"), m("b")], m("g"), quorum=2),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_one_graph_in_one_event_loop_after_the_other(own, server, build):
+    server.answers["j"] = "1"
+    moa = BUILDS[build](own)
+    model = ChatMoA(graph=moa)
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(3):
+            state = thread.submit(lambda: asyncio.run(moa.ainvoke(QUESTION))).result(30)
+            assert [p["status"] for p in state["proposals"]] == ["ok"] * len(state["proposals"])
+            assert thread.submit(lambda: asyncio.run(model.ainvoke("hi"))).result(30).text
+            assert moa.invoke(QUESTION)["messages"][-1].text
+
+
+def test_another_graph_in_another_event_loop(own):
+    def ask() -> Any:
+        return asyncio.run(create_moa([own("a"), own("b")], own("g")).ainvoke(QUESTION))
+
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(3):
+            state = thread.submit(ask).result(30)
+            assert [p["status"] for p in state["proposals"]] == ["ok", "ok"]
+            assert [p["attempts"] for p in state["proposals"]] == [1, 1]
+
+
+def test_threads_with_loops_of_their_own_and_sync_runs_at_the_same_time(own):
+    moa = create_moa([own("a?latency=0.02"), own("b")], own("g"), quorum=2)
+
+    def ask(i: int) -> Any:
+        return asyncio.run(moa.ainvoke(QUESTION)) if i % 2 else moa.invoke(QUESTION)
+
+    with ThreadPoolExecutor(6) as threads:
+        for state in threads.map(ask, range(24)):
+            assert [p["status"] for p in state["proposals"]] == ["ok", "ok"]
+
+
+def test_a_model_that_a_closed_loop_has_used_before(chat):
+    """Its pooled connections are lost, which only the next request notices."""
+    model = chat("a", http_async_client=httpx.AsyncClient())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(model.ainvoke("hi"))).result(30)
+        moa = create_moa([model], model, max_retries=0)
+        state = thread.submit(lambda: asyncio.run(moa.ainvoke(QUESTION))).result(30)
+    assert state["messages"][-1].text
+
+
+def _in_child(url: str, results: Any) -> None:
+    def own(model: str) -> ChatOpenAI:
+        return ChatOpenAI(model=model, api_key="x", base_url=url, max_retries=0)
+
+    results.put(
+        create_moa([own("a"), own("b")], own("g"), quorum=2).invoke(QUESTION)["messages"][-1].text
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_has_a_loop_of_its_own(own, server):
+    assert create_moa([own("a"), own("b")], own("g"), quorum=2).invoke(QUESTION)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_in_child, args=(server.url, results))
+    child.start()
+    try:
+        assert results.get(timeout=30)
+    finally:
+        child.join(10)
+        child.kill()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_cache_hit_that_completes_a_quorum_is_seen(chat, server, mode):
+    cache = InMemoryCache()
+    late = Proposer(chat("late?latency=6"), name="late")
+    await create_moa([chat("a"), chat("b")], chat("g"), cache=cache).ainvoke(QUESTION)
+    moa = create_moa([late, chat("a"), chat("b")], chat("g"), cache=cache, quorum=2)
+    async with asyncio.timeout(4):
+        state = await (
+            asyncio.to_thread(moa.invoke, QUESTION) if mode == "sync" else moa.ainvoke(QUESTION)
+        )
+    assert [p["status"] for p in state["proposals"]] == ["abandoned", "ok", "ok"]
+
+
+async def test_a_sync_call_that_would_wait_for_itself_is_refused(chat):
+    inner = create_moa([chat("a"), chat("b")], chat("g"), quorum=2)
+
+    async def calls(messages: Any) -> Any:
+        return inner.invoke(QUESTION)["messages"][-1]
+
+    model = RunnableLambda(lambda _: "sync", afunc=calls)
+    outer = create_moa([Proposer(model, name="p", timeout=5)], chat("g"))
+    with pytest.raises(NotEnoughProposals, match=r"wait for itself\. Call ainvoke"):
+        await asyncio.to_thread(outer.invoke, QUESTION)
+    # The loop serves other runs.
+    assert (await asyncio.to_thread(inner.invoke, QUESTION))["messages"][-1].text
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_blocking_function_of_the_users_delays_no_other_run(chat, mode):
+    def slowly(text: str) -> str:
+        time.sleep(1.5)
+        return text
+
+    def run(moa: Any) -> Any:
+        return asyncio.to_thread(moa.invoke, QUESTION) if mode == "sync" else moa.ainvoke(QUESTION)
+
+    slow = asyncio.create_task(run(create_moa([chat("a")], Vote(parse=slowly))))
+    blocking = RunnableLambda(lambda _: slowly("x"))
+    also = asyncio.create_task(run(create_moa([blocking], Vote())))
+    await asyncio.sleep(0.1)
+    await run(create_moa([chat("a"), chat("b")], chat("g"), quorum=2))
+    assert not slow.done()
+    assert not also.done()
+    assert (await slow)["messages"]
+    assert (await also)["messages"]
+
+
+@pytest.mark.parametrize("through", ["graph", "ChatMoA"])
+async def test_cancelled_runs_leave_nothing(chat, server, through):
+    moa = create_moa(
+        [chat("a?latency=0.02"), chat("b?latency=0.05")],
+        chat("g?latency=0.03"),
+        layers=3,
+        quorum=1,
+        max_concurrent_calls={"openai": 2},
+    )
+    ask = moa.ainvoke if through == "graph" else ChatMoA(graph=moa).ainvoke
+    chance = random.Random(0)
+    tasks = []
+    for _ in range(60):
+        task = asyncio.create_task(ask(QUESTION if through == "graph" else "hi"))
+        asyncio.get_running_loop().call_later(chance.uniform(0, 0.3), task.cancel)
+        tasks.append(task)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert any(task.cancelled() for task in tasks)
+    await eventually(lambda: len(asyncio.all_tasks()) == 1, 5)
+    gc.collect()
+    runs = moa.plan.runs
+    assert len(runs) == 0
+    slots = moa.plan.limits._slots["openai"]
+    await eventually(lambda: (slots._free, len(slots._line)) == (2, 0), 5)
+    assert (await moa.ainvoke(QUESTION))["messages"][-1].text
+
+
+async def test_no_thread_is_left_of_sync_runs(chat):
+    moa = create_moa([chat("a"), chat("b")], chat("g"), quorum=1)
+    await asyncio.to_thread(moa.invoke, QUESTION)
+    before = {t.name for t in threading.enumerate()}
+    for _ in range(5):
+        await asyncio.to_thread(moa.invoke, QUESTION)
+    await eventually(
+        lambda: not [t for t in threading.enumerate() if t.name == "moa_graph-call"], 5
+    )
+    assert {t.name for t in threading.enumerate() if t.name.startswith("moa_graph")} <= before | {
+        "moa_graph"
+    }
+
+
+async def test_a_limit_of_steps_that_is_given_is_kept(chat, server):
+    from langgraph.errors import GraphRecursionError
+
+    server.answer_all = " ".join(f"w{i}" for i in range(200))
+    moa = create_moa([chat("a?writes")], chat("g?writes"), chunkwise=Chunkwise(first=4))
+    with pytest.raises(GraphRecursionError):
+        await moa.ainvoke(QUESTION, {"recursion_limit": 25})
+    chain = RunnableLambda(lambda x: x) | moa
+    assert (await chain.ainvoke(QUESTION))["messages"][-1].text
+    assert (await moa.abatch([QUESTION]))[0]["messages"][-1].text
