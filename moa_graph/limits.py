@@ -52,7 +52,7 @@ class CallLimits:
         """Wait for a place at each of these that is limited, and keep it meanwhile."""
         held: list[_Slots] = []
         try:
-            for slot in self._of(names):
+            for slot in self._of(names) if self._slots else ():
                 place = slot.take()
                 try:
                     await sync.done(place)

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -109,7 +108,8 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
     async def propose(self, step: Step, state: MoAState) -> dict[str, Any]:
         """The update with the proposal, from the cache or from the model."""
         for model in self.plan.models:
-            await model.ready()
+            if model.built is None:
+                await model.ready()
         asking = Asking(self, step, state, await self.model.here())
         if asking.cache and asking.key and (kept := await asking.cache.proposal(asking.key)):
             return asking.answer_again(kept)
@@ -161,7 +161,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             attempts=attempts,
             position=self.position,
             turn=step.turn,
-            id=uuid4().hex,
+            id=step.record_id,
         )
         if trimmed:
             proposal["trimmed"] = trimmed

@@ -586,6 +586,12 @@ class Step:
         return f"{last.id} {fence_of(str(last.content))}"
 
     @property
+    def record_id(self) -> str:
+        """An id for what this node writes: that of LangGraph's task, of which each has its own."""
+        info = self.runtime.execution_info
+        return info.task_id if info else uuid4().hex
+
+    @property
     def attempt(self) -> int:
         """How often LangGraph has started this node, this time included."""
         info = self.runtime.execution_info

@@ -97,7 +97,7 @@ def read_answer(output: Any) -> Answer:
     """
     message = _with_thoughts_marked(repaired(as_message(output)))
     metadata = message.response_metadata
-    cut = bool(was_cut(metadata))
+    cut = bool(metadata) and bool(was_cut(metadata))
     apart = reasoning_apart(message)
     message, inside, unopened = _without_reasoning(message, cut=cut)
     if inside and not apart:
@@ -106,8 +106,8 @@ def read_answer(output: Any) -> Answer:
     return Answer(
         message,
         "\n\n".join(part for part in (apart, inside) if part),
-        filter_reason(metadata),
-        broken_off(metadata),
+        filter_reason(metadata) if metadata else None,
+        broken_off(metadata) if metadata else None,
         unopened,
     )
 
@@ -132,6 +132,8 @@ def _is_thought(block: Any) -> bool:
 
 def reasoning_apart(message: AIMessage) -> str:
     """The reasoning that a message carries beside its text: in blocks, or in other fields."""
+    if isinstance(message.content, str) and not message.additional_kwargs:
+        return ""
     blocks = message.content if isinstance(message.content, list) else []
     parts = [
         _words(block)

@@ -64,7 +64,9 @@ def conversation_for(
         own: Whether the answers in it may be the model's own, which it needs as they are: with
             its server tools, signatures and encrypted reasoning.
     """
-    providers = [_provider(chat_model) for chat_model in chat_models_in(model)]
+    providers: list[str] = []
+    if any(isinstance(m, AIMessage) or not isinstance(m.content, str) for m in messages):
+        providers = [_provider(chat_model) for chat_model in chat_models_in(model)]
     return [repaired(_readable(message, providers, own=own)) for message in messages]
 
 

@@ -39,6 +39,11 @@ def _pairs(left: dict[Any, Any], right: dict[Any, Any]) -> Any:
 
 def repaired(message: M) -> M:
     """The message with text that can be written as UTF-8; the same object if it can be already."""
+    content = message.content
+    if isinstance(content, str) and content.isascii() and not message.additional_kwargs:
+        calls = getattr(message, "tool_calls", None) or getattr(message, "invalid_tool_calls", None)
+        if not calls and not message.name:
+            return message  # most are like that
     update: dict[str, Any] = {}
     for field in ("content", "name", "additional_kwargs", "tool_calls", "invalid_tool_calls"):
         value = getattr(message, field, None)

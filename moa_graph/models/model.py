@@ -147,11 +147,14 @@ class Model:
         Raises:
             MoAError: As `get`.
         """
-        await self.ready()
+        if self._runnable is None:
+            await self.ready()
         model = self.get()
         loop = sync.current_loop()
         if loop is None:
             return model
+        if (known := self._of_loops.get(loop)) is not None:
+            return known
         with self._lock:
             if loop not in self._of_loops:
                 self._of_loops[loop] = with_connections_of(model, loop, own=sync.is_background())

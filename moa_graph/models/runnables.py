@@ -173,11 +173,13 @@ def answering_name(
         The name as it was set, where the provider only adds to it; `name` for an agent or a
         mixture.
     """
+    asked, said = answered
+    if asked in (None, name) and said in (None, name):
+        return name
     inside = list(chat_models_in(model))
     if nested_graph(model) is not None or any(m._llm_type == "moa" for m in inside):  # noqa: SLF001
         return name
     own = [name_of_chat_model(one) for one in inside]
-    asked, said = answered
     chosen = _plain(asked) if asked and (not own or _plain(asked) in own) else name
     if said is None or is_same_model(chosen, said):
         return chosen

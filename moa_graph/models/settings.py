@@ -72,6 +72,8 @@ class Settings:
 
     def without(self, names: Collection[str]) -> Settings:
         """The settings without some."""
+        if not names:
+            return self
         return Settings(
             {k: v for k, v in self.values.items() if k not in names},
             {k: v for k, v in self.options.items() if k not in names},
@@ -79,6 +81,8 @@ class Settings:
 
     def applied(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         """The model with these settings, in every chat model inside."""
+        if not self.values and not self.options:
+            return model
         model = with_settings(model, self.values)
         return with_call_options(model, self.options)
 
