@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from moa_graph import sync
+from moa_graph._compat import inherited
 from moa_graph.budget import Amount, Ledger, Price
 from moa_graph.callbacks import ModelRuns
 from moa_graph.calling.answer import Answer, read_answer
@@ -40,7 +41,6 @@ from moa_graph.retries import (
     seconds_before_retry,
 )
 from moa_graph.state import total_usage
-from moa_graph.streaming import inherited
 
 _OPTIONS_KEY = "__moa_call_options"
 _NO_SETTINGS = Settings()

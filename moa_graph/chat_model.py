@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
 from langchain_core.caches import BaseCache
@@ -26,6 +27,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
+from moa_graph._compat import ChatModelWithRuns, inherited
 from moa_graph.calling.answer import REASONING_KEY
 from moa_graph.calls import with_options
 from moa_graph.compiled import MoAGraph
@@ -34,13 +36,13 @@ from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_o
 from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode
 from moa_graph.runs import ParentRun, current_parent, inside, users_configurable
 from moa_graph.state import Decision, MoAState, Proposal, decisions_of, total_usage
-from moa_graph.streaming import inherited, is_answer
+from moa_graph.streaming import is_answer
 from moa_graph.wiring import AGGREGATOR
 
 _STREAM_MODES = ["messages", "values"]
 
 
-class ChatMoA(BaseChatModel):
+class ChatMoA(ChatModelWithRuns):
     """A Mixture-of-Agents graph as one chat model.
 
     It goes wherever a chat model does: `prompt | ChatMoA(graph=moa) | parser`,
@@ -367,26 +369,10 @@ class ChatMoA(BaseChatModel):
     # LangChain gives `_generate` its run manager, but calls `_stream` without.
 
     @override
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        with inside(ParentRun.started(run_manager)):
-            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
-
-    @override
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        with inside(ParentRun.started(run_manager)):
-            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+    def _within(
+        self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+    ) -> AbstractContextManager[None]:
+        return inside(ParentRun.started(run_manager))
 
 
 class _Run(NamedTuple):

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Self, cast
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import DEFAULT_RECURSION_LIMIT, var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
 from moa_graph import sync
+from moa_graph._compat import has_default_recursion_limit
 from moa_graph.context import MoAContext
 from moa_graph.state import MoAState
 from moa_graph.steps import Plan
@@ -77,14 +77,8 @@ class LoopingGraph(MoAGraph):
     _loops = True
 
 
-_FILLED_IN = {"tags", "metadata", "callbacks", "configurable"}  # by LangChain, where not given
-
-
 def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:
-    around = var_child_runnable_config.get() or {}
-    given = (config or {}).get("recursion_limit", around.get("recursion_limit"))
-    chosen = config is not None and not around and not config.keys() >= _FILLED_IN
-    if given == DEFAULT_RECURSION_LIMIT and not chosen:
+    if has_default_recursion_limit(config):
         return {**(config or {}), "recursion_limit": _ENOUGH}
     return config
 

@@ -6,11 +6,12 @@ open between requests. A client that is used in two loops gives one the other's.
 
 from __future__ import annotations
 
-import copy
 import threading
 import weakref
 from collections.abc import MutableMapping
 from typing import Any
+
+from moa_graph._compat import without_connections
 
 
 class _Copies:
@@ -45,30 +46,5 @@ def client_for(client: Any, loop: Any, *, own: bool) -> Any:
             if copies.first() is loop:
                 return client
         if loop not in copies.by_loop:
-            copies.by_loop[loop] = _copy(client)
+            copies.by_loop[loop] = without_connections(client)
         return copies.by_loop[loop]
-
-
-def _copy(client: Any) -> Any:
-    # There is no public way to ask a client what it was made with.
-    transport = getattr(client, "_transport", None)
-    mounts = getattr(client, "_mounts", {})
-    if not all(_is_pooled(t) for t in (transport, *mounts.values()) if t is not None):
-        return client
-    twin = copy.copy(client)
-    twin._transport = _with_empty_pool(transport)  # noqa: SLF001
-    twin._mounts = {url: t and _with_empty_pool(t) for url, t in mounts.items()}  # noqa: SLF001
-    return twin
-
-
-def _is_pooled(transport: Any) -> bool:
-    pool = vars(transport).get("_pool")
-    return pool is not None and {"_connections", "_requests"} <= vars(pool).keys()
-
-
-def _with_empty_pool(transport: Any) -> Any:
-    twin = copy.copy(transport)
-    twin._pool = copy.copy(transport._pool)  # noqa: SLF001
-    twin._pool._connections = []  # noqa: SLF001
-    twin._pool._requests = []  # noqa: SLF001
-    return twin

@@ -11,6 +11,7 @@ from langgraph.graph import END, MessagesState, StateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import CachePolicy, Checkpointer, RetryPolicy
 
+from moa_graph._compat import as_graph, tag_node
 from moa_graph.arguments import (
     as_policies,
     checked_budget,
@@ -267,9 +268,9 @@ def create_moa(
     wire(builder, stages, for_nodes(plan.retry_policies), loop=chunkwise is not None)
 
     compiled = builder.compile(checkpointer=checkpointer, store=store, cache=plan.cache, name=name)
-    graph = (LoopingGraph if loops else MoAGraph)(**compiled.__dict__)
+    graph = as_graph(LoopingGraph if loops else MoAGraph, compiled)
     for node in (node for stage in stages for node in stage.nodes if node.tags):
-        graph.nodes[node.name].tags = list(node.tags)
+        tag_node(graph, node.name, node.tags)
     return graph.with_config(max_concurrency=plan.concurrency)
 
 

@@ -22,10 +22,10 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.utils.uuid import uuid7
 from langgraph.constants import TAG_NOSTREAM
 
+from moa_graph._compat import surrounding_config
 from moa_graph.streaming import ProposalTokens, is_message_stream
 
 
@@ -115,7 +115,7 @@ def inside(parent: ParentRun | None) -> Iterator[None]:
 
 def users_configurable() -> dict[str, Any]:
     """What the user made configurable around this call, without what LangGraph put there."""
-    configurable = (var_child_runnable_config.get() or {}).get("configurable", {})
+    configurable = surrounding_config().get("configurable", {})
     return {
         key: value
         for key, value in configurable.items()

@@ -16,6 +16,7 @@ from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import RetryPolicy
 
 from moa_graph import sync
+from moa_graph._compat import checkpointer_in
 from moa_graph.budget import Amount, Budget, Ledger, Price, highest
 from moa_graph.caching import ProposalCache
 from moa_graph.calling.conversation import conversation_for, instructed, place_for
@@ -53,8 +54,6 @@ from moa_graph.state import (
 )
 
 T = TypeVar("T")
-
-_CHECKPOINTER = "__pregel_checkpointer"  # where LangGraph keeps the run's own
 
 
 @dataclass(frozen=True)
@@ -508,10 +507,9 @@ class Step:
 
     @property
     def _checkpoint(self) -> tuple[BaseCheckpointSaver[Any] | None, RunnableConfig]:
-        configurable = self.config.get("configurable", {})
-        saver = configurable.get(_CHECKPOINTER)
+        saver = checkpointer_in(self.config)
         info = self.runtime.execution_info
-        if not isinstance(saver, BaseCheckpointSaver) or info is None:
+        if saver is None or info is None:
             return None, {}
         place = {
             "thread_id": info.thread_id,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -14,9 +12,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
 from pydantic import PrivateAttr
 
+from moa_graph import _compat
 from moa_graph.calling.answer_stream import AnswerStream
 from moa_graph.events import ProposerProgress
 
@@ -24,13 +22,8 @@ _PROGRESS_INTERVAL = 0.1  # seconds
 
 
 def is_message_stream(handler: BaseCallbackHandler) -> bool:
-    """Whether the handler is what LangGraph attaches for `stream_mode="messages"`, or our proxy.
-
-    Told by its module: the class has no public name, and a change of that name should at
-    worst show a token too many, not break an import.
-    """
-    module = type(handler).__module__
-    return isinstance(handler, ProposalTokens) or module == "langgraph.pregel._messages"
+    """Whether the handler is what LangGraph attaches for `stream_mode="messages"`, or our proxy."""
+    return isinstance(handler, ProposalTokens) or _compat.is_message_stream(handler)
 
 
 def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> RunnableConfig:
@@ -50,29 +43,10 @@ def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> Runnabl
     for handlers in (manager.handlers, manager.inheritable_handlers):
         for i, handler in enumerate(handlers):
             if is_message_stream(handler) and not isinstance(handler, ProposalTokens):
-                made.setdefault(id(handler), _showing_answers(handler, hold=hold))
+                answer = AnswerStream(hold=hold)
+                made.setdefault(id(handler), _compat.with_stream(handler, answer.shown))
                 handlers[i] = made[id(handler)]
     return {**config, "callbacks": manager}
-
-
-def _showing_answers(handler: BaseCallbackHandler, *, hold: bool) -> BaseCallbackHandler:
-    """LangGraph's handler, which shares all it knows with the copy, with another end.
-
-    What it writes to is no public attribute: where it is missing, the handler stays as it is.
-    """
-    write = getattr(handler, "stream", None)
-    if not callable(write):
-        return handler
-    answer = AnswerStream(hold=hold)
-
-    def stream(part: Any) -> None:
-        namespace, mode, (message, metadata) = part
-        for shown in answer.shown(message):
-            write((namespace, mode, (shown, metadata)))
-
-    twin = copy.copy(handler)
-    twin.stream = stream  # type: ignore[attr-defined]
-    return twin
 
 
 def is_answer(metadata: Mapping[str, Any]) -> bool:
@@ -97,20 +71,6 @@ def without_message_stream(config: RunnableConfig) -> RunnableConfig:
         manager.inheritable_handlers = _others(manager.inheritable_handlers)
         return {**config, "callbacks": manager}
     return {**config, "callbacks": _others(callbacks or [])}
-
-
-@contextmanager
-def inherited(config: RunnableConfig | None) -> Iterator[None]:
-    """Make this the configuration that runs inside inherit, instead of the node's own.
-
-    LangGraph merges what it inherits into what a graph is given explicitly: callbacks, and the
-    place in the parent's checkpoints. None makes a graph that runs inside a run of its own.
-    """
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
 
 
 def _others(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:

@@ -56,6 +56,7 @@ def test_public_names_are_the_designs():
 
 def test_modules_import_in_one_direction():
     order = [
+        ["_compat"],
         ["connections", "errors", "numerals", "prompts"],
         ["sync"],
         ["limits", "local", "retries", "similarity", "validation"],

@@ -39,7 +39,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 
-_NOT_SHAPING = {  # fields of LangChain's classes that say how a model is reached, not what it says
+from moa_graph._compat import CLIENT_FIELDS
+
+_NOT_SHAPING = set(
+    CLIENT_FIELDS
+) | {  # fields of LangChain's classes that say how a model is reached, not what it says
     "api_key",
     "async_client",
     "cache",
@@ -56,8 +60,6 @@ _NOT_SHAPING = {  # fields of LangChain's classes that say how a model is reache
     "profile",
     "rate_limiter",
     "request_timeout",
-    "root_async_client",
-    "root_client",
     "stream_chunk_timeout",
     "stream_usage",
     "streaming",

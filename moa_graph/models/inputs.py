@@ -21,6 +21,8 @@ from langchain_core.runnables.configurable import (
 )
 from langgraph.pregel import Pregel
 
+from moa_graph._compat import takes_all_configuration
+
 
 def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
     """The messages in the form that the model takes.
@@ -132,7 +134,7 @@ def check_kind(model: Runnable[Any, Any], role: str) -> None:
     first = first_step(model)
     if isinstance(first, Pregel) and "messages" not in first.channels:
         raise TypeError(f"{role}: the graph {first.name!r} has no `messages` in its state.")
-    if getattr(first, "_configurable_fields", None) == "any" and not first._config_prefix:  # type: ignore[attr-defined]  # noqa: SLF001
+    if takes_all_configuration(first):
         raise ValueError(
             f"{role} is init_chat_model(configurable_fields='any'), which takes all that a graph "
             "puts into its configuration for settings: give it a config_prefix, or the fields."

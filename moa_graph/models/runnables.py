@@ -22,6 +22,7 @@ from langchain_core.runnables.configurable import (
 from langchain_core.runnables.retry import RunnableRetry
 from pydantic import BaseModel, SecretStr
 
+from moa_graph._compat import clients_of, http_client_of, with_clients
 from moa_graph.connections import client_for
 from moa_graph.models.inputs import first_step, nested_graph
 
@@ -194,7 +195,7 @@ def provider_of(model: Runnable[Any, Any]) -> str | None:
 
 def host_of(chat_model: BaseChatModel) -> str | None:
     """Where a chat model of OpenAI's family is served; None for every other."""
-    client = _clients_of(chat_model).get("root_client")
+    client = clients_of(chat_model).get("root_client")
     host = getattr(getattr(client, "base_url", None), "host", None)
     return host if isinstance(host, str) else None
 
@@ -232,7 +233,7 @@ def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """
     if _arranges_retries(model):
         return model
-    return map_chat_models(model, lambda m: _with_clients(m, lambda _: {"max_retries": 0}))
+    return map_chat_models(model, lambda m: with_clients(m, lambda _: {"max_retries": 0}))
 
 
 def repeats_by_itself(model: Runnable[Any, Any]) -> bool:
@@ -242,7 +243,7 @@ def repeats_by_itself(model: Runnable[Any, Any]) -> bool:
     """
     if _arranges_retries(model) or nested_graph(model) is not None:
         return True
-    return any(getattr(m, "max_retries", 0) and not _clients_of(m) for m in chat_models_in(model))
+    return any(getattr(m, "max_retries", 0) and not clients_of(m) for m in chat_models_in(model))
 
 
 def _arranges_retries(model: Runnable[Any, Any]) -> bool:
@@ -265,13 +266,11 @@ def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> R
     """
 
     def options(client: Any) -> dict[str, Any]:
-        if "Async" not in type(client).__name__:
-            return {}
-        http = client._client  # noqa: SLF001 - no public name
-        own_http = client_for(http, loop, own=own)
+        http = http_client_of(client)
+        own_http = None if http is None else client_for(http, loop, own=own)
         return {} if own_http is http else {"http_client": own_http}
 
-    return map_chat_models(model, lambda m: _with_clients(m, options))
+    return map_chat_models(model, lambda m: with_clients(m, options))
 
 
 def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
@@ -282,26 +281,6 @@ def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
         return chat_model.model_copy(update={"cache": False}) if cached else chat_model
 
     return map_chat_models(model, change)
-
-
-_CLIENTS = {"root_client": "client", "root_async_client": "async_client"}
-
-
-def _clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
-    """The clients of a chat model of OpenAI's family, by field; empty for every other."""
-    clients = {field: getattr(chat_model, field, None) for field in _CLIENTS}
-    return {field: client for field, client in clients.items() if hasattr(client, "with_options")}
-
-
-def _with_clients(
-    chat_model: BaseChatModel, options: Callable[[Any], dict[str, Any]]
-) -> BaseChatModel:
-    update: dict[str, Any] = {}
-    for field, client in _clients_of(chat_model).items():
-        if own := options(client):
-            update[field] = client.with_options(**own)
-            update[_CLIENTS[field]] = update[field].chat.completions
-    return chat_model.model_copy(update=update) if update else chat_model
 
 
 def secrets_of(model: Runnable[Any, Any]) -> set[str]:
