@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from langchain_core.messages.ai import UsageMetadata
 
+from moa_graph import sync
 from moa_graph.errors import MoAError
 
 Price: TypeAlias = tuple[float, float]
@@ -154,7 +154,7 @@ class Ledger:
         self.budget = budget
         self._calls = calls
         self._spent = spent
-        self._lock = threading.Lock()
+        self._lock = sync.Lock()
 
     @property
     def tokens_left(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from langchain_core.callbacks import (
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
+from moa_graph import sync
 from moa_graph.retries import retried_by_client
 
 
@@ -144,12 +144,8 @@ def _raise_lost_cancellation() -> None:
     Raises:
         CancelledError: If the running task has been asked to end.
     """
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # a synchronous call
-        return
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    if sync.is_cancelled():
+        raise sync.Cancelled
 
 
 def mark_run(node: str, error: str | None, **metadata: Any) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, TypeVar
 
+from moa_graph import sync
 from moa_graph.errors import MoAError
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class Layer:
         self._started = time.monotonic()
         self._answered: dict[int, float] = {}
         self._quorum_at: float | None = None
-        self._lock = threading.Lock()
+        self._lock = sync.Lock()
         self._changed: asyncio.Future[None] | None = None
 
     @property

@@ -6,11 +6,11 @@ open between requests. A client that is used in two loops gives one the other's.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import MutableMapping
 from typing import Any
 
+from moa_graph import sync
 from moa_graph._compat import without_connections
 
 
@@ -23,7 +23,7 @@ class _Copies:
 
 
 _clients: MutableMapping[Any, _Copies] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = sync.Lock()
 
 
 def client_for(client: Any, loop: Any, *, own: bool) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
@@ -76,7 +75,7 @@ class _Slots:
     def __init__(self, free: int) -> None:
         self._free = free
         self._line: deque[Future[None]] = deque()
-        self._lock = threading.Lock()
+        self._lock = sync.Lock()
 
     def take(self) -> Future[None]:
         """A place: done as soon as it is there."""

@@ -6,8 +6,6 @@ each other here, by what LangGraph gives all nodes of one run and of nothing els
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from typing import Protocol
 
 from langgraph.runtime import RunControl
 
+from moa_graph import sync
 from moa_graph.budget import Ledger
 from moa_graph.completion import Layer
 
@@ -43,11 +42,11 @@ class Run:
     live: dict[str, Live] = field(default_factory=dict)
     """Proposals that are read while they are written, by node."""
     _at_work: int = 0
-    _alarm: asyncio.TimerHandle | None = None
-    _idle: asyncio.Event | None = None
+    _call_off: Callable[[], None] | None = None
+    _idle: sync.Signal | None = None
     _writers: int = 0
     _ledger: Ledger | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: sync.Lock = field(default_factory=sync.Lock)
 
     def layer(self, number: int, checkpoint_id: str, make: Callable[[], Layer]) -> Layer:
         """That layer; the first of its proposers to ask makes it."""
@@ -61,15 +60,15 @@ class Run:
     def visited(self) -> Iterator[None]:
         """A node of the run is at work. When none is for long, nobody waits for what is written."""
         self._at_work += 1
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if self._call_off is not None:
+            self._call_off()
+            self._call_off = None
         try:
             yield
         finally:
             self._at_work -= 1
             if not self._at_work and self.live:
-                self._alarm = asyncio.get_running_loop().call_later(_ABANDONED, self.close)
+                self._call_off = sync.later(_ABANDONED, self.close)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -80,13 +79,13 @@ class Run:
         finally:
             self._writers -= 1
             if not self._writers and self._idle:
-                self._idle.set()
+                self._idle.give()
                 self._idle = None
 
     async def written(self) -> None:
         """Wait until no node writes a piece."""
         if self._writers:
-            self._idle = self._idle or asyncio.Event()
+            self._idle = self._idle or sync.Signal()
             await self._idle.wait()
 
     def close(self) -> None:
@@ -108,7 +107,7 @@ class RunsInProgress:
 
     def __init__(self) -> None:
         self._runs: OrderedDict[tuple[int, str], Run] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = sync.Lock()
 
     def of(self, control: RunControl | None, namespace: str) -> Run:
         """The run to which a node belongs.

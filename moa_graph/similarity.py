@@ -5,7 +5,6 @@ What compares texts needs `moa-graph[strategies]` (scikit-learn), or embeddings 
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import math
 import re
@@ -15,6 +14,7 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from moa_graph import sync
 from moa_graph.numerals import exact_number
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ async def similarities(
     """
     if embeddings is not None:
         vectors = await embeddings.aembed_documents(list(texts))
-        return await asyncio.to_thread(_cosines, texts, vectors)
-    return await asyncio.to_thread(_by_words, texts, question)
+        return await sync.in_thread(_cosines, texts, vectors)
+    return await sync.in_thread(_by_words, texts, question)
 
 
 def _by_words(texts: Sequence[str], question: str) -> Matrix:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self
@@ -14,7 +13,7 @@ from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from pydantic import PrivateAttr
 
-from moa_graph import _compat
+from moa_graph import _compat, sync
 from moa_graph.calling.answer_stream import AnswerStream
 from moa_graph.events import ProposerProgress
 
@@ -102,8 +101,8 @@ class WrittenTokens(BaseChatModel):
 
     message_id: str
     """The message's id."""
-    _tokens: asyncio.Queue[str | None] = PrivateAttr(default_factory=asyncio.Queue)
-    _task: asyncio.Task[Any] | None = PrivateAttr(default=None)
+    _tokens: sync.Channel[str] = PrivateAttr(default_factory=sync.Channel)
+    _task: sync.Task[Any] | None = PrivateAttr(default=None)
     _config: RunnableConfig | None = PrivateAttr(default=None)
 
     @classmethod
@@ -117,15 +116,15 @@ class WrittenTokens(BaseChatModel):
         """Show the next part of the text."""
         if self._config is None or not text:
             return
-        self._tokens.put_nowait(text)
+        self._tokens.write(text)
         if self._task is None:
-            self._task = asyncio.ensure_future(self.ainvoke("", self._config))
+            self._task = sync.start(self.ainvoke("", self._config))
 
     async def end(self) -> None:
         """There is no more for now; returns when all is shown."""
         task, self._task = self._task, None
         if task is not None:
-            self._tokens.put_nowait(None)
+            self._tokens.write(None)
             await task
 
     @property
@@ -136,7 +135,7 @@ class WrittenTokens(BaseChatModel):
         raise NotImplementedError  # it is only streamed
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        while (text := await self._tokens.get()) is not None:
+        async for text in self._tokens.read():
             yield ChatGenerationChunk(message=AIMessageChunk(content=text, id=self.message_id))
         # LangChain would end it with a chunk of another id.
         last = AIMessageChunk(content="", id=self.message_id, chunk_position="last")

@@ -13,10 +13,11 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -171,6 +172,79 @@ async def done(future: Future[T]) -> T:
     if _blocking.get():
         return future.result()
     return await asyncio.wrap_future(future)
+
+
+async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines at the same time, and wait for all."""
+    return list(await asyncio.gather(*coroutines))
+
+
+# --- what goes on beside a node: only on an event loop ------------------------------------------
+
+Task = asyncio.Task
+"""A coroutine that goes on by itself."""
+Lock = threading.Lock
+"""Keeps what several threads share."""
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
+    """Let a coroutine go on by itself."""
+    return asyncio.get_running_loop().create_task(coroutine)
+
+
+async def until_either(task: Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Wait until a task or a coroutine ends; the coroutine is cancelled, the task goes on."""
+    other = asyncio.ensure_future(coroutine)
+    await asyncio.wait({task, other}, return_when=asyncio.FIRST_COMPLETED)
+    other.cancel()
+
+
+def later(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function in so many seconds; returns what calls it off."""
+    return asyncio.get_running_loop().call_later(seconds, function).cancel
+
+
+def is_cancelled() -> bool:
+    """Whether the running task has been asked to end; False in a thread without one."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and bool(task.cancelling())
+
+
+class Signal:
+    """Wakes everybody who waits when something has happened."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def give(self) -> None:
+        """Something has happened."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Until it is given, or for so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+
+
+class Channel(Generic[T]):
+    """What one coroutine writes and another one reads, until None ends it."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[T | None] = asyncio.Queue()
+
+    def write(self, value: T | None) -> None:
+        """Add a value; None ends it."""
+        self._queue.put_nowait(value)
+
+    async def read(self) -> AsyncIterator[T]:
+        """Each value as it comes."""
+        while (value := await self._queue.get()) is not None:
+            yield value
 
 
 def _outside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Self, TypeAlias
@@ -51,7 +50,7 @@ class Model:
         """Whether its reasoning was seen to begin without an opening tag."""
         self._given = given
         self._params = params
-        self._lock = threading.Lock()
+        self._lock = sync.Lock()
         self._runnable: Runnable[Any, Any] | None = None
         self._of_loops: MutableMapping[Any, Runnable[Any, Any]] = weakref.WeakKeyDictionary()
         self._provider: str | None = None

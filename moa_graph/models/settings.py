@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from pydantic import SecretStr
 
+from moa_graph import sync
 from moa_graph.errors import status_of
 from moa_graph.models.runnables import MAX_TOKENS_FIELDS, map_chat_models
 
@@ -152,7 +152,7 @@ def _validated(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable
 
 
 _kept: OrderedDict[Any, tuple[BaseChatModel, Runnable[Any, Any]]] = OrderedDict()
-_lock = threading.Lock()
+_lock = sync.Lock()
 
 
 def _changed(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable[Any, Any]:

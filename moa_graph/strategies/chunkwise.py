@@ -8,7 +8,6 @@ Source: named as future work in arXiv 2406.04692, section 5.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,7 +106,7 @@ class ChunkProposer(ProposerNode):
                 fresh=True,
             )
             written = await piece.write()
-        except (GraphBubbleUp, asyncio.CancelledError):
+        except (GraphBubbleUp, sync.Cancelled):
             raise
         except Exception as error:  # whatever a model raises is recorded
             status, reason = how_it_failed(self.plan, step, piece, error)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from langchain_core.runnables import Runnable
 from langgraph.cache.base import FullKey
 
+from moa_graph import sync
 from moa_graph.caching import ProposalCache
 from moa_graph.calling.answer import Answer
 from moa_graph.calling.reasoning import ReasoningSplitter
@@ -31,24 +30,6 @@ from moa_graph.steps import Step
 from moa_graph.strategies.writing import tokens_in
 
 
-class Bell:
-    """Wakes everybody who waits when something has happened."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        """Something has happened."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, seconds: float | None) -> None:
-        """Until it rings, or for so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-
-
 class LiveProposal:
     """A proposal while it is written.
 
@@ -60,7 +41,7 @@ class LiveProposal:
         self.text = "".join(draft["pieces"])
         self.tokens = draft["tokens"]
         self.target = 0
-        self.bell = Bell()
+        self.signal = sync.Signal()
         self.cache: ProposalCache | None = None
         self.key: FullKey | None = None
         self.attempts: Callable[[], int] = lambda: 0
@@ -68,7 +49,7 @@ class LiveProposal:
         """Whether its model begins its reasoning without an opening tag."""
         self._joint: Joint | None = None
         self._splitter = ReasoningSplitter()
-        self.task: asyncio.Task[Proposal]
+        self.task: sync.Task[Proposal]
 
     @property
     def there(self) -> bool:
@@ -79,8 +60,8 @@ class LiveProposal:
         """Begin to write."""
         self.cache, self.key = asking.cache, asking.key
         self.attempts = lambda: asking.attempts
-        self.task = asyncio.ensure_future(asking.proposal())
-        self.task.add_done_callback(lambda _: self.bell.ring())
+        self.task = sync.start(asking.proposal())
+        self.task.add_done_callback(lambda _: self.signal.give())
 
     def begin(self, model: Runnable[Any, Any]) -> None:
         """A call begins, or is repeated: it goes on from what is there."""
@@ -95,7 +76,7 @@ class LiveProposal:
         before = self.tokens
         self.tokens += tokens_in(text)
         if before < self.target <= self.tokens:
-            self.bell.ring()
+            self.signal.give()
 
     def end(self, answer: Answer) -> str:
         """There is no more; returns all of it."""

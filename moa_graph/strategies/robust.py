@@ -6,12 +6,12 @@ it helps when half of the proposers or more deceive, and then none of it claims 
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from moa_graph import sync
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AnswerNode
 from moa_graph.proposers import Reads, Seat
@@ -77,7 +77,7 @@ class ClusterAndFilter(Selection):
         """As `Selection`."""
         texts = [p["content"] for p in references]
         if self.embeddings is None:
-            odd = await asyncio.to_thread(outliers_by_words, texts, step.asked)
+            odd = await sync.in_thread(outliers_by_words, texts, step.asked)
         else:
             odd = outliers_by_clusters(await similarities(texts, step.asked, self.embeddings))
         if not odd:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -222,7 +221,7 @@ class RouteNode(DecidingNode):
                 usages.append(call.tokens(answer.message if answer else None))
                 attempts += call.attempts
 
-        await asyncio.gather(*(ask(model) for model in models))
+        await sync.gather(ask(model) for model in models)
         return answers, usages, attempts, errors
 
 

@@ -9,7 +9,6 @@ Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -118,11 +117,8 @@ class StaircaseProposer(ProposerNode):
                 await self._reach(step, run, live, self._target(len(draft["pieces"])))
                 if not live.task.done() and draft["pieces"]:
                     # The later layers' pieces end the round: until then, more may come.
-                    written = asyncio.ensure_future(run.written())
-                    both: set[asyncio.Future[Any]] = {live.task, written}
-                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                    written.cancel()
-            except asyncio.CancelledError:
+                    await sync.until_either(live.task, run.written())
+            except sync.Cancelled:
                 live.cancel()
                 raise
             if not live.task.done():
@@ -153,7 +149,7 @@ class StaircaseProposer(ProposerNode):
         """Wait for so many tokens, the end, or a quorum of the siblings and its grace."""
         live.target = target
         layer = [node for node in run.live.values() if isinstance(node, LiveProposal)]
-        bell = live.bell = layer[0].bell
+        signal = live.signal = layer[0].signal
         quorum = step.quorum
         since: float | None = None
         while not live.there:
@@ -163,7 +159,7 @@ class StaircaseProposer(ProposerNode):
                 left = since + quorum.grace - time.monotonic()
                 if left <= 0:
                     return
-            await bell.wait(left)
+            await signal.wait(left)
 
 
 def _there(run: Run, step: Step, quorum: Quorum) -> bool:
@@ -387,7 +383,7 @@ class StaircaseReader(ProposerNode):
             )
             update = await piece.write()
             self.model.begins_in_reasoning |= piece.answer.unopened
-        except (GraphBubbleUp, asyncio.CancelledError):
+        except (GraphBubbleUp, sync.Cancelled):
             raise
         except Exception as error:  # whatever a model raises is recorded
             ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
