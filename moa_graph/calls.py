@@ -42,13 +42,8 @@ from moa_graph.retries import (
 )
 from moa_graph.state import total_usage
 
-_OPTIONS_KEY = "__moa_call_options"
 _NO_SETTINGS = Settings()
 _MOST_LOST = 100  # connections of another event loop that are tried one after the other
-
-
-class _Options(dict[str, Any]):
-    """Options that code has set: what a client of a server sends is plain data, never this."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,7 @@ class Call:
         config: That of the run it belongs to.
         terms: How it may be called.
         settings: What the run sets. Those that the provider refuses are left out.
+        context: The run's.
         callbacks: Added to the run's.
         until: The moment (of `time.monotonic`) from which on nobody waits for the answer.
     """
@@ -116,6 +112,7 @@ class Call:
         terms: Terms,
         *,
         settings: Settings = _NO_SETTINGS,
+        context: MoAContext | None = None,
         callbacks: Sequence[BaseCallbackHandler] = (),
         until: float | None = None,
     ) -> None:
@@ -126,6 +123,7 @@ class Call:
         """The settings that were left out, as the provider refused them."""
         self._given = model
         self._settings = settings
+        self._context = context
         self._terms = terms
         self._config = config
         self._callbacks = callbacks
@@ -211,6 +209,9 @@ class Call:
         if isinstance(schema, type) and issubclass(schema, MoAContext):
             # LangGraph would hand this run's context on; it is not meant for another mixture.
             return {"context": MoAContext()}
+        if graph is not None and self._context is not None and self._context.call_options:
+            # Nor are this run's tools for a mixture further inside.
+            return {"context": self._context.with_call_options({})}
         return {}
 
     @contextmanager
@@ -222,7 +223,7 @@ class Call:
         config = merge_configs(self._config, {"callbacks": [runs, *self._callbacks]})
         if "max_concurrency" not in self._config:
             config.pop("max_concurrency", None)  # merging brings back what the node inherits
-        attempt = _Attempt(with_options(config, {}), runs)
+        attempt = _Attempt(config, runs)
         try:
             with inherited(attempt.config):
                 yield attempt
@@ -302,15 +303,3 @@ class _Attempt:
         told = answer.message.usage_metadata
         self.used = self.runs.usage_metadata or ({"": told} if told else {})
         return answer
-
-
-def with_options(config: RunnableConfig, options: Mapping[str, Any]) -> RunnableConfig:
-    """The configuration with what one run gives the aggregator: tools, stop, temperature …"""
-    configurable = {**config.get("configurable", {}), _OPTIONS_KEY: _Options(options)}
-    return {**config, "configurable": configurable}
-
-
-def options_in(config: RunnableConfig) -> Mapping[str, Any]:
-    """What `with_options` put there; a mixture inside another one finds nothing."""
-    options = config.get("configurable", {}).get(_OPTIONS_KEY)
-    return options if isinstance(options, _Options) else {}

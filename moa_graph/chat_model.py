@@ -29,7 +29,6 @@ from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited
 from moa_graph.calling.answer import REASONING_KEY
-from moa_graph.calls import with_options
 from moa_graph.compiled import MoAGraph
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
@@ -289,20 +288,21 @@ class ChatMoA(ChatModelWithRuns):
         kwargs: dict[str, Any],
     ) -> _Run:
         options = {"stop": stop, **kwargs} if (stop := stop or self.stop) else kwargs
-        config = with_options({"configurable": users_configurable()}, options)
+        config: RunnableConfig = {"configurable": users_configurable()}
         if parent := ParentRun.started(run_manager) or current_parent():
             config["callbacks"] = parent.child_callbacks()
         # Copies: the graph gives messages ids, and takes equal ids for one message.
         copies = [message.model_copy(update={"id": None}) for message in messages]
-        return _Run({"messages": copies}, config, self._context())
+        return _Run({"messages": copies}, config, self._context(options))
 
-    def _context(self) -> MoAContext:
+    def _context(self, options: dict[str, Any]) -> MoAContext:
         own = {
             "aggregator_temperature": self.temperature,
             "aggregator_max_tokens": self.max_tokens,
         }
         own = {setting: value for setting, value in own.items() if value is not None}
-        return (self.context or MoAContext()).model_copy(update=own)
+        settings = (self.context or MoAContext()).model_copy(update=own)
+        return settings.with_call_options(options)
 
     def _answer(self, state: MoAState) -> AIMessage:
         message = cast(AIMessage, state["messages"][-1])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from moa_graph.calling.text import utf8
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
@@ -65,6 +65,8 @@ class MoAContext(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _call_options: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     proposer_temperature: float | None = Field(
         default=None,
@@ -170,6 +172,17 @@ class MoAContext(BaseModel):
             "metadata. None: as the graph was built."
         ),
     )
+
+    @property
+    def call_options(self) -> Mapping[str, Any]:
+        """What code, and no client, gives the aggregator's call: tools in any form, `stop` …"""
+        return self._call_options
+
+    def with_call_options(self, options: Mapping[str, Any]) -> Self:
+        """The same settings, with options for the aggregator's call."""
+        context = self.model_copy()
+        context._call_options = dict(options)  # noqa: SLF001 - of another object of this class
+        return context
 
     @field_validator("aggregation_prompt", mode="before")
     @classmethod

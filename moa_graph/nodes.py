@@ -18,7 +18,7 @@ from moa_graph.budget import OverBudget
 from moa_graph.caching import Asked
 from moa_graph.callbacks import mark_run
 from moa_graph.calling.answer import Answer, NoAnswer
-from moa_graph.calls import Call, options_in
+from moa_graph.calls import Call
 from moa_graph.completion import Cut
 from moa_graph.errors import (
     AggregationFailed,
@@ -518,7 +518,7 @@ def aggregator_settings(step: Step, *, acts: bool = True) -> Settings:
 def given_options(step: Step) -> dict[str, Any]:
     """What this run gives the aggregator's call besides its messages: tools, a form, `stop` …"""
     given = step.context.aggregator_options
-    return {**(given.given() if given else {}), **options_in(step.config)}
+    return {**(given.given() if given else {}), **step.context.call_options}
 
 
 def must_act(step: Step) -> bool:

@@ -337,6 +337,7 @@ class Step:
             config,
             terms,
             settings=settings or Settings(),
+            context=self.context,
             callbacks=callbacks,
             until=until,
         )

@@ -16,13 +16,13 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, ValidationError
 
-from moa_graph import ChatMoA, MoAContext, NotEnoughProposals, create_moa
+from moa_graph import ChatMoA, MoAContext, NotEnoughProposals, Proposer, create_moa
 from tests.fake_server import eventually
 from tests.sampling import sampled
 
@@ -198,6 +198,24 @@ async def test_stopping_early_closes_the_aggregators_request(chat, server):
             break
     await stream.aclose()
     await eventually(lambda: server.of("agg")[0].disconnected)
+
+
+def test_tools_of_a_call_do_not_reach_a_mixture_inside_an_agent(chat, server):
+    inner = create_moa([chat("inner-a")], chat("inner"))
+
+    def ask(state: MessagesState, config: RunnableConfig):
+        return inner.invoke({"messages": state["messages"]}, config)
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("ask", ask)
+    builder.add_node("again", inner)
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", "again")
+    model = ChatMoA(graph=create_moa([Proposer(builder.compile(), name="p")], chat("agg")))
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    assert model.invoke("hi", tools=[tool]).tool_calls
+    assert "tools" in server.of("agg")[0].body
+    assert not any("tools" in call.body for call in server.of("inner"))
 
 
 # --- the message -------------------------------------------------------------------------------
