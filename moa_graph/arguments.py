@@ -106,6 +106,8 @@ def checked_limits(
         return limits  # it may be for other graphs too
     limits = CallLimits(limits or {})
     known = {name for model in models for name in model.names}
+    if any(model.provider is None for model in models):
+        return limits  # an agent or a function: which models are inside is not known
     if unknown := sorted(limits.names - known):
         raise ValueError(
             f"max_concurrent_calls names {', '.join(map(repr, unknown))}, but this graph has: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,7 +165,7 @@ class Call:
         while True:
             try:
                 async with self._terms.limits.hold(*self._terms.names):
-                    with self._attempt() as attempt:
+                    with self._inner_limits() as limits, self._attempt(limits) as attempt:
                         return attempt.done(await self._ask(attempt, sink))
             except Exception as error:
                 wait = self._seconds_before_retry(error)
@@ -214,13 +214,16 @@ class Call:
             return {"context": self._context.with_call_options({})}
         return {}
 
+    def _inner_limits(self) -> AbstractContextManager[list[BaseCallbackHandler]]:
+        return self._terms.limits.inside(*self._terms.names)
+
     @contextmanager
-    def _attempt(self) -> Iterator[_Attempt]:
+    def _attempt(self, limits: Sequence[BaseCallbackHandler]) -> Iterator[_Attempt]:
         """One request: its tokens are counted, and paid for."""
         settle = self._reserve()
         runs = ModelRuns()
         self._runs.append(runs)
-        config = merge_configs(self._config, {"callbacks": [runs, *self._callbacks]})
+        config = merge_configs(self._config, {"callbacks": [*limits, runs, *self._callbacks]})
         if "max_concurrency" not in self._config:
             config.pop("max_concurrency", None)  # merging brings back what the node inherits
         attempt = _Attempt(config, runs)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.messages import BaseMessage
 
 from moa_graph import sync
 
@@ -18,7 +23,8 @@ class CallLimits:
 
     Args:
         limits: By provider (`{"ollama": 2}`) or by model (`{"ollama:llama3.2": 1}`): how many
-            calls at once, at least 1. A call must pass both where both are given.
+            calls at once, at least 1. A call must pass both where both are given. Chat models
+            inside of agents and chains count, too.
 
     Raises:
         TypeError: If it is no mapping from names to whole numbers.
@@ -51,22 +57,89 @@ class CallLimits:
         """Wait for a place at each of these that is limited, and keep it meanwhile."""
         held: list[_Slots] = []
         try:
-            for slot in self._of(names) if self._slots else ():
-                place = slot.take()
-                try:
-                    await sync.done(place)
-                except BaseException:
-                    slot.give_up(place)
-                    raise
-                held.append(slot)
+            if self._slots:
+                await self._take(names, held)
             yield
         finally:
             for slot in held:
                 slot.give_back()
 
-    def _of(self, names: tuple[str, ...]) -> list[_Slots]:
+    @contextmanager
+    def inside(self, *names: str) -> Iterator[list[BaseCallbackHandler]]:
+        """Count the chat models that are called inside of one call, as an agent or a chain does.
+
+        Args:
+            *names: What `hold` has counted already for the call itself.
+
+        Yields:
+            Callbacks for the call; none where nothing is limited. What is held at its end, as it
+            was cancelled, is given back.
+        """
+        if not self._slots:
+            yield []
+            return
+        inner = _InnerCalls(self, names)
+        try:
+            yield [inner]
+        finally:
+            inner.give_all_back()
+
+    async def _take(self, names: Collection[str], held: list[_Slots]) -> None:
         # Always in the same order, so that nobody waits in a circle.
-        return [self._slots[name] for name in sorted(set(names)) if name in self._slots]
+        for slot in [self._slots[name] for name in sorted(set(names)) if name in self._slots]:
+            place = slot.take()
+            try:
+                await sync.done(place)
+            except BaseException:
+                slot.give_up(place)
+                raise
+            held.append(slot)
+
+
+class _InnerCalls(AsyncCallbackHandler):
+    """Waits for a place before each chat model inside of a call is asked."""
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, limits: CallLimits, counted: Collection[str]) -> None:
+        self._limits = limits
+        self._counted = set(counted)
+        self._held: dict[UUID, list[_Slots]] = {}
+
+    async def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Wait until the model may be asked."""
+        told = metadata or {}
+        provider, model = told.get("ls_provider"), told.get("ls_model_name")
+        names = {str(provider), f"{provider}:{model}"} - self._counted
+        held: list[_Slots] = []
+        self._held[run_id] = held
+        await self._limits._take(names, held)  # noqa: SLF001 - a part of it
+
+    async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Its answer is there."""
+        self._give_back(run_id)
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It has failed."""
+        self._give_back(run_id)
+
+    def give_all_back(self) -> None:
+        """Nobody waits for them any more."""
+        for run_id in list(self._held):
+            self._give_back(run_id)
+
+    def _give_back(self, run_id: UUID) -> None:
+        for slot in self._held.pop(run_id, ()):
+            slot.give_back()
 
 
 class _Slots:

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from itertools import pairwise
+from typing import Any
 
+import httpx
 import pytest
+from langchain.agents import create_agent
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_openai import ChatOpenAI
 
-from moa_graph import CallLimits, Proposer, create_moa, sync
+from moa_graph import CallLimits, ChatMoA, Proposer, create_moa, sync
 
 QUESTION = {"messages": "hi"}
 
@@ -78,6 +84,51 @@ async def test_places_are_given_back_after_failures_and_cancellations(chat, serv
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(hung.ainvoke(QUESTION), 0.2)
     assert (await bad.ainvoke(QUESTION))["messages"][-1].text == "agg: hi"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("kind", ["agent", "function", "mixture", "fallbacks"])
+async def test_models_inside_of_agents_and_chains_count(server, kind, mode):
+    def chat(model: str) -> ChatOpenAI:
+        clients = {"http_client": httpx.Client(), "http_async_client": httpx.AsyncClient()}
+        return ChatOpenAI(model=model, api_key="x", base_url=server.url, max_retries=0, **clients)
+
+    def function(model: Any) -> Any:
+        def ask(messages: Any, config: RunnableConfig) -> Any:
+            return model.invoke(messages, config)
+
+        async def aask(messages: Any, config: RunnableConfig) -> Any:
+            return await model.ainvoke(messages, config)
+
+        return RunnableLambda(ask, afunc=aask)
+
+    kinds = {
+        "agent": lambda m: create_agent(chat(m), tools=[]),
+        "function": lambda m: function(chat(m)),
+        "mixture": lambda m: ChatMoA(graph=create_moa([chat(m)], chat("inner"))),
+        "fallbacks": lambda m: chat("gone?status=404").with_fallbacks([chat(m)]),
+    }
+    models = [Proposer(kinds[kind](f"m{i}?latency=0.05"), name=f"p{i}") for i in range(4)]
+    limits = CallLimits({"openai": 1})
+    moa = create_moa(models, chat("agg"), max_concurrent_calls=limits)
+    given = {"messages": "hi"}
+    state = await (asyncio.to_thread(moa.invoke, given) if mode == "sync" else moa.ainvoke(given))
+    assert [p["status"] for p in state["proposals"]] == ["ok"] * 4
+    calls = sorted((c for c in server.calls if c.label.startswith("m")), key=lambda c: c.started)
+    assert all(a.ended <= b.started for a, b in pairwise(calls))
+    slots = limits._slots["openai"]
+    assert (slots._free, len(slots._line)) == (1, 0)
+
+
+async def test_a_cancelled_agent_gives_its_place_back(chat, server):
+    limits = CallLimits({"openai": 1})
+    agent = Proposer(create_agent(chat("a?hang"), tools=[]), name="p", timeout=0.3)
+    moa = create_moa([agent, chat("b")], chat("agg"), max_concurrent_calls=limits)
+    async with asyncio.timeout(10):
+        state = await moa.ainvoke({"messages": "hi"})
+    assert state["messages"][-1].text
+    slots = limits._slots["openai"]
+    assert (slots._free, len(slots._line)) == (1, 0)
 
 
 async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
