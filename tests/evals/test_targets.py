@@ -35,6 +35,16 @@ async def test_single_model_tells_its_answer_and_what_it_took(together):
     assert row["latency"] >= row["first_token"] >= 0.05
 
 
+@pytest.mark.parametrize("spec", ["together:a", "mixture"])
+async def test_reasoning_is_no_part_of_what_is_evaluated(together, tmp_path, spec):
+    together.answer_all = "<think>5? no.</think>4"
+    target = load_target(mixture(tmp_path) if spec == "mixture" else spec)
+    assert (await target.ask(ASKED))["answer"] == "4"
+    together.answer_all = "<think>5? no."
+    with pytest.raises(AnswerFailed, match=r"nothing but reasoning|usable"):
+        await target.ask(ASKED)
+
+
 async def test_mixture_counts_every_call_once(together, tmp_path):
     prices = {"a": (1e6, 1e6), "b": (1e6, 1e6), "agg": (1e6, 1e6)}
     row = await load_target(mixture(tmp_path), prices=prices).ask(ASKED)

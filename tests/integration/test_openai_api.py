@@ -93,6 +93,32 @@ def test_an_answer_with_the_tokens_of_all_models(client, mine, server):
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + told
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_is_no_part_of_an_answer(client, mine, server, stream):
+    server.answer_all = "<think>\nSECRET or not?\n</think>\n\nIt is <b>4</b>."
+    answer = client.chat.completions.create(model=mine, messages=QUESTION, stream=stream)
+    if stream:
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+    else:
+        text = answer.choices[0].message.content
+    assert text == "It is <b>4</b>."
+    assert not any("SECRET" in str(call.messages) for call in server.calls)
+
+
+@pytest.mark.parametrize("finish", ["SAFETY", "refusal", "guardrail_intervened"])
+def test_a_content_filter_has_openais_name(client, named, finish):
+    model = named(finish, aggregator=f"openai:agg?finish={finish}")
+    answer = client.chat.completions.create(model=model, messages=QUESTION)
+    assert answer.choices[0].finish_reason == "content_filter"
+
+
+def test_sampling_that_a_provider_refuses_is_left_out(client, named, server):
+    model = named("refusing", aggregator="openai:agg?refuses=top_p")
+    answer = client.chat.completions.create(model=model, messages=QUESTION, top_p=0.5)
+    assert answer.choices[0].message.content == "agg: hi"
+    assert [call.body.get("top_p") for call in server.of("agg")] == [0.5, None]
+
+
 def test_the_model_may_be_an_assistants_id(client, langgraph_server, mine):
     (found,) = get_sync_client(url=langgraph_server.url).assistants.search(name=mine)
     answer = client.chat.completions.create(model=found["assistant_id"], messages=QUESTION)
