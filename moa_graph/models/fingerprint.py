@@ -23,7 +23,6 @@ from typing import Any, get_args, get_origin, is_typeddict
 from langchain_core.language_models import BaseChatModel
 from langchain_core.load.serializable import Serializable
 from langchain_core.messages import BaseMessage
-from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
@@ -279,7 +278,7 @@ _VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first that fits
         lambda value: ["function", _function(value)],
     ),
     (Runnable, lambda value: ["runnable", _runnable(value)]),
-    (BasePromptTemplate | Serializable | BaseModel, lambda value: ["object", _fields(value)]),
+    (Serializable | BaseModel, lambda value: ["object", _fields(value)]),
 )
 
 
