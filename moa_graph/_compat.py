@@ -42,7 +42,7 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
 
 
 def with_stream(
-    handler: BaseCallbackHandler, change: Callable[[Any], Iterable[Any]]
+    handler: BaseCallbackHandler, change: Callable[[Any, Any], Iterable[Any]]
 ) -> BaseCallbackHandler:
     """LangGraph's handler with another end: each message that it shows is changed.
 
@@ -51,7 +51,8 @@ def with_stream(
 
     Args:
         handler: The handler.
-        change: From a message, a chunk or an event to what is shown in its place.
+        change: From a message, a chunk or an event, and what tells its run from others, to what is
+            shown in its place.
     """
     write = getattr(handler, "stream", None)
     if not callable(write):
@@ -59,7 +60,7 @@ def with_stream(
 
     def stream(part: Any) -> None:
         namespace, mode, (message, metadata) = part
-        for shown in change(message):
+        for shown in change(message, metadata.get("run_id") or id(metadata)):
             write((namespace, mode, (shown, metadata)))
 
     twin = copy.copy(handler)

@@ -187,5 +187,10 @@ class Joint:
 
 
 def as_text(chunk: Any) -> str:
-    """The text of a chunk that a model streams."""
-    return chunk.text if isinstance(chunk, BaseMessage) else str(chunk)
+    """The text of a chunk that a model streams, without what it marks as thoughts."""
+    if not isinstance(chunk, BaseMessage):
+        return str(chunk)
+    if isinstance(chunk.content, str):
+        return chunk.content
+    said = [b for b in chunk.content if not (isinstance(b, dict) and b.get("thought") is True)]
+    return str(chunk.model_copy(update={"content": said}).text)

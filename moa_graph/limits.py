@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,9 @@ from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 
 from moa_graph import sync
+from moa_graph.errors import MoAError
+
+_held: ContextVar[frozenset[_Slots]] = ContextVar("moa_held_slots", default=frozenset())
 
 
 class CallLimits:
@@ -55,12 +59,18 @@ class CallLimits:
     @asynccontextmanager
     async def hold(self, *names: str) -> AsyncIterator[None]:
         """Wait for a place at each of these that is limited, and keep it meanwhile."""
+        if not self._slots:
+            yield
+            return
         held: list[_Slots] = []
+        token = None
         try:
-            if self._slots:
-                await self._take(names, held)
+            await self._take(names, held)
+            token = _held.set(_held.get() | set(held))
             yield
         finally:
+            if token is not None:
+                _held.reset(token)
             for slot in held:
                 slot.give_back()
 
@@ -85,8 +95,10 @@ class CallLimits:
             inner.give_all_back()
 
     async def _take(self, names: Collection[str], held: list[_Slots]) -> None:
-        # Always in the same order, so that nobody waits in a circle.
-        for slot in [self._slots[name] for name in sorted(set(names)) if name in self._slots]:
+        # Always in the same order, so that nobody waits in a circle; and what a call around this
+        # one holds is not waited for, which would never end.
+        slots = [self._slots[name] for name in sorted(set(names)) if name in self._slots]
+        for slot in [slot for slot in slots if slot not in _held.get()]:
             place = slot.take()
             try:
                 await sync.done(place)
@@ -106,6 +118,7 @@ class _InnerCalls(AsyncCallbackHandler):
         self._limits = limits
         self._counted = set(counted)
         self._held: dict[UUID, list[_Slots]] = {}
+        self._closed = False
 
     async def on_chat_model_start(
         self,
@@ -116,13 +129,21 @@ class _InnerCalls(AsyncCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Wait until the model may be asked."""
+        """Wait until the model may be asked.
+
+        Raises:
+            MoAError: If the call around it was cancelled meanwhile: nobody waits for the answer.
+        """
         told = metadata or {}
         provider, model = told.get("ls_provider"), told.get("ls_model_name")
         names = {str(provider), f"{provider}:{model}"} - self._counted
         held: list[_Slots] = []
+        if not self._closed:
+            await self._limits._take(names, held)  # noqa: SLF001 - a part of it
         self._held[run_id] = held
-        await self._limits._take(names, held)  # noqa: SLF001 - a part of it
+        if self._closed:
+            self._give_back(run_id)
+            raise MoAError("not asked: nobody waits for the answer any more")
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Its answer is there."""
@@ -134,6 +155,7 @@ class _InnerCalls(AsyncCallbackHandler):
 
     def give_all_back(self) -> None:
         """Nobody waits for them any more."""
+        self._closed = True
         for run_id in list(self._held):
             self._give_back(run_id)
 

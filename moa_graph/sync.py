@@ -62,10 +62,32 @@ def run(coroutine: Coroutine[Any, Any, T], *, cancellable: bool = True) -> T:
         return _to_its_end(coroutine)
     future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
     try:
-        return future.result()
+        return _result_of(future)
+    except _Exit as ended:
+        raise ended.error from None
     except BaseException:
         future.cancel()  # an interrupt from the keyboard: nobody waits any more
         raise
+
+
+class _Exit(BaseException):
+    """A SystemExit or KeyboardInterrupt on its way to the caller: by itself it ends the loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _result_of(future: Future[T]) -> T:
+    thread = _thread
+    while thread is not None and thread.is_alive():
+        with suppress(TimeoutError):
+            return future.result(None if future.done() else _LOOK_AGAIN)
+        if future.done():
+            return future.result()
+    if future.done():
+        return future.result()
+    raise RuntimeError("the event loop for sync runs has ended in the middle of a run")
 
 
 def _to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -134,16 +156,26 @@ async def call(
     """
     if _blocking.get():
         return _outside(model.invoke, given, config, **kwargs)
-    if in_thread and is_background():
-        return await asyncio.to_thread(model.invoke, given, config, **kwargs)
-    return await model.ainvoke(given, config, **kwargs)
+    if not is_background():
+        return await model.ainvoke(given, config, **kwargs)
+    try:
+        if in_thread:
+            return await asyncio.to_thread(model.invoke, given, config, **kwargs)
+        return await model.ainvoke(given, config, **kwargs)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _Exit(error) from error
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function that blocks, such as one that loads weights or is the user's own."""
     if _blocking.get():
         return _outside(function, *args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
+    try:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    except (SystemExit, KeyboardInterrupt) as error:
+        if is_background():
+            raise _Exit(error) from error
+        raise
 
 
 async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
@@ -272,6 +304,8 @@ class _DaemonThreads(ThreadPoolExecutor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(fn(*args, **kwargs))
+                except (SystemExit, KeyboardInterrupt) as error:
+                    future.set_exception(_Exit(error))
                 except BaseException as error:  # noqa: BLE001 - the waiting side raises it
                     future.set_exception(error)
 
@@ -280,23 +314,26 @@ class _DaemonThreads(ThreadPoolExecutor):
 
 
 _started: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 _lock = threading.Lock()
+_LOOK_AGAIN = 5.0  # seconds
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    global _started  # noqa: PLW0603 - one loop a process, made when first needed
+    global _started, _thread  # noqa: PLW0603 - one loop a process, made when first needed
     with _lock:
-        if _started is None:
+        if _started is None or _thread is None or not _thread.is_alive():
             _started = asyncio.new_event_loop()
             _started.set_default_executor(_DaemonThreads())
-            threading.Thread(target=_started.run_forever, name="moa_graph", daemon=True).start()
+            _thread = threading.Thread(target=_started.run_forever, name="moa_graph", daemon=True)
+            _thread.start()
         return _started
 
 
 def _forget() -> None:
     """A forked process has no thread for the loop; it makes its own."""
-    global _started, _lock
-    _started, _lock = None, threading.Lock()
+    global _started, _thread, _lock
+    _started, _thread, _lock = None, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

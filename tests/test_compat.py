@@ -59,7 +59,7 @@ def test_the_handler_writes_what_it_shows_to_its_stream():
     def node(state: Any, config: RunnableConfig) -> Any:
         manager = config["callbacks"].copy()
 
-        def shown(message: Any) -> list[Any]:
+        def shown(message: Any, run: Any) -> list[Any]:
             return [message.model_copy(update={"content": str(message.content).upper()})]
 
         manager.handlers = [_compat.with_stream(h, shown) for h in manager.handlers]

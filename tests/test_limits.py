@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
 from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from moa_graph import CallLimits, ChatMoA, Proposer, create_moa, sync
+from tests.fake_server import eventually
 
 QUESTION = {"messages": "hi"}
 
@@ -169,3 +174,57 @@ async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
     assert inside == 0
     async with asyncio.timeout(1), limits.hold("x"), limits.hold("x"), limits.hold("x"):
         pass
+
+
+@pytest.mark.parametrize("options", [{"layer_timeout": 0.15}, {"quorum": 1}], ids=str)
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_an_agent_that_is_cut_while_it_waits_gives_its_places_back(mode, options):
+    class Slow(GenericFakeChatModel):
+        def _generate(self, messages, *args, **kwargs):
+            time.sleep(0.2)
+            return super()._generate(messages, *args, **kwargs)
+
+        def _get_ls_params(self, stop=None, **kwargs):
+            return {"ls_provider": "p"}
+
+        def bind_tools(self, tools, **kwargs):
+            return self
+
+    inner = Slow(messages=(AIMessage("x") for _ in range(99)))
+
+    @tool
+    def ask(q: str) -> str:
+        """Ask."""
+        return inner.invoke(q).text
+
+    calls = [{"name": "ask", "args": {"q": "x"}, "id": f"c{i}"} for i in range(2)]
+    acting = Slow(messages=iter([AIMessage("", tool_calls=calls), *[AIMessage("done")] * 9]))
+    limits = CallLimits({"p": 1})
+    quick = RunnableLambda(lambda _: "quick")
+    agent = Proposer(create_agent(acting, tools=[ask]), name="agent")
+    moa = create_moa([agent, quick], quick, max_concurrent_calls=limits, **options)
+    given = {"messages": "hi"}
+    async with asyncio.timeout(20):
+        state = await (
+            asyncio.to_thread(moa.invoke, given) if mode == "sync" else moa.ainvoke(given)
+        )
+        assert state["messages"][-1].text == "quick"
+        slots = limits._slots["p"]
+        await eventually(lambda: (slots._free, len(slots._line)) == (1, 0))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("kind", ["graph", "ChatMoA"])
+async def test_limits_shared_with_a_mixture_inside_do_not_wait_for_themselves(chat, kind, mode):
+    limits = CallLimits({"openai": 1})
+    inner = create_moa([chat("a")], chat("b"), max_concurrent_calls=limits)
+    model = ChatMoA(graph=inner) if kind == "ChatMoA" else inner
+    outer = create_moa(
+        [Proposer(model, name="inner"), chat("c")], chat("d"), max_concurrent_calls=limits
+    )
+    given = {"messages": "hi"}
+    async with asyncio.timeout(20):
+        state = await (
+            asyncio.to_thread(outer.invoke, given) if mode == "sync" else outer.ainvoke(given)
+        )
+    assert [p["status"] for p in state["proposals"]] == ["ok", "ok"]

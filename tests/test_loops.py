@@ -209,3 +209,26 @@ async def test_a_limit_of_steps_that_is_given_is_kept(chat, server):
     chain = RunnableLambda(lambda x: x) | moa
     assert (await chain.ainvoke(QUESTION))["messages"][-1].text
     assert (await moa.abatch([QUESTION]))[0]["messages"][-1].text
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt()], ids=["exit", "interrupt"])
+@pytest.mark.parametrize("options", [{}, {"quorum": 2}, {"layer_timeout": 20}], ids=str)
+async def test_an_exit_inside_of_a_model_reaches_the_caller_and_ends_no_other_run(
+    chat, options, error
+):
+    def leaves(_: Any) -> Any:
+        raise error
+
+    moa = create_moa([Proposer(RunnableLambda(leaves), name="p"), chat("b")], chat("g"), **options)
+
+    def ask() -> str:
+        try:
+            moa.invoke(QUESTION)
+        except BaseException as raised:
+            return type(raised).__name__
+        return "nothing"
+
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(ask) == type(error).__name__
+        other = create_moa([chat("a"), chat("b")], chat("g"), quorum=2)
+        assert (await asyncio.to_thread(other.invoke, QUESTION))["messages"][-1].text

@@ -155,6 +155,79 @@ async def test_chat_moa_streams_the_answer_and_keeps_the_reasoning(mode, size):
     assert not any(THOUGHT in chunk.text for chunk in chunks)
 
 
+class Chunks(Says):
+    """Streams these chunks."""
+
+    chunks: list[Any]
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.seen.append(messages)
+        whole = self.chunks[0]
+        for chunk in self.chunks[1:]:
+            whole += chunk
+        message = AIMessage(whole.content, additional_kwargs=whole.additional_kwargs)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        self.seen.append(messages)
+        for chunk in self.chunks:
+            part = ChatGenerationChunk(message=chunk.model_copy())
+            if run_manager:
+                run_manager.on_llm_new_token(str(chunk.text), chunk=part)
+            yield part
+
+
+def part(kind: str, text: str, index: int, **more: Any) -> AIMessageChunk:
+    return AIMessageChunk([{"type": kind, kind: text, "index": index, **more}])
+
+
+STREAMED = {
+    "an id of the provider's": [
+        AIMessageChunk("<think>SECRET</think>", id="msg_1"),
+        AIMessageChunk("It is 4.", id="msg_1"),
+    ],
+    "an id in the first chunk only": [
+        AIMessageChunk("<think>SEC", id="msg_1"),
+        AIMessageChunk("RET</think>"),
+        AIMessageChunk("It is 4."),
+    ],
+    "a tag's beginning at the end": [
+        AIMessageChunk("It is", id="msg_1"),
+        AIMessageChunk(" 4.", id="msg_1"),
+    ],
+    "Gemini": [part("text", "SECRET", 0, thought=True), part("text", "It is 4.", 1)],
+    "Anthropic": [part("thinking", "SECRET", 0), part("text", "It is ", 1), part("text", "4.", 1)],
+    "DeepSeek": [
+        AIMessageChunk("", additional_kwargs={"reasoning_content": "SECRET"}),
+        AIMessageChunk("It is 4."),
+    ],
+    "tags in blocks": [
+        part("text", "<think>SECRET</thi", 0),
+        part("text", "nk>It is", 0),
+        part("text", " 4.", 0),
+    ],
+}
+
+
+@pytest.mark.parametrize("mode", ["invoke", "stream", "astream", "ChatMoA", "staircase"])
+@pytest.mark.parametrize("shape", STREAMED)
+async def test_chunks_in_every_providers_shape_show_the_whole_answer_and_no_more(shape, mode):
+    model = Chunks(says="", chunks=STREAMED[shape], seen=[])
+    moa = create_moa([model, model], model, staircase=Staircase() if mode == "staircase" else None)
+    if mode == "invoke":
+        text = (await moa.ainvoke(QUESTION))["messages"][-1].text
+    elif mode == "stream":
+        events = await asyncio.to_thread(lambda: list(moa.stream(QUESTION, stream_mode="messages")))
+        text = "".join(message.text for message, _ in events)
+    elif mode == "ChatMoA":
+        text = "".join([chunk.text async for chunk in ChatMoA(graph=moa).astream("2+2?")])
+    else:
+        events = [e async for e in moa.astream(QUESTION, stream_mode="messages")]
+        text = "".join(message.text for message, _ in events)
+    assert text == "It is 4."
+    assert "SECRET" not in "".join(m.text for messages in model.seen for m in messages)
+
+
 @pytest.mark.parametrize("place", ["node", "chat model in a node"])
 async def test_streams_of_a_graph_around_show_no_reasoning(place):
     moa = create_moa([saying("4")], saying(SAID["tags"]))

@@ -15,7 +15,7 @@ _HIGH_SURROGATES = ("\ud800", "\udbff")
 
 
 class AnswerStream:
-    """Rewrite the messages of one model's run.
+    """Rewrite the messages of the model runs behind one answer; an agent has several.
 
     Args:
         hold: Whether the model begins its reasoning without an opening tag, so that nothing is
@@ -24,25 +24,30 @@ class AnswerStream:
 
     def __init__(self, *, hold: bool = False) -> None:
         self._hold = hold
-        self._texts: dict[str | None, _ShownText] = {}
+        self._texts: dict[Any, _ShownText] = {}
 
-    def shown(self, message: Any) -> list[Any]:
-        """What is shown in the place of a message, a chunk of one, or a protocol event."""
+    def shown(self, message: Any, run: Any = None) -> list[Any]:
+        """What is shown in the place of a message, a chunk of one, or a protocol event.
+
+        Args:
+            message: What the model's run gives.
+            run: What tells the run from others; its chunks may have several ids.
+        """
         if isinstance(message, AIMessageChunk):
-            return self._chunk(message)
+            return self._chunk(message, run)
         if isinstance(message, AIMessage):
             return [read_answer(message).message]
         if isinstance(message, dict) and "event" in message:
-            return self._event(message)
+            return self._event(message, run)
         return [message]
 
-    def _text(self, key: str | None) -> _ShownText:
+    def _text(self, key: Any) -> _ShownText:
         if key not in self._texts:
             self._texts[key] = _ShownText(hold=self._hold)
         return self._texts[key]
 
-    def _chunk(self, chunk: AIMessageChunk) -> list[Any]:
-        text = self._text(chunk.id)
+    def _chunk(self, chunk: AIMessageChunk, run: Any) -> list[Any]:
+        text = self._text(run)
         last = chunk.chunk_position == "last"
         content: Any
         if isinstance(chunk.content, str):
@@ -52,14 +57,16 @@ class AnswerStream:
             content = [block for block in content if block is not None]
             if last and (rest := text.end()):
                 content.append({"type": "text", "text": rest, "index": text.index})
+        if last:
+            del self._texts[run]
         if content == chunk.content:
             return [chunk]
         if not content and _is_text_alone(chunk):
             return []
         return [chunk.model_copy(update={"content": content})]
 
-    def _event(self, event: dict[str, Any]) -> list[Any]:
-        key = f"block {event.get('index')}"
+    def _event(self, event: dict[str, Any], run: Any) -> list[Any]:
+        key = (run, event.get("index"))
         kind = event["event"]
         if kind == "content-block-delta":
             delta = event.get("delta") or {}
@@ -111,6 +118,9 @@ class _ShownText:
 def _with_text(block: Any, text: _ShownText) -> Any:
     if isinstance(block, str):
         return text.add(block) or None
+    if isinstance(block, dict) and block.get("thought") is True:
+        shown_as = {k: v for k, v in block.items() if k not in ("text", "thought")}
+        return {**shown_as, "type": "reasoning", "reasoning": block.get("text", "")}
     if isinstance(block, dict) and block.get("type") == "text":
         text.index = block.get("index", text.index)
         shown = text.add(str(block.get("text") or ""))
