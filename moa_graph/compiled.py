@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any, Self, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -38,13 +38,37 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
             CalledFromInside: If the thread that it would block serves it.
         """
         sync.refuse_from_inside()
-        return super().stream(input, _unlimited(config) if self._loops else config, **kwargs)
+        config = _unlimited(config) if self._loops else config
+        events = super().stream(input, config, **kwargs)
+        with self.plan.runs.ending() as begin:
+            try:
+                while True:
+                    begin()
+                    try:
+                        event = next(events)
+                    except StopIteration:
+                        return
+                    yield event
+            finally:
+                cast(Generator[Any, None, None], events).close()
 
-    def astream(
+    async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As LangGraph's."""
-        return super().astream(input, _unlimited(config) if self._loops else config, **kwargs)
+        config = _unlimited(config) if self._loops else config
+        events = super().astream(input, config, **kwargs)
+        with self.plan.runs.ending() as begin:
+            try:
+                while True:
+                    begin()
+                    try:
+                        event = await anext(events)
+                    except StopAsyncIteration:
+                        return
+                    yield event
+            finally:
+                await cast(AsyncGenerator[Any, None], events).aclose()
 
     @property
     def plan(self) -> Plan:

@@ -10,7 +10,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from langgraph.runtime import RunControl
@@ -102,6 +104,11 @@ class Run:
             return self._ledger
 
 
+_opened: ContextVar[list[tuple[RunControl | None, str]] | None] = ContextVar(
+    "moa_runs", default=None
+)
+
+
 class RunsInProgress:
     """The runs of one graph in this process."""
 
@@ -120,9 +127,25 @@ class RunsInProgress:
         with self._lock:
             if key not in self._runs:
                 self._runs[key] = Run(control)
+                if (opened := _opened.get()) is not None:
+                    opened.append((control, namespace))
                 while len(self._runs) > _MOST_UNENDED:
                     self._runs.popitem(last=False)
             return self._runs[key]
+
+    @contextmanager
+    def ending(self) -> Iterator[Callable[[], object]]:
+        """Forget, at the end, the runs that nodes have begun meanwhile, however they have ended.
+
+        Yields:
+            What to call before each step, as others may have begun runs in the same context.
+        """
+        opened: list[tuple[RunControl | None, str]] = []
+        try:
+            yield partial(_opened.set, opened)
+        finally:
+            for control, namespace in opened:
+                self.end(control, namespace)
 
     def end(self, control: RunControl | None, namespace: str) -> None:
         """Forget a run that has its answer."""

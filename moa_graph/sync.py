@@ -224,6 +224,15 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
     return asyncio.get_running_loop().create_task(coroutine)
 
 
+def cancel(task: Task[Any]) -> None:
+    """End a task, from whatever thread."""
+    loop = task.get_loop()
+    if loop is current_loop():
+        task.cancel()
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
+
+
 async def until_either(task: Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
     """Wait until a task or a coroutine ends; the coroutine is cancelled, the task goes on."""
     other = asyncio.ensure_future(coroutine)

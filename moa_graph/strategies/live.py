@@ -90,7 +90,7 @@ class LiveProposal:
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
-        self.task.cancel()
+        sync.cancel(self.task)
 
     def draft(self, before: Draft) -> Draft:
         """The draft with what has come since."""
