@@ -31,6 +31,7 @@ from moa_graph.strategies import (
     TopK,
     Vote,
 )
+from tests.mock_openai import completion, mock_openai, refusal
 
 THOUGHT = "SECRET"
 SAID = {
@@ -266,25 +267,14 @@ async def test_an_aggregator_that_only_thinks_fails():
 
 
 def openai(name: str, status: int = 200, answers_as: str | None = None) -> ChatOpenAI:
-    body = {
-        "id": "c",
-        "object": "chat.completion",
-        "created": 0,
-        "model": answers_as or name,
-        "choices": [
-            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": name}}
-        ],
-        "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000},
-    }
-    transport = httpx.MockTransport(lambda _: httpx.Response(status, json=body))
-    return ChatOpenAI(
-        model=name,
-        api_key="x",
-        base_url="http://o/v1",
-        max_retries=0,
-        http_client=httpx.Client(transport=transport),
-        http_async_client=httpx.AsyncClient(transport=transport),
-    )
+    usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000}
+
+    def serve(body: dict[str, Any], size: int) -> httpx.Response:
+        if status != 200:
+            return refusal("no", status)
+        return completion(name, answers_as or name, usage=usage)
+
+    return mock_openai(serve, name, max_retries=0)
 
 
 ANSWERED = {  # who answers, and after how many requests
@@ -511,21 +501,11 @@ TOO_LONG = [
 
 
 def limited(status: int, text: str, asked: list[int], limit: int = 6000) -> ChatOpenAI:
-    def serve(request: httpx.Request) -> httpx.Response:
-        asked.append(len(request.content))
-        if len(request.content) > limit:
-            return httpx.Response(status, json={"error": {"message": text}})
-        answer = {"role": "assistant", "content": "1"}
-        choice = {"index": 0, "finish_reason": "stop", "message": answer}
-        body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-        return httpx.Response(200, json={**body, "choices": [choice]})
+    def serve(body: dict[str, Any], size: int) -> httpx.Response:
+        asked.append(size)
+        return refusal(text, status) if size > limit else completion("1")
 
-    transport = httpx.MockTransport(serve)
-    return ChatOpenAI(
-        model="m", api_key="x", base_url="http://o/v1",
-        http_client=httpx.Client(transport=transport),
-        http_async_client=httpx.AsyncClient(transport=transport),
-    )  # fmt: skip
+    return mock_openai(serve)
 
 
 @pytest.mark.parametrize("reader", ["aggregator", "layer", "judge"])

@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from moa_graph import ChatMoA, Proposer, create_moa
 from moa_graph.calling.conversation import conversation_for, plain
 from moa_graph.strategies import Analyse, JudgedAgreement, Rank, TopK, Vote
+from tests.mock_openai import completion, mock_openai, refusal
 
 FOREIGN = {  # by provider, an answer with what it alone understands
     "Anthropic, server tool": [
@@ -54,28 +55,18 @@ OPENAI_TAKES = {"text", "image_url", "input_audio", "file", "refusal"}
 
 
 def openai(sent: list[Any]) -> ChatOpenAI:
-    """OpenAI's API as far as it refuses blocks and orders of messages."""
+    """OpenAI's API as far as it refuses blocks and empty messages."""
 
-    def serve(request: httpx.Request) -> httpx.Response:
-        messages = json.loads(request.content)["messages"]
+    def serve(body: dict[str, Any], size: int) -> httpx.Response:
+        messages = body["messages"]
         sent.append(messages)
         lists = [m["content"] for m in messages if isinstance(m["content"], list)]
         bad = {block["type"] for blocks in lists for block in blocks} - OPENAI_TAKES
         if bad or not all(m["content"] or m.get("tool_calls") for m in messages):
-            return httpx.Response(400, json={"error": {"message": f"Invalid value: {bad}"}})
-        answer = {"role": "assistant", "content": "fine"}
-        choice = {"index": 0, "finish_reason": "stop", "message": answer}
-        body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-        return httpx.Response(200, json={**body, "choices": [choice]})
+            return refusal(f"Invalid value: {bad}")
+        return completion("fine")
 
-    transport = httpx.MockTransport(serve)
-    return ChatOpenAI(
-        model="m",
-        api_key="x",
-        base_url="http://o/v1",
-        http_client=httpx.Client(transport=transport),
-        http_async_client=httpx.AsyncClient(transport=transport),
-    )
+    return mock_openai(serve)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx
@@ -10,13 +9,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import ConfigurableField
-from langchain_openai import ChatOpenAI
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from moa_graph import AggregationFailed, Budget, ChatMoA, MoAContext, create_moa
 from moa_graph.errors import status_of
 from moa_graph.models import Settings, with_settings
 from moa_graph.retries import can_pass
+from tests.mock_openai import completion, mock_openai, refusal
 
 REFUSALS = {  # of a setting, what providers say
     "OpenAI": "Unsupported value: 'temperature' does not support 0.7 with this model. Only the "
@@ -36,25 +35,14 @@ REFUSALS = {  # of a setting, what providers say
 def provider(sent: list[dict[str, Any]], refuses: dict[str, str]) -> Any:
     """A provider that refuses these settings, in these words."""
 
-    def serve(request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content)
+    def serve(body: dict[str, Any], size: int) -> httpx.Response:
         sent.append(body)
         for name, message in refuses.items():
             if body.get(name) is not None:
-                return httpx.Response(400, json={"error": {"message": message}})
-        answer = {"role": "assistant", "content": "fine"}
-        choice = {"index": 0, "finish_reason": "stop", "message": answer}
-        body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-        return httpx.Response(200, json={**body, "choices": [choice]})
+                return refusal(message)
+        return completion("fine")
 
-    transport = httpx.MockTransport(serve)
-    return ChatOpenAI(
-        model="m",
-        api_key="x",
-        base_url="http://o/v1",
-        http_client=httpx.Client(transport=transport),
-        http_async_client=httpx.AsyncClient(transport=transport),
-    )
+    return mock_openai(serve)
 
 
 async def run(graph: Any, mode: str, **kwargs: Any) -> Any:
@@ -99,25 +87,13 @@ async def test_the_limit_of_a_budget_is_left_out_where_it_is_refused():
 
 async def test_a_refusal_by_a_fallback_is_seen():
     sent: list[dict[str, Any]] = []
-    gone = openai_gone()
+    gone = mock_openai(lambda body, size: refusal("", 500), "gone", max_retries=0)
     model = gone.with_fallbacks([provider(sent, {"temperature": REFUSALS["OpenAI"]})])
     moa = create_moa([Strict()], model)
     state = await run(moa, "async", context=MoAContext(aggregator_temperature=0.7))
     assert state["messages"][-1].response_metadata["aggregator"]["dropped_settings"] == [
         "temperature"
     ]
-
-
-def openai_gone() -> ChatOpenAI:
-    transport = httpx.MockTransport(lambda _: httpx.Response(500, json={"error": {}}))
-    return ChatOpenAI(
-        model="gone",
-        api_key="x",
-        base_url="http://o/v1",
-        max_retries=0,
-        http_client=httpx.Client(transport=transport),
-        http_async_client=httpx.AsyncClient(transport=transport),
-    )
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
