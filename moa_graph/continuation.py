@@ -9,6 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 
+from moa_graph.calling.text import is_thought
 from moa_graph.models import chat_models_in, host_of, map_chat_models, provider_of
 from moa_graph.similarity import WITHOUT_SPACES
 
@@ -192,5 +193,5 @@ def as_text(chunk: Any) -> str:
         return str(chunk)
     if isinstance(chunk.content, str):
         return chunk.content
-    said = [b for b in chunk.content if not (isinstance(b, dict) and b.get("thought") is True)]
+    said = [block for block in chunk.content if not is_thought(block)]
     return str(chunk.model_copy(update={"content": said}).text)

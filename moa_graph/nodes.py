@@ -474,20 +474,35 @@ def as_answer(
         usage: Tokens of all its calls; by default of this one.
     """
     message = answer.message
-    name = model.answering(call.answered)
-    record: dict[str, Any] = {"model": name, "attempts": call.attempts}
-    if name != model.name:
-        record["asked_model"] = model.name
-    if answer.reasoning:
-        record["reasoning"] = answer.reasoning
-    if call.dropped:
-        record["dropped_settings"] = list(call.dropped)
+    record = aggregator_record(model, call, call.attempts, answer.reasoning)
     metadata = {**message.response_metadata, AGGREGATOR_RECORD: record}
     if trimmed:
         metadata["trimmed_references"] = list(trimmed)
     tokens = usage or call.tokens(message)
     update = {"usage_metadata": tokens, "response_metadata": metadata}
     return message.model_copy(update=update)
+
+
+def aggregator_record(
+    model: Model, call: Call | None, attempts: int, reasoning: str
+) -> dict[str, Any]:
+    """How the aggregator came to its answer: who wrote it, and after how many requests.
+
+    Args:
+        model: The aggregator's.
+        call: The last call of it; None if the answer needed none.
+        attempts: Requests in all.
+        reasoning: What the model wrote besides its answer; "" if nothing.
+    """
+    name = model.answering(call.answered) if call else model.name
+    record: dict[str, Any] = {"model": name, "attempts": attempts}
+    if name != model.name:
+        record["asked_model"] = model.name
+    if reasoning:
+        record["reasoning"] = reasoning
+    if call and call.dropped:
+        record["dropped_settings"] = list(call.dropped)
+    return record
 
 
 def proposer_settings(step: Step) -> Settings:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, SystemMessage
 
 M = TypeVar("M", bound=BaseMessage)
+
+Place: TypeAlias = Literal["system", "human"]
+"""Where instructions and references stand: in the system message, or behind the question."""
 
 AGGREGATE_AND_SYNTHESIZE = (
     "You have been provided with a set of responses from various open-source models to the "
@@ -103,7 +106,7 @@ def inject_references(
     *,
     labels: Sequence[str] | None = None,
     fence: str | None = None,
-    place: Literal["system", "human"] = "system",
+    place: Place = "system",
 ) -> list[AnyMessage]:
     """Show the references to a model, by default as the paper's reference code does.
 
@@ -121,6 +124,11 @@ def inject_references(
     if not references:
         return list(messages)
     text = format_references(references, prompt, labels=labels, fence=fence)
+    return instructed(messages, text, place)
+
+
+def instructed(messages: Sequence[AnyMessage], text: str, place: Place) -> list[AnyMessage]:
+    """The conversation with an instruction in it."""
     extend = extend_human_message if place == "human" else extend_system_message
     return extend(messages, text)
 

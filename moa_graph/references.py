@@ -8,9 +8,8 @@ from typing import Any
 from langchain_core.messages import AnyMessage, get_buffer_string
 from langchain_core.runnables import Runnable
 
-from moa_graph.calling.conversation import Place
 from moa_graph.calling.text import utf8
-from moa_graph.prompts import fence_of, inject_references
+from moa_graph.prompts import Place, fence_of, inject_references
 from moa_graph.state import Proposal, TrimmedReference
 
 BYTES_PER_TOKEN = 3  # fewer than tokenizers need for almost any text: it must never be too long

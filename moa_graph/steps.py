@@ -19,7 +19,7 @@ from moa_graph import sync
 from moa_graph._compat import checkpointer_in
 from moa_graph.budget import Amount, Budget, Ledger, Price, highest
 from moa_graph.caching import ProposalCache
-from moa_graph.calling.conversation import conversation_for, instructed, place_for
+from moa_graph.calling.conversation import conversation_for, place_for
 from moa_graph.calling.text import utf8
 from moa_graph.calls import Call, Purse, Terms
 from moa_graph.completion import Hedge, Layer, Quorum
@@ -37,7 +37,7 @@ from moa_graph.models import (
     provider_of,
     window_of,
 )
-from moa_graph.prompts import check_conversation, fence_of, letters
+from moa_graph.prompts import check_conversation, fence_of, instructed, letters
 from moa_graph.proposers import Reads
 from moa_graph.references import Question
 from moa_graph.running import Run, RunsInProgress

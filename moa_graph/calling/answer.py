@@ -12,8 +12,8 @@ from langchain_core.messages.utils import message_chunk_to_message
 from pydantic import BaseModel
 
 from moa_graph.calling.filters import broken_off, filter_reason, finish_reason
-from moa_graph.calling.reasoning import ReasoningSplitter, split_reasoning
-from moa_graph.calling.text import repaired
+from moa_graph.calling.reasoning import ReasoningSplitter
+from moa_graph.calling.text import is_thought, repaired
 from moa_graph.errors import MoAError
 
 REASONING_KEY = "reasoning_content"
@@ -114,20 +114,15 @@ def read_answer(output: Any) -> Answer:
 
 def _with_thoughts_marked(message: AIMessage) -> AIMessage:
     """The message with Gemini's parts that are thoughts as blocks of reasoning."""
-    if isinstance(message.content, str):
+    if isinstance(message.content, str) or not any(map(is_thought, message.content)):
         return message
-    blocks = [
-        {"type": "reasoning", "reasoning": block["text"]}
-        if isinstance(block, dict) and _is_thought(block)
-        else block
-        for block in message.content
-    ]
-    same = not any(map(_is_thought, message.content))
-    return message if same else message.model_copy(update={"content": blocks})
+    return message.model_copy(update={"content": [_thought_marked(b) for b in message.content]})
 
 
-def _is_thought(block: Any) -> bool:
-    return isinstance(block, dict) and "text" in block and block.get("thought") is True
+def _thought_marked(block: Any) -> Any:
+    if is_thought(block) and "text" in block:
+        return {"type": "reasoning", "reasoning": block["text"]}
+    return block
 
 
 def reasoning_apart(message: AIMessage) -> str:
@@ -166,17 +161,15 @@ def _without_reasoning(message: AIMessage, *, cut: bool) -> tuple[AIMessage, str
     """The message without reasoning in its text, that reasoning, and whether it was unopened."""
     content = message.content
     if isinstance(content, str):
-        splitter = ReasoningSplitter()
-        if split_reasoning(content, cut=cut) == (content, ""):
+        split = ReasoningSplitter.of(content, cut=cut)
+        if not split.reasoning and split.answer == content:
             return message, "", False
-        splitter.add(content)
-        splitter.end(cut=cut)
-        cleaned = message.model_copy(update={"content": splitter.answer})
-        return cleaned, splitter.reasoning, splitter.unopened
+        cleaned = message.model_copy(update={"content": split.answer})
+        return cleaned, split.reasoning, split.unopened
     texts = [_block_text(block) for block in content]
     whole = "".join(text for text in texts if text is not None)
-    answer, reasoning = split_reasoning(whole, cut=cut)
-    if not reasoning and answer == whole:
+    split = ReasoningSplitter.of(whole, cut=cut)
+    if not split.reasoning and split.answer == whole:
         return message, "", False
     # The answer goes where the last text was: what came before it may have been reasoning.
     last = max(i for i, text in enumerate(texts) if text is not None)
@@ -184,9 +177,10 @@ def _without_reasoning(message: AIMessage, *, cut: bool) -> tuple[AIMessage, str
     for i, (block, text) in enumerate(zip(content, texts, strict=True)):
         if text is None:
             blocks.append(block)
-        elif i == last and answer:
-            blocks.append(answer if isinstance(block, str) else {**block, "text": answer})
-    return message.model_copy(update={"content": blocks}), reasoning, False
+        elif i == last and split.answer:
+            said = split.answer
+            blocks.append(said if isinstance(block, str) else {**block, "text": said})
+    return message.model_copy(update={"content": blocks}), split.reasoning, False
 
 
 def _block_text(block: Any) -> str | None:

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from moa_graph.calling.answer import read_answer
 from moa_graph.calling.reasoning import ReasoningSplitter
-from moa_graph.calling.text import utf8
+from moa_graph.calling.text import is_thought, utf8
 
 _HIGH_SURROGATES = ("\ud800", "\udbff")
 
@@ -118,7 +118,7 @@ class _ShownText:
 def _with_text(block: Any, text: _ShownText) -> Any:
     if isinstance(block, str):
         return text.add(block) or None
-    if isinstance(block, dict) and block.get("thought") is True:
+    if is_thought(block):
         shown_as = {k: v for k, v in block.items() if k not in ("text", "thought")}
         return {**shown_as, "type": "reasoning", "reasoning": block.get("text", "")}
     if isinstance(block, dict) and block.get("type") == "text":

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable
 
 from moa_graph.calling.reasoning import split_reasoning
-from moa_graph.calling.text import repaired
-from moa_graph.models import brings_prompt, chat_models_in
-from moa_graph.prompts import extend_human_message, extend_system_message
-
-Place: TypeAlias = Literal["system", "human"]
-"""Where instructions and references stand: in the system message, or behind the question."""
+from moa_graph.calling.text import is_thought, repaired
+from moa_graph.models import brings_prompt, chat_models_in, provider_of
+from moa_graph.prompts import Place
 
 _MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
 _UNDERSTOOD = {"text", "text-plain", "refusal", *_MEDIA}
@@ -47,12 +43,6 @@ def place_for(model: Runnable[Any, Any]) -> Place:
     return "human" if brings_prompt(model) else "system"
 
 
-def instructed(messages: Sequence[AnyMessage], text: str, place: Place) -> list[AnyMessage]:
-    """The conversation with an instruction in it."""
-    extend = extend_human_message if place == "human" else extend_system_message
-    return extend(messages, text)
-
-
 def conversation_for(
     model: Runnable[Any, Any], messages: Sequence[AnyMessage], *, own: bool = False
 ) -> list[AnyMessage]:
@@ -66,7 +56,7 @@ def conversation_for(
     """
     providers: list[str] = []
     if any(isinstance(m, AIMessage) or not isinstance(m.content, str) for m in messages):
-        providers = [_provider(chat_model) for chat_model in chat_models_in(model)]
+        providers = [_alias(str(provider_of(chat_model))) for chat_model in chat_models_in(model)]
     return [repaired(_readable(message, providers, own=own)) for message in messages]
 
 
@@ -88,10 +78,6 @@ def _is_own(message: AIMessage, providers: Sequence[str]) -> bool:
         return ours
     # Of several, the first is asked; another one that takes over cannot read it.
     return _alias(author) == providers[0] or (ours and len(set(providers)) == 1)
-
-
-def _provider(chat_model: BaseChatModel) -> str:
-    return _alias(str(chat_model._get_ls_params().get("ls_provider")))  # noqa: SLF001
 
 
 def _alias(provider: str) -> str:
@@ -153,9 +139,8 @@ def plain(message: AIMessage) -> AIMessage:
 
 def _content(message: AIMessage) -> tuple[str, list[dict[str, Any]]]:
     blocks = message.content if isinstance(message.content, list) else []
-    thoughts = [b for b in blocks if isinstance(b, dict) and b.get("thought") is True]
-    if thoughts:
-        blocks = [block for block in blocks if block not in thoughts]
+    if any(map(is_thought, blocks)):
+        blocks = [block for block in blocks if not is_thought(block)]
         message = message.model_copy(update={"content": blocks})
     text, _ = split_reasoning(str(message.text))
     media = [b for b in blocks if isinstance(b, dict) and b.get("type") in _MEDIA]

@@ -61,12 +61,8 @@ def split_reasoning(text: str, *, cut: bool = False) -> tuple[str, str]:
     Returns:
         The answer, and the reasoning ("" if there is none).
     """
-    if not _ANY.search(text):
-        return text, ""
-    splitter = ReasoningSplitter()
-    splitter.add(text)
-    splitter.end(cut=cut)
-    return splitter.answer, splitter.reasoning
+    split = ReasoningSplitter.of(text, cut=cut)
+    return split.answer, split.reasoning
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,17 @@ class ReasoningSplitter:
         self._tentative = False  # whether the sentence decides whether a tag opens reasoning
         self._before = ("", False)  # the line and the block of code in which reasoning began
         self._taken_out = ""  # what may have been an answer all the same
+
+    @classmethod
+    def of(cls, text: str, *, cut: bool = False) -> ReasoningSplitter:
+        """A whole text, split; the arguments are those of `split_reasoning`."""
+        splitter = cls()
+        if _ANY.search(text):
+            splitter.add(text)
+            splitter.end(cut=cut)
+        else:
+            splitter.answer = text
+        return splitter
 
     @property
     def in_reasoning(self) -> bool:

@@ -33,6 +33,11 @@ def utf8_values(value: Any) -> Any:
     return value
 
 
+def is_thought(block: Any) -> bool:
+    """Whether a block is marked as a thought, as Gemini does: it is no part of the text."""
+    return isinstance(block, dict) and block.get("thought") is True
+
+
 def _pairs(left: dict[Any, Any], right: dict[Any, Any]) -> Any:
     return zip(left.items(), right.items(), strict=False)
 

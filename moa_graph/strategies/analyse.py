@@ -7,11 +7,11 @@ from typing import Any
 
 from langgraph.errors import GraphBubbleUp
 
-from moa_graph.calling.conversation import Place, instructed, place_for
+from moa_graph.calling.conversation import place_for
 from moa_graph.completion import Cut
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AggregatorNode, AnswerNode
-from moa_graph.prompts import fence_of, fenced
+from moa_graph.prompts import Place, fence_of, fenced, instructed
 from moa_graph.references import Question
 from moa_graph.state import total_usage
 from moa_graph.steps import Plan, Step

@@ -11,11 +11,11 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.messages.ai import UsageMetadata
 from langgraph.errors import GraphBubbleUp
 
-from moa_graph.calling.conversation import Place, place_for
+from moa_graph.calling.conversation import place_for
 from moa_graph.calling.text import utf8
 from moa_graph.completion import Cut
 from moa_graph.models import Model
-from moa_graph.prompts import fence_notice, fence_of, fenced
+from moa_graph.prompts import Place, fence_notice, fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.state import Proposal, total_usage
 from moa_graph.steps import Step

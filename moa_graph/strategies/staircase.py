@@ -29,6 +29,7 @@ from moa_graph.nodes import (
     AggregatorNode,
     AnswerNode,
     ProposerNode,
+    aggregator_record,
     aggregator_settings,
     must_act,
     proposer_settings,
@@ -521,14 +522,7 @@ def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage
         piece: The last piece, where one was written.
     """
     call = piece.call if piece else None
-    name = model.answering(call.answered) if call else model.name
-    record: dict[str, Any] = {"model": name, "attempts": draft["attempts"]}
-    if name != model.name:
-        record["asked_model"] = model.name
-    if reasoning := draft.get("reasoning"):
-        record["reasoning"] = reasoning
-    if call and call.dropped:
-        record["dropped_settings"] = list(call.dropped)
+    record = aggregator_record(model, call, draft["attempts"], draft.get("reasoning") or "")
     metadata = piece.answer.message.response_metadata if piece else {}
     metadata = {**metadata, "pieces": len(draft["pieces"]), AGGREGATOR_RECORD: record}
     if piece and (trimmed := piece.question.trimmed):

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from moa_graph.calling.answer import Answer, NoAnswer, was_cut
-from moa_graph.calling.conversation import Place, instructed, place_for
+from moa_graph.calling.conversation import place_for
 from moa_graph.calling.reasoning import ReasoningSplitter
 from moa_graph.calling.text import utf8
 from moa_graph.calls import Call, Terms
@@ -27,7 +27,7 @@ from moa_graph.continuation import (
     with_own_text,
 )
 from moa_graph.models import Settings, max_tokens_of, with_settings
-from moa_graph.prompts import fence_notice, fence_of, fenced
+from moa_graph.prompts import Place, fence_notice, fence_of, fenced, instructed
 from moa_graph.references import Question
 from moa_graph.retries import can_pass
 from moa_graph.state import Draft, Proposal, total_usage
