@@ -14,6 +14,7 @@ from langgraph.cache.base import FullKey
 from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from moa_graph import sync
+from moa_graph.asking import Reply, ask, why
 from moa_graph.budget import OverBudget
 from moa_graph.caching import Asked
 from moa_graph.callbacks import mark_run
@@ -34,7 +35,7 @@ from moa_graph.references import Question
 from moa_graph.retries import is_last_attempt
 from moa_graph.state import MoAState, Proposal, ProposalStatus, TrimmedReference
 from moa_graph.steps import Plan, Step
-from moa_graph.streaming import ProposerTokens, with_answer_stream, without_message_stream
+from moa_graph.streaming import ProposerTokens, without_message_stream
 
 logger = logging.getLogger("moa_graph")
 
@@ -387,6 +388,15 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
             )
         )
 
+    def _written(self, step: Step, reply: Reply) -> tuple[Answer, Call]:
+        """What the writer wrote, and the call; raises `AggregationFailed` if that is nothing."""
+        answer, call = reply.answer, reply.call
+        if answer is None or call is None:
+            self._fail(step, call, reply.error or NoAnswer("it was not asked"))
+        if not answer.says_something:
+            self._fail(step, call, NoAnswer(answer.why_empty))
+        return answer, call
+
     def _fail(self, step: Step, call: Call | None, error: Exception) -> NoReturn:
         if isinstance(error, GraphBubbleUp | NotEnoughProposals) or not is_last_attempt(
             self.plan.retry_policies, error, step.attempt
@@ -395,9 +405,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         step.end_run()
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
         cause = None if refused_credentials(error) else error
-        reason = (
-            str(error) if call is None or isinstance(error, NoAnswer | Cut) else call.explain(error)
-        )
+        reason = why(error, call)
         refused = step.context.aggregator_options is not None and refused_request(error)
         raise (AggregationRefused if refused else AggregationFailed)(
             f"The aggregator {self.model_name} failed: {reason}. The proposals are "
@@ -426,38 +434,32 @@ class AggregatorNode(AnswerNode):
 
     async def answer(self, step: Step) -> dict[str, Any]:
         """As `AnswerNode`."""
-        question, call = self._start(step, await self.model.here())
-        try:
-            answer = await step.last_wait.first_answer(call.ask)
-            return self._end(step, question, call, answer)
-        except Exception as error:
-            self._fail(step, call, error)
+        model = await self.model.here()
+        reply = await ask(
+            step,
+            self.model,
+            lambda tuned: self._asked(step, tuned),
+            settings=aggregator_settings(step),
+            writes=True,
+            streams=True,
+            runnable=model,
+        )
+        answer, call = self._written(step, reply)
+        step.end_run()
+        self.model.begins_in_reasoning |= answer.unopened
+        return {"messages": [as_answer(step, answer, self.model, call)]}
 
-    def _start(self, step: Step, model: Runnable[Any, Any]) -> tuple[Question, Call]:
-        settings = aggregator_settings(step)
-        tuned = settings.applied(model)
-        question = self._question(step, tuned)
+    def _asked(self, step: Step, model: Runnable[Any, Any]) -> Question:
+        question = self._question(step, model)
         self._tell_started(step)
-        terms = step.terms(self.model, tuned, last=True)
-        config = with_answer_stream(step.config, hold=self.model.begins_in_reasoning)
-        return question, step.call(model, question, config, terms, settings=settings)
+        return question
 
     def _question(self, step: Step, model: Runnable[Any, Any]) -> Question:
         return step.question(model, own=True)
 
-    def _end(self, step: Step, question: Question, call: Call, answer: Answer) -> dict[str, Any]:
-        if not answer.says_something:
-            raise NoAnswer(answer.why_empty)
-        step.end_run()
-        self.model.begins_in_reasoning |= answer.unopened
-        known = {m.id for m in step.messages}
-        message = as_answer(answer, self.model, call, question.trimmed)
-        if message.id in known:
-            message.id = None  # the reducer would take it for a correction of that message
-        return {"messages": [message]}
-
 
 def as_answer(
+    step: Step,
     answer: Answer,
     model: Model,
     call: Call,
@@ -467,12 +469,14 @@ def as_answer(
     """The message with the answer, and with the record of how the aggregator came to it.
 
     Args:
+        step: The node's view of the run.
         answer: What the model returned.
         model: The model.
         call: The last call of it.
-        trimmed: The references that were not given in full.
+        trimmed: The references that calls before this one were not given in full.
         usage: Tokens of all its calls; by default of this one.
     """
+    trimmed = [*trimmed, *call.question.trimmed]
     message = answer.message
     record = aggregator_record(model, call, call.attempts, answer.reasoning)
     metadata = {**message.response_metadata, AGGREGATOR_RECORD: record}
@@ -480,6 +484,8 @@ def as_answer(
         metadata["trimmed_references"] = list(trimmed)
     tokens = usage or call.tokens(message)
     update = {"usage_metadata": tokens, "response_metadata": metadata}
+    if message.id in {m.id for m in step.messages}:
+        update["id"] = None  # the reducer would take it for a correction of that message
     return message.model_copy(update=update)
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from langchain_core.exceptions import ContextOverflowError, ModelError
 from langgraph.types import RetryPolicy
+from tenacity import RetryCallState, wait_exponential, wait_random
 
 from moa_graph.errors import MoAError, status_of
 
@@ -151,8 +152,11 @@ def seconds_before_retry(error: BaseException, retry: int) -> float | None:
         if asked > LONGEST_RETRY_AFTER:
             return None
         return asked + random.uniform(0, min(1.0, 0.1 * asked))  # noqa: S311 - no secret
-    wait: float = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (retry - 1))
-    return wait * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
+    grown = wait_exponential(multiplier=0.75 * FIRST_WAIT, max=0.75 * LONGEST_WAIT)
+    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.attempt_number = retry
+    wait: float = (grown + wait_random(0, 0.25 * FIRST_WAIT))(state)
+    return wait
 
 
 def _retry_after(error: BaseException) -> float | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,6 +28,15 @@ def _no_keys_and_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries do not wait as long as they do for real providers."""
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """Free nothing meanwhile: in a deep recursion, finalizers of what is freed would fail."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,7 @@ def test_modules_import_in_one_direction():
         ["arguments", "caching", "continuation", "proposers", "streaming"],
         ["calls", "runs"],
         ["steps"],
+        ["asking"],
         ["nodes"],
         ["compiled", "strategies"],
         ["graph"],

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from langgraph.errors import GraphBubbleUp
-
+from moa_graph.asking import ask
 from moa_graph.calling.conversation import place_for
-from moa_graph.completion import Cut
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AggregatorNode, AnswerNode
 from moa_graph.prompts import Place, fence_of, fenced, instructed
 from moa_graph.references import Question
-from moa_graph.state import total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.deciding import DecidingNode, decided
-from moa_graph.streaming import without_message_stream
 
 ANALYSE = (
     "You have been provided with a set of responses from various models to the latest user query. "
@@ -94,28 +90,11 @@ class _AnalysisNode(DecidingNode):
     async def decide(self, step: Step) -> dict[str, Any]:
         """As `DecidingNode`."""
         references = step.references()
-        model = await self._model.here()
-        question = step.asking(model, references, prompt=ANALYSE)
-        config = without_message_stream(step.config)
-        text, error, usages, attempts = "", None, [], 0
-        try:
-            call = step.call(model, question, config, step.terms(self._model, model))
-        except Exception as failure:
-            error = f"The analyst was {failure}"
-        else:
-            try:
-                answer = await step.side_wait.first_answer(call.ask)
-                text = "" if answer.filtered else answer.text
-                error = (
-                    answer.why_unusable and f"The analyst {self._model.name}: {answer.why_unusable}"
-                )
-            except GraphBubbleUp:
-                raise
-            except Exception as failure:
-                why = str(failure) if isinstance(failure, Cut) else call.explain(failure)
-                error = f"The analyst {self._model.name} failed: {why}"
-            usages.append(call.tokens())
-            attempts = call.attempts
+        reply = await ask(
+            step, self._model, lambda model: step.asking(model, references, prompt=ANALYSE)
+        )
+        text = reply.answer.text if reply.answer and not reply.answer.filtered else ""
+        why = reply.why_unusable
         decision = decided(
             step,
             NODE,
@@ -123,9 +102,9 @@ class _AnalysisNode(DecidingNode):
             "analysed" if text else "failed",
             kept=references,
             by=self._model.name,
-            error=error,
-            usage=total_usage(usages),
-            attempts=attempts,
+            error=f"The analyst {self._model.name} failed: {why}" if why else None,
+            usage=reply.usage,
+            attempts=reply.attempts,
             texts={NODE: text} if text else None,
         )
         return {"decisions": [decision]}

@@ -9,17 +9,15 @@ from typing import Generic, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
-from langgraph.errors import GraphBubbleUp
 
+from moa_graph.asking import ask
 from moa_graph.calling.conversation import place_for
 from moa_graph.calling.text import utf8
-from moa_graph.completion import Cut
 from moa_graph.models import Model
 from moa_graph.prompts import Place, fence_notice, fence_of, fenced
 from moa_graph.references import Question
 from moa_graph.state import Proposal, total_usage
 from moa_graph.steps import Step
-from moa_graph.streaming import without_message_stream
 
 T = TypeVar("T")
 
@@ -62,28 +60,17 @@ async def judge(
     usages: list[UsageMetadata | None] = []
     attempts = 0
     said = ""
-    wait = step.side_wait
     runnable = await model.here()
     question = CaseQuestion(case, place_for(runnable), step.window_of(runnable))
     for _ in range(_TRIES):
-        config = without_message_stream(step.config)
-        try:
-            call = step.call(runnable, question, config, step.terms(model, runnable))
-        except Exception as error:
-            return Verdict(None, f"The judge was {error}", total_usage(usages), attempts)
-        try:
-            answer = await wait.first_answer(call.ask)
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            usages.append(call.tokens())
-            said_why = str(error) if isinstance(error, Cut) else call.explain(error)
-            reason = f"The judge {model.name} failed: {said_why}"
-            return Verdict(None, reason, total_usage(usages), attempts + call.attempts)
-        usages.append(call.tokens(answer.message))
-        attempts += call.attempts
-        said = answer.text
-        if not answer.filtered and (value := parse(said)) is not None:
+        reply = await ask(step, model, lambda _: question)
+        usages.append(reply.usage)
+        attempts += reply.attempts
+        if reply.answer is None:
+            reason = f"The judge {model.name} failed: {reply.why_unusable}"
+            return Verdict(None, reason, total_usage(usages), attempts)
+        said = reply.answer.text
+        if not reply.answer.filtered and (value := parse(said)) is not None:
             return Verdict(value, None, total_usage(usages), attempts)
         question.ask_again(said, again)
     short = " ".join(said.split())[:_QUOTED]

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from langgraph.errors import GraphBubbleUp
 from langgraph.types import Overwrite
 
 from moa_graph import sync
+from moa_graph.asking import ask
 from moa_graph.calling.answer import Answer
-from moa_graph.completion import Cut
 from moa_graph.models import Model, ModelLike, as_model, without_llm_cache
 from moa_graph.nodes import must_act, proposer_settings
 from moa_graph.references import Question
@@ -21,7 +20,6 @@ from moa_graph.steps import Plan, Step
 from moa_graph.strategies.deciding import DecidingNode, check_share, check_whole, decided
 from moa_graph.strategies.judging import Case, judge, yes_or_no
 from moa_graph.strategies.vote import Parse
-from moa_graph.streaming import without_message_stream
 
 NODE = "first_pass"
 
@@ -182,47 +180,20 @@ class RouteNode(DecidingNode):
 
     async def _answers(self, step: Step) -> tuple[list[Answer], list[Any], int, list[str]]:
         runnable = await self._route.model.here()
-        settings = proposer_settings(step)
-        config = without_message_stream(step.config)
         models = [runnable] + [without_llm_cache(runnable)] * (self._route.samples - 1)
-        answers: list[Answer] = []
-        usages: list[Any] = []
-        errors: list[str] = []
-        attempts = 0
-        wait = step.side_wait
-
-        async def ask(model: Any) -> None:
-            nonlocal attempts
-            try:
-                tuned = settings.applied(model)
-                call = step.call(
-                    model,
-                    Question(step.conversation(tuned, own=True)),
-                    config,
-                    step.terms(self._route.model, tuned),
-                    settings=settings,
-                )
-            except Exception as error:
-                errors.append(f"The first pass was {error}")
-                return
-            answer = None
-            try:
-                answer = await wait.first_answer(call.ask)
-                if why := answer.why_unusable:
-                    errors.append(f"The first pass cannot be used: {why}")
-                else:
-                    answers.append(answer)
-            except GraphBubbleUp:
-                raise
-            except Exception as error:
-                why = str(error) if isinstance(error, Cut) else call.explain(error)
-                errors.append(f"The first pass failed: {why}")
-            finally:
-                usages.append(call.tokens(answer.message if answer else None))
-                attempts += call.attempts
-
-        await sync.gather(ask(model) for model in models)
-        return answers, usages, attempts, errors
+        replies = await sync.gather(
+            ask(
+                step,
+                self._route.model,
+                lambda tuned: Question(step.conversation(tuned, own=True)),
+                settings=proposer_settings(step),
+                runnable=model,
+            )
+            for model in models
+        )
+        answers = [r.answer for r in replies if r.answer is not None and not r.why_unusable]
+        errors = [f"The first pass failed: {r.why_unusable}" for r in replies if r.why_unusable]
+        return answers, [r.usage for r in replies], sum(r.attempts for r in replies), errors
 
 
 def _as_proposal(answer: Answer, model: Model) -> Proposal:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from moa_graph.calling.answer import Answer, NoAnswer
-from moa_graph.calls import Call
+from moa_graph.asking import ask
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode, aggregator_settings, as_answer
 from moa_graph.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
@@ -15,7 +14,6 @@ from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.deciding import check_whole
-from moa_graph.streaming import with_answer_stream, without_message_stream
 from moa_graph.wiring import AGGREGATOR
 
 _SO_FAR = "synthesis"
@@ -84,22 +82,15 @@ class _WindowNode(AnswerNode):
         if not draft["pieces"]:
             self._tell_started(step)
         started = time.perf_counter()
-        call = None
-        try:
-            model = await self._model.here()
-            settings = aggregator_settings(step, acts=last)
-            tuned = settings.applied(model)
-            question = step.asking(tuned, window, step.conversation(tuned, own=True))
-            terms = step.terms(self._model, tuned, last=True)
-            config = (
-                with_answer_stream(step.config, hold=self._model.begins_in_reasoning)
-                if last
-                else without_message_stream(step.config)
-            )
-            call = step.call(model, question, config, terms, settings=settings)
-            answer = await self._ask(step, model, call)
-        except Exception as error:
-            self._fail(step, call, error)
+        reply = await ask(
+            step,
+            self._model,
+            lambda model: step.asking(model, window, step.conversation(model, own=True)),
+            settings=aggregator_settings(step, acts=last),
+            writes=True,
+            streams=last,
+        )
+        answer, call = self._written(step, reply)
         update = Draft(
             **{
                 **draft,
@@ -114,19 +105,10 @@ class _WindowNode(AnswerNode):
         if not last:
             return {"drafts": {AGGREGATOR: update}}
         step.end_run()
-        known = {m.id for m in step.messages}
-        shortened = [*_shortened(draft, window), *question.trimmed]
-        message = as_answer(answer, self._model, call, shortened, update["usage"])
+        shortened = _shortened(draft, window)
+        message = as_answer(step, answer, self._model, call, shortened, update["usage"])
         message.response_metadata[AGGREGATOR_RECORD]["attempts"] = update["attempts"]
-        if message.id in known:
-            message.id = None
         return {"drafts": {AGGREGATOR: update}, "messages": [message]}
-
-    async def _ask(self, step: Step, model: Any, call: Call) -> Answer:
-        answer = await step.last_wait.first_answer(call.ask)
-        if not answer.says_something:
-            raise NoAnswer(answer.why_empty)
-        return answer
 
     def _references(
         self, draft: Draft, rest: Sequence[Proposal], all_of_them: Sequence[Proposal]

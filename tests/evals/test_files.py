@@ -42,6 +42,7 @@ def test_arrays_and_lines_are_read_compressed_or_not(tmp_path, lines, packed):
         (b'{"a": 1}\n{"a": ' + b"1" * 5000 + b"}\n", "line 2: cannot be read"),
     ],
 )
+@pytest.mark.usefixtures("no_garbage")
 def test_what_is_wrong_with_a_file_is_told(tmp_path, content, said):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import orjson
+from openai.types import ErrorObject, Model
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 _INT64 = 2**63
@@ -276,59 +277,12 @@ class ChatCompletionRequest(_Known):
 # --- the response, as it is described --------------------------------------------------------
 
 
-class Usage(BaseModel):
-    """Tokens of all models together."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Answer(BaseModel):
-    role: Literal["assistant"]
-    content: str | None
-    refusal: str | None
-    tool_calls: list[ToolCall] | None = None
-
-
-class Choice(BaseModel):
-    index: Literal[0]
-    message: Answer
-    logprobs: None
-    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
-
-
-class ChatCompletion(BaseModel):
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage | None
-
-
-class Model(BaseModel):
-    """A preset, or an assistant."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: Literal["system", "user"]
-
-
 class Models(BaseModel):
     object: Literal["list"]
     data: list[Model]
 
 
-class ErrorDetail(BaseModel):
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    param: str | None
-    code: str | None
-
-
 class Error(BaseModel):
     """What went wrong."""
 
-    error: ErrorDetail
+    error: ErrorObject

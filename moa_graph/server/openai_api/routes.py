@@ -14,19 +14,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from openai.types import Model
+from openai.types.chat import ChatCompletion
 from sse_starlette import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from moa_graph.server.openai_api.answer import Answer
 from moa_graph.server.openai_api.errors import ApiError, unknown, wrong_request
-from moa_graph.server.openai_api.protocol import (
-    ChatCompletion,
-    ChatCompletionRequest,
-    Error,
-    Model,
-    Models,
-)
+from moa_graph.server.openai_api.protocol import ChatCompletionRequest, Error, Models
 from moa_graph.server.openai_api.runs import Server, described
 
 _PATIENCE = 15.0  # seconds without a first token until the headers are sent, and between pings
