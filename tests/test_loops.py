@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
@@ -159,7 +160,8 @@ async def test_a_blocking_function_of_the_users_delays_no_other_run(chat, mode):
 
 
 @pytest.mark.parametrize("through", ["graph", "ChatMoA"])
-async def test_cancelled_runs_leave_nothing(chat, server, through):
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_cancelled_runs_leave_nothing(chat, server, through, mode):
     moa = create_moa(
         [chat("a?latency=0.02"), chat("b?latency=0.05")],
         chat("g?latency=0.03"),
@@ -167,21 +169,49 @@ async def test_cancelled_runs_leave_nothing(chat, server, through):
         quorum=1,
         max_concurrent_calls={"openai": 2},
     )
-    ask = moa.ainvoke if through == "graph" else ChatMoA(graph=moa).ainvoke
+    model = moa if through == "graph" else ChatMoA(graph=moa)
+    question = QUESTION if through == "graph" else "hi"
     chance = random.Random(0)
-    tasks = []
-    for _ in range(60):
-        task = asyncio.create_task(ask(QUESTION if through == "graph" else "hi"))
-        asyncio.get_running_loop().call_later(chance.uniform(0, 0.3), task.cancel)
-        tasks.append(task)
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert any(task.cancelled() for task in tasks)
-    await eventually(lambda: len(asyncio.all_tasks()) == 1, 5)
-    gc.collect()
-    runs = moa.plan.runs
-    assert len(runs) == 0
+    cancelled = 0
+
+    async def ask(seconds: float) -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.wait_for(model.ainvoke(question), seconds)
+        except TimeoutError:
+            cancelled += 1
+
+    def read(seconds: float) -> None:
+        nonlocal cancelled
+        until = time.monotonic() + seconds
+        for _ in model.stream(question):
+            if time.monotonic() > until:
+                cancelled += 1
+                break
+
+    async def some(count: int) -> None:
+        moments = [chance.uniform(0, 0.3) for _ in range(count)]
+        if mode == "async":
+            await asyncio.gather(*map(ask, moments))
+        else:
+            with ThreadPoolExecutor(10) as threads:
+                await asyncio.to_thread(lambda: list(threads.map(read, moments)))
+        await eventually(lambda: all(call.ended for call in server.calls), 5)
+        await eventually(lambda: len(asyncio.all_tasks()) == 1, 5)
+        gc.collect()
+
+    def left() -> int:
+        return sum(t.name.startswith("moa_graph-") for t in threading.enumerate())
+
+    await some(20)
+    files = psutil.Process().num_fds()
+    await some(100)
+    assert cancelled > 20
+    assert len(moa.plan.runs) == 0
     slots = moa.plan.limits._slots["openai"]
     await eventually(lambda: (slots._free, len(slots._line)) == (2, 0), 5)
+    await eventually(lambda: left() == 0, 5)
+    await eventually(lambda: psutil.Process().num_fds() <= files + 2, 10)
     assert (await moa.ainvoke(QUESTION))["messages"][-1].text
 
 
