@@ -1,28 +1,40 @@
 """Mixture-of-Agents (arXiv 2406.04692) as a LangGraph graph."""
 
-from moa_graph.budget import Budget
+from moa_graph.caching import ProposalCache
 from moa_graph.chat_model import ChatMoA
-from moa_graph.completion import Hedge, Quorum
+from moa_graph.compiled import MoAGraph
 from moa_graph.context import MoAContext
-from moa_graph.errors import AggregationFailed, MoAError, NotEnoughProposals
+from moa_graph.errors import (
+    AggregationFailed,
+    AggregationRefused,
+    MoAError,
+    NotEnoughProposals,
+)
 from moa_graph.graph import create_moa
-from moa_graph.limits import CallLimits
-from moa_graph.proposers import Proposer
+from moa_graph.layers import Layer, Proposer, References
+from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.state import MoAState, Proposal, merge_proposals
 
 __all__ = [
     "AggregationFailed",
-    "Budget",
-    "CallLimits",
+    "AggregationRefused",
+    "CallPolicy",
     "ChatMoA",
-    "Hedge",
+    "Layer",
     "MoAContext",
     "MoAError",
+    "MoAGraph",
     "MoAState",
     "NotEnoughProposals",
     "Proposal",
+    "ProposalCache",
     "Proposer",
-    "Quorum",
+    "References",
+    "RunLimits",
     "create_moa",
     "merge_proposals",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

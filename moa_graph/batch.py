@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from moa_graph.compiled import MoAGraph
+from moa_graph.configuration import Configuration
 from moa_graph.context import MoAContext
 from moa_graph.errors import explain
-from moa_graph.presets import Configuration, load_preset
+from moa_graph.presets import load_preset
 from moa_graph.state import total_usage
 
 if TYPE_CHECKING:

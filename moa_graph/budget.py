@@ -3,87 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from langchain_core.messages.ai import UsageMetadata
 
 from moa_graph import sync
 from moa_graph.errors import MoAError
-
-Price: TypeAlias = tuple[float, float]
-"""US dollars per million input tokens, and per million output tokens."""
+from moa_graph.limits import Price, RunLimits
 
 _MILLION = 1_000_000
 _SHORTEST_ANSWER = 16  # tokens; a call with less is not worth its prompt
 _LAST_ANSWER = 256  # tokens that the aggregator has in any case
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The most that a run may spend on proposals.
-
-    Before each call, what is spent already plus the call's own limit (its prompt, estimated, and
-    its `max_tokens`) is compared with the budget. A call that would exceed it is not made, which
-    its proposal says; the aggregator then answers from what there is. It always answers, so a run
-    may exceed its budget by that one call. A call without a `max_tokens` of its own is given its
-    share of what is left. Of a cancelled call nobody tells the tokens: its limit counts as spent.
+def price_of(limits: RunLimits, model: str, provider: str | None) -> Price:
+    """Dollars per million input and output tokens.
 
     Args:
-        tokens: Input and output tokens of all calls (at least 1).
-        usd: US dollars (above 0). Prices come from the table of the package `genai-prices`
-            (`pip install 'moa-graph[prices]'`), as far as `prices` does not tell them.
-        prices: By the model's name: dollars per million input and per million output tokens.
+        limits: Those of the run, whose `prices` come first.
+        model: The model's name, as its provider spells it.
+        provider: The provider's, as LangChain spells it.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If neither tokens nor dollars are given, or one is out of range.
+        ValueError: If nobody knows it; says how to tell.
     """
-
-    tokens: int | None = None
-    usd: float | None = None
-    prices: Mapping[str, Price] | None = None
-
-    def __post_init__(self) -> None:
-        if self.tokens is None and self.usd is None:
-            raise ValueError("Budget() needs tokens, or usd, or both.")
-        if self.tokens is not None:
-            if isinstance(self.tokens, bool) or not isinstance(self.tokens, int):
-                raise TypeError(f"Budget(tokens={self.tokens!r}) must be a whole number.")
-            if self.tokens < 1:
-                raise ValueError(f"Budget(tokens={self.tokens}) must be at least 1.")
-        if self.usd is not None:
-            if isinstance(self.usd, bool) or not isinstance(self.usd, int | float):
-                raise TypeError(f"Budget(usd={self.usd!r}) must be a number of dollars.")
-            if not math.isfinite(self.usd) or self.usd <= 0:
-                raise ValueError(f"Budget(usd={self.usd}) must be above 0.")
-
-    def price_of(self, model: str, provider: str | None) -> Price:
-        """Dollars per million input and output tokens.
-
-        Args:
-            model: The model's name, as its provider spells it.
-            provider: The provider's, as LangChain spells it.
-
-        Raises:
-            ValueError: If nobody knows it; says how to tell.
-        """
-        if self.prices and model in self.prices:
-            return self.prices[model]
-        try:
-            known = known_price(model, provider)
-        except ImportError as error:
-            raise ValueError(
-                f"Budget(usd=…): the price of {model!r} is not known. Run pip install "
-                f"'moa-graph[prices]', or give it: Budget(usd=…, prices={{{model!r}: (in, out)}})."
-            ) from error
-        if known is None:
-            raise ValueError(
-                f"Budget(usd=…): genai-prices has no price for {model!r} of {provider!r}. Give it "
-                f"in dollars per million tokens: Budget(usd=…, prices={{{model!r}: (in, out)}})."
-            )
-        return known
+    if limits.prices and model in limits.prices:
+        return limits.prices[model]
+    try:
+        known = known_price(model, provider)
+    except ImportError as error:
+        raise ValueError(
+            f"RunLimits(usd=…): the price of {model!r} is not known. Run pip install "
+            f"'moa-graph[prices]', or give it: RunLimits(usd=…, prices={{{model!r}: (in, out)}})."
+        ) from error
+    if known is None:
+        raise ValueError(
+            f"RunLimits(usd=…): genai-prices has no price for {model!r} of {provider!r}. Give it "
+            f"in dollars per million tokens: RunLimits(usd=…, prices={{{model!r}: (in, out)}})."
+        )
+    return known
 
 
 def known_price(model: str, provider: str | None) -> Price | None:
@@ -150,7 +109,7 @@ class Ledger:
         spent: What was spent already, before this process took the run over.
     """
 
-    def __init__(self, budget: Budget, calls: int, spent: Amount) -> None:
+    def __init__(self, budget: RunLimits, calls: int, spent: Amount) -> None:
         self.budget = budget
         self._calls = calls
         self._spent = spent
@@ -233,7 +192,7 @@ class Ledger:
 class OverBudget(MoAError):
     """A call that the budget has no room for; it was not made."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RunLimits) -> None:
         limits = []
         if budget.tokens is not None:
             limits.append(f"{budget.tokens:,} tokens")

@@ -16,9 +16,10 @@ from typing import Any
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import BaseCache, FullKey, Namespace
-from langgraph.types import CachePolicy
+from pydantic import Field
 
 from moa_graph import sync
+from moa_graph.limits import Count
 from moa_graph.models.fingerprint import (
     NotFingerprintable,
     chosen,
@@ -26,7 +27,8 @@ from moa_graph.models.fingerprint import (
     message_parts,
 )
 from moa_graph.models.settings import Settings
-from moa_graph.state import MoAState, Proposal
+from moa_graph.state import Proposal
+from moa_graph.validation import value_object
 
 _NAMESPACE = "moa_graph"
 _VERSION = 2  # of the entries: those of other versions are not read
@@ -62,30 +64,47 @@ def why_not_cached(model: Runnable[Any, Any]) -> str | None:
     return None
 
 
-class ProposalCache(BaseCache[Any]):
+@value_object
+class ProposalCache:
+    """Where proposals are kept, so that they are paid for once.
+
+    The key is made of everything that shapes an answer: the model and its parameters, prompts and
+    tools, those of the run's `MoAContext` included, the text of what it is asked, and the number of
+    the sample. Failed proposals are not kept.
+
+    Args:
+        cache: Any of LangGraph's caches (in memory, SQLite, Redis).
+        ttl: Seconds for which a proposal is kept (at least 1); without end by default.
+
+    Raises:
+        TypeError: If `cache` is no LangGraph cache, or `ttl` no integer.
+        ValueError: If `ttl` is below 1.
+    """
+
+    cache: BaseCache[Any] = Field(title="Cache")
+    ttl: Count | None = Field(default=None, title="Time to live", description="Seconds.")
+
+
+class StoredProposals(BaseCache[Any]):
     """LangGraph's cache, with proposals among what it keeps.
 
     Args:
         cache: Where everything is kept.
-        policy: For how long, and by which key.
+        ttl: Seconds for which a proposal is kept; None for without end.
     """
 
-    def __init__(self, cache: BaseCache[Any], policy: CachePolicy[Any]) -> None:
+    def __init__(self, cache: BaseCache[Any], ttl: int | None) -> None:
         super().__init__(serde=cache.serde)
         self._cache = cache
-        self._policy = policy
+        self._ttl = ttl
 
-    def key(
-        self, node: str, asked: Asked, messages: Sequence[AnyMessage], state: MoAState
-    ) -> FullKey | None:
+    def key(self, node: str, asked: Asked, messages: Sequence[AnyMessage]) -> FullKey | None:
         """Under what a proposal is kept.
 
         Args:
             node: The proposer's node.
             asked: Who is asked.
-            messages: What it is asked, of which the ids do not count; with a `key_func` of the
-                user's own, what that makes of `state` instead.
-            state: The node's input.
+            messages: What it is asked, of which the ids do not count.
 
         Returns:
             The key; None if nothing tells the model from others, so that it must be asked.
@@ -98,8 +117,7 @@ class ProposalCache(BaseCache[Any]):
                 model = [asked.cache_key, run, chosen(asked.model, asked.config)]
         except NotFingerprintable:
             return None
-        default = self._policy.key_func is CachePolicy().key_func
-        question = [message_parts(m) for m in messages] if default else self._policy.key_func(state)
+        question = [message_parts(m) for m in messages]
         parts = json.dumps(
             [_VERSION, model, asked.name, question, asked.sample],
             sort_keys=True,
@@ -116,7 +134,7 @@ class ProposalCache(BaseCache[Any]):
     async def keep(self, key: FullKey, proposal: Proposal) -> None:
         """Keep a usable proposal."""
         cache = self._cache
-        entry = {key: ({"version": _VERSION, "proposal": proposal}, self._policy.ttl)}
+        entry = {key: ({"version": _VERSION, "proposal": proposal}, self._ttl)}
         await sync.either(lambda: cache.set(entry), lambda: cache.aset(entry))
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:

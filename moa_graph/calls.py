@@ -16,12 +16,12 @@ from langchain_core.runnables.config import merge_configs
 
 from moa_graph import sync
 from moa_graph._compat import inherited
-from moa_graph.budget import Amount, Ledger, Price
+from moa_graph.budget import Amount, Ledger
 from moa_graph.callbacks import ModelRuns
 from moa_graph.calling.answer import Answer, read_answer
 from moa_graph.context import MoAContext
 from moa_graph.errors import explain, status_of
-from moa_graph.limits import CallLimits
+from moa_graph.limits import Price
 from moa_graph.models import (
     Settings,
     input_for,
@@ -40,6 +40,7 @@ from moa_graph.retries import (
     retried_by_client,
     seconds_before_retry,
 )
+from moa_graph.slots import CallSlots
 from moa_graph.state import total_usage
 
 _NO_SETTINGS = Settings()
@@ -77,14 +78,14 @@ class Terms:
 
     Args:
         retries: How often a call is repeated after an error that can pass (at least 0).
-        limits: How many calls there may be at once.
+        slots: How many calls there may be at once.
         names: What the limits know the model by: its provider, and `"provider:model"`.
         purse: From what it is paid; None without a budget.
         once_shown: Whether tokens that were streamed already forbid to repeat the call.
     """
 
     retries: int = 0
-    limits: CallLimits = field(default_factory=lambda: CallLimits({}))
+    slots: CallSlots = field(default_factory=lambda: CallSlots({}))
     names: Sequence[str] = ()
     purse: Purse | None = None
     once_shown: bool = False
@@ -164,7 +165,7 @@ class Call:
         """
         while True:
             try:
-                async with self._terms.limits.hold(*self._terms.names):
+                async with self._terms.slots.hold(*self._terms.names):
                     with self._inner_limits() as limits, self._attempt(limits) as attempt:
                         return attempt.done(await self._ask(attempt, sink))
             except Exception as error:
@@ -215,7 +216,7 @@ class Call:
         return {}
 
     def _inner_limits(self) -> AbstractContextManager[list[BaseCallbackHandler]]:
-        return self._terms.limits.inside(*self._terms.names)
+        return self._terms.slots.inside(*self._terms.names)
 
     @contextmanager
     def _attempt(self, limits: Sequence[BaseCallbackHandler]) -> Iterator[_Attempt]:

@@ -117,7 +117,7 @@ class ChatMoA(ChatModelWithRuns):
             "layers": plan.layers,
             "models": [model.name for model in plan.models],
             "nodes": [name for name in self.graph.nodes if name != "__start__"],
-            "aggregation_prompt": plan.aggregation_prompt,
+            "references": repr(plan.references),
             "context": self.context.model_dump() if self.context else None,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,

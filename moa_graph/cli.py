@@ -19,8 +19,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import local
 from moa_graph.compiled import MoAGraph
+from moa_graph.configuration import Configuration
 from moa_graph.errors import MoAError, explain
-from moa_graph.presets import PRESETS, AnswerEntry, Configuration, load_preset
+from moa_graph.presets import PRESETS, load_preset
 from moa_graph.state import MoAState, Proposal, total_usage
 
 try:
@@ -206,12 +207,7 @@ def presets() -> None:
     table = Table("preset", "layers", "models (the last one aggregates)", "", box=None)
     for name, preset in PRESETS.items():
         models = [model.partition(":")[2].rpartition("/")[2] for model in preset.models()]
-        last = preset.aggregator
-        if isinstance(last, AnswerEntry):
-            models.append("→ " + last.strategy)
-        else:
-            spec = last if isinstance(last, str) else last.model
-            models.append("→ " + spec.partition(":")[2].rpartition("/")[2])
+        models.append("→ " + (preset.answer.rpartition(":")[2].rpartition("/")[2]))
         table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
     console.print(table)
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Self, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Checkpointer
 
 from moa_graph import sync
-from moa_graph._compat import has_default_recursion_limit
+from moa_graph._compat import as_graph, has_default_recursion_limit, tag_node
 from moa_graph.context import MoAContext
 from moa_graph.state import MoAState
 from moa_graph.steps import Plan
@@ -20,14 +30,39 @@ _ENOUGH = 10_000  # steps, as LangGraph's own default
 _SET_LATER = ("checkpointer", "store", "config", "name")  # by `.copy()` and `.with_config()`
 
 
+class MoABuilder(StateGraph[Any, Any, Any, Any]):
+    """LangGraph's `StateGraph`, which compiles to a `MoAGraph`.
+
+    Args:
+        *args: As LangGraph's.
+        plan: What all nodes share.
+        loops: Whether nodes are visited several times, so that a run may take more than 25 steps.
+        **kwargs: As LangGraph's.
+    """
+
+    def __init__(self, *args: Any, plan: Plan, loops: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.plan = plan
+        self.loops = loops
+        self.tags: dict[str, Sequence[str]] = {}
+        """Those of the nodes' runs."""
+
+    def compile(self, checkpointer: Checkpointer = None, **kwargs: Any) -> MoAGraph:
+        """As LangGraph's; the cache is the graph's own."""
+        kwargs.setdefault("cache", self.plan.cache)
+        kwargs.setdefault("name", "moa")
+        graph = as_graph(MoAGraph, super().compile(checkpointer, **kwargs))
+        for node, tags in self.tags.items():
+            tag_node(graph, node, tags)
+        return graph.with_config(max_concurrency=self.plan.concurrency)
+
+
 class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
     """A compiled Mixture-of-Agents: a Runnable like every LangGraph graph.
 
     It can be copied and pickled: what is pickled are the arguments of `create_moa`. Models given
     as `"provider:model"` are built anew where it is unpickled, with the keys that are there.
     """
-
-    _loops = False
 
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
@@ -38,7 +73,7 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
             CalledFromInside: If the thread that it would block serves it.
         """
         sync.refuse_from_inside()
-        config = _unlimited(config) if self._loops else config
+        config = _unlimited(config) if self.builder.loops else config
         events = super().stream(input, config, **kwargs)
         with self.plan.runs.ending() as begin:
             try:
@@ -56,7 +91,7 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As LangGraph's."""
-        config = _unlimited(config) if self._loops else config
+        config = _unlimited(config) if self.builder.loops else config
         events = super().astream(input, config, **kwargs)
         with self.plan.runs.ending() as begin:
             try:
@@ -70,11 +105,23 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
             finally:
                 await cast(AsyncGenerator[Any, None], events).aclose()
 
+    builder: MoABuilder
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        last = cast(Any, self.builder.nodes[AGGREGATOR].runnable).model_name
+        names = [" ".join(p) for p in plan.proposers]
+        shown = (
+            f"{plan.layers - 1} × [{names[0]}]"
+            if len(set(names)) == 1
+            else (" → ".join(f"[{own}]" for own in names))
+        )
+        return f"MoAGraph({self.name!r}: {shown} → {last})"
+
     @property
     def plan(self) -> Plan:
         """What all of its nodes share."""
-        node: Any = self.builder.nodes[AGGREGATOR].runnable
-        return cast(Plan, node.plan)
+        return self.builder.plan
 
     def __copy__(self) -> Self:
         return self.copy()
@@ -88,17 +135,6 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
         later = {name: getattr(self, name) for name in _SET_LATER}
         _check_pickles({**arguments, **later})
         return _made_again, (make, dict(arguments), later)
-
-
-class LoopingGraph(MoAGraph):
-    """A compiled graph whose loop may take more than 25 steps.
-
-    LangGraph allows thousands. But LangChain gives every Runnable in a chain or a batch its own
-    default of 25 as if somebody had chosen it, and some servers do. A limit that is given when
-    the graph is called directly is kept.
-    """
-
-    _loops = True
 
 
 def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:

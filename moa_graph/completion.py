@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, TypeVar
 
@@ -24,58 +23,25 @@ _MULTIPLE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*", re.IGNORECASE)
 class Quorum:
     """A layer is done when that many proposers have answered, and a grace has passed.
 
-    The others are cancelled, so that their requests end, and recorded as `"abandoned"`.
-
     Args:
-        proposals: How many usable proposals are enough; from 1 to the number of proposers.
-        grace: Seconds that the others still have once these are there (at least 0).
-
-    Raises:
-        TypeError: If an argument is no number.
-        ValueError: If `proposals` is below 1, or `grace` negative or not finite.
+        proposals: How many usable proposals are enough.
+        grace: Seconds that the others still have once these are there.
     """
 
     proposals: int
     grace: float = 0.0
 
-    def __post_init__(self) -> None:
-        if isinstance(self.proposals, bool) or not isinstance(self.proposals, int):
-            raise TypeError(f"Quorum(proposals={self.proposals!r}) must be a whole number.")
-        if self.proposals < 1:
-            raise ValueError(f"Quorum(proposals={self.proposals}) must be at least 1.")
-        check_seconds("Quorum(grace=…)", self.grace, zero=True)
-
 
 @dataclass(frozen=True)
 class Hedge:
-    """A second request to a proposer that is late: the first answer wins, the other is cancelled.
-
-    It helps against a slow tail at the price of some requests made twice. Graphs, such as agents
-    with tools, are not asked twice: what they do may have effects.
+    """When a proposer is late, so that it is asked a second time.
 
     Args:
-        after: When a proposer is late: seconds since it was asked (`Hedge(after=5)`), or a
-            multiple of the median time of the layer's proposers (`Hedge(after="2x")`), which
-            is known once half of them have answered.
-
-    Raises:
-        TypeError: If `after` is neither.
-        ValueError: If it is not above 0.
-
-    Source: Dean and Barroso, The Tail at Scale (CACM 56(2), 2013), "hedged requests".
+        after: Seconds since it was asked, or a multiple of the median time of the layer's
+            proposers, such as `"2x"`.
     """
 
     after: float | str
-
-    def __post_init__(self) -> None:
-        if isinstance(self.after, str):
-            if not _MULTIPLE.fullmatch(self.after) or not self._factor:
-                raise ValueError(
-                    f"Hedge(after={self.after!r}) must be seconds, such as 5, or a multiple of the "
-                    "layer's median time, such as '2x'."
-                )
-        else:
-            check_seconds("Hedge(after=…)", self.after)
 
     def due(self, started: float, latencies: list[float], proposers: int) -> float | None:
         """When a proposer asked at `started` is asked again; None while that is not known.
@@ -102,20 +68,6 @@ class Hedge:
         return float(match[1]) if match else 0.0
 
 
-def check_seconds(argument: str, value: object, *, zero: bool = False) -> None:
-    """Refuse what is no time span.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it is negative or not finite, or zero where that makes no sense.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{argument} must be seconds, such as 20, not {value!r}.")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        least = "at least 0" if zero else "above 0"
-        raise ValueError(f"{argument} is {value!r}: it must be seconds, {least}.")
-
-
 class Cut(MoAError):
     """A proposer was not waited for any longer."""
 
@@ -138,7 +90,7 @@ class _End:
 
 
 @dataclass
-class Layer:
+class LayerWait:
     """One layer of one run, shared by its proposers; safe to use from several threads.
 
     Args:
@@ -151,16 +103,23 @@ class Layer:
     proposers: int
     quorum: Quorum | None = None
     timeout: float | None = None
-    why_timeout: str = "layer_timeout"
-    attempts: dict[int, int] = field(default_factory=dict)
-    """Calls so far by the proposer's position; LangGraph may run its node several times."""
+    why_timeout: str = "the layer's timeout"
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
         self._answered: dict[int, float] = {}
         self._quorum_at: float | None = None
+        self._reserve_taken = 0
         self._lock = sync.Lock()
         self._changed: asyncio.Future[None] | None = None
+
+    def take_reserve(self, size: int) -> int | None:
+        """The next place of the layer's reserve, which has that size; None if all are taken."""
+        with self._lock:
+            if self._reserve_taken >= size:
+                return None
+            self._reserve_taken += 1
+            return self._reserve_taken - 1
 
     @property
     def latencies(self) -> list[float]:

@@ -130,8 +130,8 @@ class MoAContext(BaseModel):
         ge=1,
         title="Quorum",
         description=(
-            "How many proposals complete a layer; the proposers that are late are cancelled. At "
-            "most the number of proposers. None: as the graph was built."
+            "How many proposals complete a layer, in every layer that has room for it; the "
+            "proposers that are late are cancelled. None: as the graph was built."
         ),
     )
     grace: float | None = Field(
@@ -140,7 +140,7 @@ class MoAContext(BaseModel):
         title="Grace",
         description="Seconds that late proposers still have once the quorum is there.",
     )
-    layer_timeout: float | None = Field(
+    timeout: float | None = Field(
         default=None,
         gt=0,
         title="Layer timeout",
@@ -195,7 +195,7 @@ _OF_PROPOSERS = (
     "proposer_max_tokens",
     "quorum",
     "grace",
-    "layer_timeout",
+    "timeout",
     "stream_proposals",
 )
 
@@ -209,7 +209,7 @@ def context_schema_of(
         base: The settings.
         proposers: The proposers' nodes.
         layers: How many layers the graph has.
-        quorum: The highest quorum that each of them can have.
+        quorum: The highest quorum that some layer can have.
 
     Returns:
         A subclass with another JSON schema; what is valid does not change.

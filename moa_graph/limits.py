@@ -1,198 +1,118 @@
-"""How many calls a provider or a model gets at once."""
+"""What one run may take, and how calls are made over all runs."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
-from typing import Any
-from uuid import UUID
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, field
+from typing import Annotated
 
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
-from langchain_core.messages import BaseMessage
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from moa_graph import sync
-from moa_graph.errors import MoAError
+from moa_graph.slots import CallSlots
+from moa_graph.validation import value_object
 
-_held: ContextVar[frozenset[_Slots]] = ContextVar("moa_held_slots", default=frozenset())
+Price = tuple[float, float]
+"""US dollars per million input tokens, and per million output tokens."""
 
 
-class CallLimits:
-    """The most calls in flight, by provider or by model; whoever comes later waits in line.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""An integer or a float, finite."""
+Seconds = Annotated[Number, Field(gt=0)]
+Count = Annotated[StrictInt, Field(ge=1)]
 
-    Give the same object to several graphs when they share what is behind, such as one GPU. In
-    one process, it holds over all their runs, synchronous or not.
+
+@value_object
+class RunLimits:
+    """The most that one run may take: seconds, tokens, dollars.
+
+    Tokens and dollars are a budget for proposals. Before each call, what is spent already plus the
+    call's own limit (its prompt, estimated, and its `max_tokens`) is compared with it. A call that
+    would exceed it is not made, which its proposal says; the aggregator then answers from what
+    there is. It always answers, so a run may exceed its budget by that one call. A call without a
+    `max_tokens` of its own is given its share of what is left. Providers report no usage for a
+    cancelled call, so its whole reservation counts as spent.
 
     Args:
-        limits: By provider (`{"ollama": 2}`) or by model (`{"ollama:llama3.2": 1}`): how many
-            calls at once, at least 1. A call must pass both where both are given. Chat models
-            inside of agents and chains count, too.
+        timeout: Seconds that the run may take (above 0). Each layer may use an equal share of what
+            is left, so that the aggregator has its own; layers that were late are made up for with
+            what there is. An aggregator that is late fails the run.
+        tokens: Input and output tokens of all calls (at least 1).
+        usd: US dollars (above 0). Prices come from the table of the package `genai-prices`
+            (`pip install 'moa-graph[prices]'`), as far as `prices` does not tell them.
+        prices: By the model's name: dollars per million input and per million output tokens.
 
     Raises:
-        TypeError: If it is no mapping from names to whole numbers.
-        ValueError: If a number is below 1.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is out of range, or nothing is limited.
     """
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        if not isinstance(limits, Mapping):
-            raise TypeError(
-                "max_concurrent_calls must say how many calls each provider or model gets at "
-                f"once, such as {{'ollama': 1}}, not {limits!r}."
-            )
-        for name, calls in limits.items():
-            if not isinstance(name, str) or isinstance(calls, bool) or not isinstance(calls, int):
-                raise TypeError(
-                    f"max_concurrent_calls={{{name!r}: {calls!r}}} must be a name and a whole "
-                    "number."
-                )
-            if calls < 1:
-                raise ValueError(f"max_concurrent_calls={{{name!r}: {calls}}} must be at least 1.")
-        self._slots = {name: _Slots(calls) for name, calls in limits.items()}
+    timeout: Seconds | None = Field(
+        default=None, title="Timeout", description="Seconds that the run may take."
+    )
+    _: KW_ONLY
+    tokens: Count | None = Field(
+        default=None, title="Tokens", description="Tokens that the run may spend."
+    )
+    usd: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, title="US dollars", description="US dollars that the run may spend."
+    )
+    prices: Mapping[str, Price] | None = Field(
+        default=None,
+        title="Prices",
+        description="By model: dollars per million input, and per million output tokens.",
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> RunLimits:
+        if self.timeout is None and not self.has_budget:
+            raise ValueError("RunLimits() limits nothing: give timeout, tokens or usd.")
+        return self
 
     @property
-    def names(self) -> set[str]:
-        """The providers and models that are limited."""
-        return set(self._slots)
-
-    @asynccontextmanager
-    async def hold(self, *names: str) -> AsyncIterator[None]:
-        """Wait for a place at each of these that is limited, and keep it meanwhile."""
-        if not self._slots:
-            yield
-            return
-        held: list[_Slots] = []
-        token = None
-        try:
-            await self._take(names, held)
-            token = _held.set(_held.get() | set(held))
-            yield
-        finally:
-            if token is not None:
-                _held.reset(token)
-            for slot in held:
-                slot.give_back()
-
-    @contextmanager
-    def inside(self, *names: str) -> Iterator[list[BaseCallbackHandler]]:
-        """Count the chat models that are called inside of one call, as an agent or a chain does.
-
-        Args:
-            *names: What `hold` has counted already for the call itself.
-
-        Yields:
-            Callbacks for the call; none where nothing is limited. What is held at its end, as it
-            was cancelled, is given back.
-        """
-        if not self._slots:
-            yield []
-            return
-        inner = _InnerCalls(self, names)
-        try:
-            yield [inner]
-        finally:
-            inner.give_all_back()
-
-    async def _take(self, names: Collection[str], held: list[_Slots]) -> None:
-        # Always in the same order, so that nobody waits in a circle; and what a call around this
-        # one holds is not waited for, which would never end.
-        slots = [self._slots[name] for name in sorted(set(names)) if name in self._slots]
-        for slot in [slot for slot in slots if slot not in _held.get()]:
-            place = slot.take()
-            try:
-                await sync.done(place)
-            except BaseException:
-                slot.give_up(place)
-                raise
-            held.append(slot)
+    def has_budget(self) -> bool:
+        """Whether tokens or dollars are limited."""
+        return self.tokens is not None or self.usd is not None
 
 
-class _InnerCalls(AsyncCallbackHandler):
-    """Waits for a place before each chat model inside of a call is asked."""
-
-    run_inline = True
-    raise_error = True
-
-    def __init__(self, limits: CallLimits, counted: Collection[str]) -> None:
-        self._limits = limits
-        self._counted = set(counted)
-        self._held: dict[UUID, list[_Slots]] = {}
-        self._closed = False
-
-    async def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Wait until the model may be asked.
-
-        Raises:
-            MoAError: If the call around it was cancelled meanwhile: nobody waits for the answer.
-        """
-        told = metadata or {}
-        provider, model = told.get("ls_provider"), told.get("ls_model_name")
-        names = {str(provider), f"{provider}:{model}"} - self._counted
-        held: list[_Slots] = []
-        if not self._closed:
-            await self._limits._take(names, held)  # noqa: SLF001 - a part of it
-        self._held[run_id] = held
-        if self._closed:
-            self._give_back(run_id)
-            raise MoAError("not asked: nobody waits for the answer any more")
-
-    async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Its answer is there."""
-        self._give_back(run_id)
-
-    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It has failed."""
-        self._give_back(run_id)
-
-    def give_all_back(self) -> None:
-        """Nobody waits for them any more."""
-        self._closed = True
-        for run_id in list(self._held):
-            self._give_back(run_id)
-
-    def _give_back(self, run_id: UUID) -> None:
-        for slot in self._held.pop(run_id, ()):
-            slot.give_back()
+def _positive(concurrent: Mapping[str, int]) -> Mapping[str, int]:
+    for name, calls in concurrent.items():
+        if calls < 1:
+            raise ValueError(f"CallPolicy(concurrent={{{name!r}: {calls}}}) must be at least 1.")
+    return concurrent
 
 
-class _Slots:
-    """A semaphore for threads and event loops alike, first come first served."""
+@value_object
+class CallPolicy:
+    """How calls are made, over all runs of a graph, or of several that share this object.
 
-    def __init__(self, free: int) -> None:
-        self._free = free
-        self._line: deque[Future[None]] = deque()
-        self._lock = sync.Lock()
+    Args:
+        retries: How often a call is repeated after an error that can pass (at least 0): rate
+            limits (as late as Retry-After asks, up to a minute), 408, 5xx, and lost connections.
+            By default as often as the model's own client would (its `max_retries`), at least
+            twice. 0 turns it off. Repetitions by the client itself are taken over where it can be
+            told so (OpenAI's family), and never multiplied.
+        concurrent: The most calls in flight, by provider (`{"ollama": 2}`) or by model
+            (`{"ollama:llama3.2": 1}`), at least 1. A call must pass both where both are given.
+            Chat models inside agents and chains count, too. In one process this holds over all
+            runs, synchronous or not.
 
-    def take(self) -> Future[None]:
-        """A place: done as soon as it is there."""
-        place: Future[None] = Future()
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                place.set_result(None)
-            else:
-                self._line.append(place)
-        return place
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a number is out of range.
+    """
 
-    def give_back(self) -> None:
-        """The place goes to the next who still waits for it."""
-        with self._lock:
-            while self._line:
-                if (place := self._line.popleft()).set_running_or_notify_cancel():
-                    place.set_result(None)
-                    return
-            self._free += 1
+    retries: Annotated[StrictInt, Field(ge=0)] | None = Field(
+        default=None,
+        title="Retries",
+        description="How often a call is repeated after an error that can pass.",
+    )
+    _: KW_ONLY
+    concurrent: Annotated[Mapping[str, StrictInt], AfterValidator(_positive)] = Field(
+        default_factory=dict,
+        title="Concurrent calls",
+        description="The most calls in flight, by provider or by “provider:model”.",
+    )
+    slots: CallSlots = field(init=False, repr=False, compare=False)
 
-    def give_up(self, place: Future[None]) -> None:
-        """Nobody waits for that place any more; if it was there already, it goes on."""
-        if not place.cancel():
-            self.give_back()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", CallSlots(self.concurrent))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NoReturn
 
 from langchain_core.messages import AIMessage
@@ -29,11 +30,18 @@ from moa_graph.errors import (
     refused_request,
 )
 from moa_graph.events import AggregatorStarted, ProposerEnded, ProposerStarted
+from moa_graph.layers import Reads, Seat
 from moa_graph.models import Model, Settings, nested_graph, without_llm_cache
-from moa_graph.proposers import Reads
+from moa_graph.prompts import Place
 from moa_graph.references import Question
-from moa_graph.retries import is_last_attempt
-from moa_graph.state import MoAState, Proposal, ProposalStatus, TrimmedReference
+from moa_graph.state import (
+    MoAState,
+    Proposal,
+    ProposalStatus,
+    Replaced,
+    TrimmedReference,
+    total_usage,
+)
 from moa_graph.steps import Plan, Step
 from moa_graph.streaming import ProposerTokens, without_message_stream
 
@@ -41,6 +49,7 @@ logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
 _ACTS = {"tools", "response_format"}
+_REPLACED = ("failed", "timed_out")  # how a proposal has ended whose place goes to the reserve
 AGGREGATOR_RECORD = "aggregator"
 """Where an answer's `response_metadata` has how the aggregator came to it."""
 
@@ -63,6 +72,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         timeout: Seconds that it may take.
         reads: Which of the references it is shown.
         cache_key: By what a cache knows its model, where that cannot be told by itself.
+        reserve: Who takes its layer's places where a proposer fails.
     """
 
     def __init__(
@@ -79,8 +89,10 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         timeout: float | None = None,
         reads: Reads | None = None,
         cache_key: str | None = None,
+        reserve: Sequence[Seat] = (),
     ) -> None:
         self.plan = plan
+        self.reserve = reserve
         self.layer = layer
         self.position = position
         self.proposer = proposer
@@ -97,7 +109,9 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
-        return sync.run(step.within(self.propose(step, input)), cancellable=step.cuts(self.timeout))
+        timeouts = [self.timeout, *(seat.timeout for seat in self.reserve)]
+        cancellable = step.cuts(next(filter(None, timeouts), None))
+        return sync.run(step.within(self.propose(step, input)), cancellable=cancellable)
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -118,7 +132,34 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         proposal = await asking.proposal()
         if asking.cache and asking.key and proposal["status"] == "ok":
             await asking.cache.keep(asking.key, proposal)
+        if proposal["status"] in _REPLACED and self.reserve:
+            proposal = await self._replaced(step, state, proposal)
         return {"proposals": [proposal]}
+
+    async def _replaced(self, step: Step, state: MoAState, failed: Proposal) -> Proposal:
+        """The proposal of the next of the reserve, if one is left; else the failed one."""
+        try:
+            step.shared_layer.check_open()
+        except Cut:
+            return failed
+        if (place := step.shared_layer.take_reserve(len(self.reserve))) is None:
+            return failed
+        seat = self.reserve[place]
+        node = copy(self)
+        node.model, node.timeout, node.cache_key = seat.model, seat.timeout, seat.cache_key
+        node.prompt, node.sample = seat.prompt or self.prompt, seat.sample
+        node.reserve = ()
+        proposal: Proposal = (await node.propose(step, state))["proposals"][0]
+        model = failed.get("asked_model", failed["model"])
+        proposal["replaces"] = Replaced(
+            model=model, status=failed["status"], error=failed["error"] or failed["status"]
+        )
+        proposal["usage"] = total_usage([failed["usage"], proposal["usage"]])
+        proposal["attempts"] += failed["attempts"]
+        proposal["latency"] += failed["latency"]
+        if proposal["error"]:
+            proposal["error"] += f" (in place of {model}: {proposal['replaces']['error']})"
+        return proposal
 
     def tell_started(self, step: Step) -> None:
         """Tell the custom stream that this proposer begins."""
@@ -147,6 +188,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         model: str | None = None,
         reasoning: str = "",
         dropped: Sequence[str] = (),
+        place: Place | None = None,
     ) -> Proposal:
         """The record of how it ended, which the log, the trace and the stream are told too."""
         model = model or self.model.name
@@ -172,6 +214,8 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             proposal["asked_model"] = self.model.name
         if dropped:
             proposal["dropped_settings"] = list(dropped)
+        if place:
+            proposal["place"] = place
         if error:
             # A quorum and a budget leave proposers out on purpose.
             level = logging.INFO if status == "abandoned" else logging.WARNING
@@ -203,7 +247,7 @@ class Asking:
         self._started = time.perf_counter()
         self._call: Call | None = None
         self._layer = step.shared_layer
-        self._before = self._layer.attempts.get(node.position, 0)
+        self._before = 0
         # Of several samples, only the first may come from LangChain's cache of models' answers.
         self._model = without_llm_cache(model) if node.sample else model
         self._settings = proposer_settings(step)
@@ -222,7 +266,6 @@ class Asking:
                     step.config,
                 ),
                 self._question.messages,
-                state,
             )
 
     def note(self, stored: list[Proposal]) -> None:
@@ -251,7 +294,7 @@ class Asking:
         try:
             self._layer.check_open()
             call = self._begin(self._model)
-            hedge = None if nested_graph(self._model) is not None else node.plan.hedge
+            hedge = None if nested_graph(self._model) is not None else self.step.policy.hedge
             answer = await self._layer.first_answer(
                 lambda: self._ask(call), timeout=node.timeout, hedge=hedge
             )
@@ -302,9 +345,6 @@ class Asking:
             return self._record(error.status, error=str(error))
         if isinstance(error, OverBudget):
             return self._record("abandoned", error=str(error))
-        if not is_last_attempt(self.node.plan.retry_policies, error, self.step.attempt):
-            self._layer.attempts[self.node.position] = self.attempts
-            raise error
         explained = self._call.explain(error) if self._call else str(error)
         return self._record("failed", error=explained)
 
@@ -334,6 +374,7 @@ class Asking:
             model=self.node.model.answering(call.answered) if call and answer else None,
             reasoning=answer.reasoning if answer else "",
             dropped=call.dropped if call else (),
+            place=self._question.place,
         )
 
 
@@ -398,9 +439,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         return answer, call
 
     def _fail(self, step: Step, call: Call | None, error: Exception) -> NoReturn:
-        if isinstance(error, GraphBubbleUp | NotEnoughProposals) or not is_last_attempt(
-            self.plan.retry_policies, error, step.attempt
-        ):
+        if isinstance(error, GraphBubbleUp | NotEnoughProposals):
             raise error
         step.end_run()
         # A provider's refusal of a key may quote it, and a traceback would print its cause.
@@ -508,6 +547,8 @@ def aggregator_record(
         record["reasoning"] = reasoning
     if call and call.dropped:
         record["dropped_settings"] = list(call.dropped)
+    if call and call.question.place:
+        record["place"] = call.question.place
     return record
 
 

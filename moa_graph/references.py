@@ -86,6 +86,7 @@ class Question:
         labels: What they are called instead of `1`, `2`, …
         fenced: Whether they are fenced as untrusted, see `format_references`.
         place: Where they stand, see `inject_references`.
+        reasoning: Whether the proposers' reasoning is shown before their answers.
         window: Tokens that the model takes, its answer included; None if nobody knows.
         answer: How long the answer may be, in tokens; None if nothing limits it.
     """
@@ -99,22 +100,30 @@ class Question:
         labels: Sequence[str] | None = None,
         fenced: bool = False,
         place: Place = "system",
+        reasoning: bool = False,
         window: int | None = None,
         answer: int | None = None,
     ) -> None:
         self._conversation = list(messages)
-        self._references = references
         self._prompt = prompt
         self._labels = labels
         self._fenced = fenced
         self._place = place
         self._shrinks = 0
         self._guesses = 0
+        if reasoning:
+            references = [{**p, "content": _with_reasoning(p)} for p in references]
+        self._references = references
         self._texts = [utf8(p["content"]) for p in references]
         if references and window is not None:
             for_answer = min(answer or window, int(window * _ANSWER))
             around = estimated_prompt(self._with([""] * len(references)))
             self._fit(window - for_answer - around)
+
+    @property
+    def place(self) -> Place | None:
+        """Where the references stand; None without any."""
+        return self._place if self._references else None
 
     @property
     def is_part(self) -> bool:
@@ -180,3 +189,11 @@ class Question:
                 self._references, self._texts, shares, sizes, strict=True
             )
         ]
+
+
+def _with_reasoning(proposal: Proposal) -> str:
+    """A proposal's text behind its model's reasoning."""
+    thought = proposal.get("reasoning")
+    if not thought:
+        return proposal["content"]
+    return f"Reasoning:\n{thought}\n\nAnswer:\n{proposal['content']}"

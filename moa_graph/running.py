@@ -19,7 +19,7 @@ from langgraph.runtime import RunControl
 
 from moa_graph import sync
 from moa_graph.budget import Ledger
-from moa_graph.completion import Layer
+from moa_graph.completion import LayerWait
 
 _ABANDONED = 10.0  # seconds between two steps of a run, after which it counts as interrupted
 _MOST_UNENDED = 10_000  # runs that failed leave a record behind, until as many have followed
@@ -40,7 +40,7 @@ class Run:
     """LangGraph's own object for the run; held, so that no other run can have its identity."""
     started: float = field(default_factory=time.monotonic)
     """Of `time.monotonic`."""
-    _layers: dict[tuple[int, str], Layer] = field(default_factory=dict)
+    _layers: dict[tuple[int, str], LayerWait] = field(default_factory=dict)
     live: dict[str, Live] = field(default_factory=dict)
     """Proposals that are read while they are written, by node."""
     _at_work: int = 0
@@ -50,7 +50,7 @@ class Run:
     _ledger: Ledger | None = None
     _lock: sync.Lock = field(default_factory=sync.Lock)
 
-    def layer(self, number: int, checkpoint_id: str, make: Callable[[], Layer]) -> Layer:
+    def layer(self, number: int, checkpoint_id: str, make: Callable[[], LayerWait]) -> LayerWait:
         """That layer; the first of its proposers to ask makes it."""
         with self._lock:
             key = number, checkpoint_id

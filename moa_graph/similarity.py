@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from moa_graph import sync
@@ -67,22 +67,32 @@ def is_installed() -> bool:
 
 
 async def similarities(
-    texts: Sequence[str], question: str = "", embeddings: Embeddings | None = None
+    texts: Sequence[str], question: str = "", embeddings: Embeddings | str | None = None
 ) -> Matrix:
     """How similar each text is to each.
 
     Args:
         texts: The texts.
         question: What they answer. Its words say nothing about who agrees with whom.
-        embeddings: Compares meanings instead of words; called once.
+        embeddings: Compares meanings instead of words; called once. `"provider:model"` is built
+            as LangChain's `init_embeddings` does.
 
     Returns:
         Cosine similarities, from 0 to 1; texts that are equal but for case and spaces have 1.
     """
+    if isinstance(embeddings, str):
+        embeddings = await sync.in_thread(_embeddings_of, embeddings)
     if embeddings is not None:
         vectors = await embeddings.aembed_documents(list(texts))
         return await sync.in_thread(_cosines, texts, vectors)
     return await sync.in_thread(_by_words, texts, question)
+
+
+@lru_cache(maxsize=32)
+def _embeddings_of(name: str) -> Embeddings:
+    from langchain.embeddings import init_embeddings  # noqa: PLC0415 - imports providers
+
+    return init_embeddings(name)
 
 
 def _by_words(texts: Sequence[str], question: str) -> Matrix:

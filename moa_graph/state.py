@@ -28,6 +28,15 @@ class TrimmedReference(TypedDict):
     """How much of it the model was given, estimated."""
 
 
+class Replaced(TypedDict):
+    """A proposer that failed, and whose place another model took."""
+
+    model: str
+    status: str
+    """How it has ended: `"failed"` or `"timed_out"`."""
+    error: str
+
+
 class Proposal(TypedDict):
     """One proposer's answer in one layer: who said what, at what cost, and how it ended.
 
@@ -67,6 +76,10 @@ class Proposal(TypedDict):
     """What the model wrote as its reasoning; no other model is shown it."""
     asked_model: NotRequired[str]
     """The model that was asked first, where another one answered: a fallback, or by a router."""
+    replaces: NotRequired[Replaced]
+    """Whose place it took, as the layer's reserve; usage, attempts and latency are of both."""
+    place: NotRequired[Literal["system", "human"]]
+    """Where its model was shown references."""
     dropped_settings: NotRequired[list[str]]
     """Settings of the run that the provider refused, and without which it was asked again."""
     id: NotRequired[str]

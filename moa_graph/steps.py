@@ -13,20 +13,24 @@ from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.runtime import Runtime, get_runtime
-from langgraph.types import RetryPolicy
 
 from moa_graph import sync
 from moa_graph._compat import checkpointer_in
-from moa_graph.budget import Amount, Budget, Ledger, Price, highest
-from moa_graph.caching import ProposalCache
-from moa_graph.calling.conversation import conversation_for, place_for
+from moa_graph.budget import Amount, Ledger, highest, price_of
+from moa_graph.caching import StoredProposals
+from moa_graph.calling.conversation import (
+    conversation_for,
+    place_for,
+    place_for_references,
+)
 from moa_graph.calling.text import utf8
 from moa_graph.calls import Call, Purse, Terms
-from moa_graph.completion import Hedge, Layer, Quorum
+from moa_graph.completion import Hedge, LayerWait, Quorum
 from moa_graph.context import MoAContext
 from moa_graph.errors import NotEnoughProposals
 from moa_graph.events import LayerEnded
-from moa_graph.limits import CallLimits
+from moa_graph.layers import Layer, Reads, References
+from moa_graph.limits import CallPolicy, Price, RunLimits
 from moa_graph.models import (
     Model,
     Settings,
@@ -37,8 +41,14 @@ from moa_graph.models import (
     provider_of,
     window_of,
 )
-from moa_graph.prompts import check_conversation, fence_of, instructed, letters
-from moa_graph.proposers import Reads
+from moa_graph.prompts import (
+    AGGREGATE_AND_SYNTHESIZE,
+    Place,
+    check_conversation,
+    fence_of,
+    instructed,
+    letters,
+)
 from moa_graph.references import Question
 from moa_graph.running import Run, RunsInProgress
 from moa_graph.state import (
@@ -57,52 +67,75 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What nodes know of a layer of proposers."""
+
+    width: int
+    """How many proposers it has."""
+    min_proposals: int = 1
+    quorum: Quorum | None = None
+    timeout: float | None = None
+    hedge: Hedge | None = None
+    references: References | None = None
+    """How its models are shown references; None: as the graph says."""
+    lettered: bool = False
+    """Whether its proposals are called A, B, … instead of 1, 2, …"""
+
+    @classmethod
+    def of(cls, layer: Layer, *, width: int, lettered: bool) -> Policy:
+        """That of a layer, which has `width` proposers."""
+        return cls(
+            width,
+            layer.min_proposals,
+            None if layer.quorum is None else Quorum(layer.quorum, layer.grace),
+            layer.timeout,
+            None if layer.hedge is None else Hedge(layer.hedge),
+            layer.references,
+            lettered,
+        )
+
+    def has_room(self, quorum: int) -> bool:
+        """Whether a run may ask for that quorum."""
+        return self.min_proposals <= quorum <= self.width
+
+
+@dataclass(frozen=True)
 class Plan:
     """What all nodes of a graph share."""
 
-    widths: Sequence[int]
-    """Proposers of each layer."""
+    policies: Sequence[Policy]
+    """Of each layer of proposers."""
     models: Sequence[Model]
     """Every model of the graph."""
-    aggregation_prompt: str
-    min_proposals: int
+    references: References
     stream_proposals: bool
     concurrency: int
     """Proposers that run at once; what LangGraph is given as `max_concurrency`."""
-    retry_policies: Sequence[RetryPolicy] = ()
-    max_retries: int | None = None
-    """How often a call is repeated; None leaves it to the models, and to a default."""
-    quorum: Quorum | None = None
-    hedge: Hedge | None = None
-    layer_timeout: float | None = None
-    run_timeout: float | None = None
-    budget: Budget | None = None
-    limits: CallLimits = field(default_factory=lambda: CallLimits({}))
-    context_window: int | None = None
-    fenced: bool = False
-    """Whether references are fenced as untrusted."""
-    lettered: bool = False
-    """Whether references are called A, B, … instead of 1, 2, …"""
+    limits: RunLimits | None = None
+    calls: CallPolicy = field(default_factory=CallPolicy)
     overlaps: bool = False
     """Whether layers work at the same time, as in a staircase."""
     routed: bool = False
     """Whether a first pass begins each turn."""
-    cache: ProposalCache | None = None
+    cache: StoredProposals | None = None
     recipe: tuple[Any, Mapping[str, Any]] = (None, {})
     """How to make the graph again: the function, and its arguments."""
+    proposers: Sequence[Sequence[str]] = ()
+    """The names of each layer's proposers."""
+    asked: dict[Any, Any] = field(default_factory=dict)
+    """Models that functions have asked, with what they were given as."""
     runs: RunsInProgress = field(default_factory=RunsInProgress)
 
     @property
     def layers(self) -> int:
         """Layers built, the aggregator's included."""
-        return len(self.widths) + 1
+        return len(self.policies) + 1
 
     def retries_of(self, model: Runnable[Any, Any]) -> int:
         """How often a call of that model is repeated after an error that can pass."""
-        if self.max_retries is not None:
-            return self.max_retries
-        default = 0 if self.retry_policies else _DEFAULT_RETRIES
-        return max(own_retries(model) or 0, default)
+        if self.calls.retries is not None:
+            return self.calls.retries
+        return max(own_retries(model) or 0, _DEFAULT_RETRIES)
 
 
 _DEFAULT_RETRIES = 2  # as OpenAI's client has it
@@ -231,21 +264,44 @@ class Step:
             self.conversation(model) if messages is None else messages,
             references,
             prompt or self.aggregation_prompt,
-            labels=letters(len(references)) if self.plan.lettered else None,
-            fenced=self.plan.fenced,
-            place=place_for(model),
+            labels=letters(len(references)) if self.lettered else None,
+            fenced=self.shown.fenced,
+            place=self.place_for(model),
+            reasoning=self.shown.reasoning,
             window=self.window_of(model),
             answer=max_tokens_of(model),
         )
 
     def window_of(self, model: Runnable[Any, Any]) -> int | None:
         """Tokens that a model takes, its answer included; None if nobody knows."""
-        return self.plan.context_window or window_of(model)
+        return self.shown.window or window_of(model)
+
+    def place_for(self, model: Runnable[Any, Any]) -> Place:
+        """Where a model is shown references."""
+        return self.shown.place or place_for_references(model, self.messages)
+
+    @property
+    def shown(self) -> References:
+        """How this step's models are shown references."""
+        own = self.policy.references if self.layer < self.plan.layers else None
+        return own or self.plan.references
+
+    @property
+    def policy(self) -> Policy:
+        """This layer's, if it is one of proposers."""
+        return self.plan.policies[self.layer - 1]
+
+    @property
+    def lettered(self) -> bool:
+        """Whether references are called A, B, … instead of 1, 2, …"""
+        return self.plan.policies[self.layer_before - 1].lettered
 
     @property
     def aggregation_prompt(self) -> str:
         """What models are told to do with references: the run's, else the graph's."""
-        return utf8(self.context.aggregation_prompt or self.plan.aggregation_prompt)
+        return utf8(
+            self.context.aggregation_prompt or self.shown.prompt or AGGREGATE_AND_SYNTHESIZE
+        )
 
     @property
     def asked(self) -> str:
@@ -289,7 +345,7 @@ class Step:
         """
         before = proposals_of_layer(self.proposals, self.layer_before)
         references = usable(before)
-        if len(references) >= self.plan.min_proposals:
+        if len(references) >= self.plan.policies[self.layer_before - 1].min_proposals:
             return references
         # A quorum leaves enough, so abandoned ones are those that the budget had no room for.
         over_budget = any(p["status"] == "abandoned" for p in before)
@@ -309,9 +365,10 @@ class Step:
             f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
         )
         self.end_run()
+        policy = self.plan.policies[layer - 1]
         return NotEnoughProposals(
             f"Layer {layer} gave {count} usable proposals of "
-            f"{self.plan.widths[layer - 1]}, and {self.plan.min_proposals} are needed. {reasons}",
+            f"{policy.width}, and {policy.min_proposals} are needed. {reasons}",
             self.proposals,
         )
 
@@ -352,7 +409,7 @@ class Step:
             purse = Purse(ledger, highest(prices.values()), prices, always=last)
         return Terms(
             retries=self.plan.retries_of(runnable),
-            limits=self.plan.limits,
+            slots=self.plan.calls.slots,
             names=model.names,
             purse=purse,
             once_shown=last,
@@ -385,31 +442,38 @@ class Step:
 
     @property
     def quorum(self) -> Quorum | None:
-        """The run's, else the graph's."""
-        built = self.plan.quorum
-        if self.context.quorum is None and (self.context.grace is None or built is None):
+        """The run's where this layer has room for it, else the layer's."""
+        built, asked, grace = self.policy.quorum, self.context.quorum, self.context.grace
+        if asked is not None and not self.policy.has_room(asked):
+            asked = None
+        if asked is None and (grace is None or built is None):
             return built
-        grace = self.context.grace
         return Quorum(
-            self.context.quorum or (built.proposals if built else 1),
+            asked or (built.proposals if built else 1),
             grace if grace is not None else built.grace if built else 0.0,
         )
 
     @property
-    def run_timeout(self) -> float | None:
-        """The run's, else the graph's; seconds."""
-        return self.context.run_timeout or self.plan.run_timeout
+    def timeout(self) -> float | None:
+        """Seconds that this layer may take: the run's, else the layer's."""
+        return self.context.timeout or self.policy.timeout
 
     @property
-    def shared_layer(self) -> Layer:
+    def run_timeout(self) -> float | None:
+        """The run's, else the graph's; seconds."""
+        built = self.plan.limits.timeout if self.plan.limits else None
+        return self.context.run_timeout or built
+
+    @property
+    def shared_layer(self) -> LayerWait:
         """This layer of this run."""
         info = self.runtime.execution_info
         return self.run.layer(self.layer, info.checkpoint_id if info else "", self.new_layer)
 
     def cuts(self, timeout: float | None) -> bool:
         """Whether a proposer, with that timeout of its own, may not be waited for to its end."""
-        layer_timeout = self.context.layer_timeout or self.plan.layer_timeout
-        return any((timeout, self.quorum, self.plan.hedge, layer_timeout, self.run_timeout))
+        hedge = self.policy.hedge
+        return any((timeout, self.quorum, hedge, self.timeout, self.run_timeout))
 
     @property
     def seconds_left(self) -> float | None:
@@ -419,21 +483,23 @@ class Step:
         return max(0.001, self.run.started + self.run_timeout - time.monotonic())
 
     @property
-    def side_wait(self) -> Layer:
+    def side_wait(self) -> LayerWait:
         """How long a judge may take: a share of what the run's timeout leaves."""
         left = self.seconds_left
         steps = max(1, self.plan.layers - self.layer_before) + 1
-        return Layer(
+        return LayerWait(
             1,
             None,
             None if left is None else left / steps,
-            f"its share of run_timeout={self.run_timeout}",
+            f"its share of the run's {self.run_timeout} s",
         )
 
     @property
-    def last_wait(self) -> Layer:
+    def last_wait(self) -> LayerWait:
         """How long the answer's model may take: what the run's timeout leaves."""
-        return Layer(1, None, self.seconds_left, f"what was left of run_timeout={self.run_timeout}")
+        return LayerWait(
+            1, None, self.seconds_left, f"what was left of the run's {self.run_timeout} s"
+        )
 
     @property
     def _later(self) -> float:
@@ -443,41 +509,40 @@ class Step:
         layers = self.context.layers or self.plan.layers
         return (self.run_timeout or 0.0) * (layers - self.layer) / (2 * layers)
 
-    def new_growing_layer(self) -> Layer:
+    def new_growing_layer(self) -> LayerWait:
         """This step's layer while those before it still write: it may take as long as they do,
         and its own time besides.
         """
-        timeout = self.context.layer_timeout or self.plan.layer_timeout
+        timeout = self.timeout
         limits = [] if timeout is None else [timeout * self.layer]
         if (left := self.seconds_left) is not None and self.run_timeout is not None:
             limits.append(max(0.001, left - self._later))
-        return Layer(self.plan.widths[self.layer - 1], self.quorum, min(limits, default=None))
+        return LayerWait(self.policy.width, self.quorum, min(limits, default=None))
 
-    def new_layer(self) -> Layer:
+    def new_layer(self) -> LayerWait:
         """This step's layer, as if nobody had made it yet."""
-        timeout = self.context.layer_timeout or self.plan.layer_timeout
-        why = "layer_timeout"
+        timeout = self.timeout
+        why = "the layer's timeout"
         if (left := self.seconds_left) is not None:
             # The same share for each step that is to come, the aggregator's included.
             share = left / ((self.context.layers or self.plan.layers) - self.layer + 1)
             if self.plan.overlaps:
                 share = max(0.001, left - self._later)
             if timeout is None or share < timeout:
-                timeout, why = share, f"this layer's share of run_timeout={self.run_timeout:g}"
-        return Layer(self.plan.widths[self.layer - 1], self.quorum, timeout, why)
+                timeout, why = share, f"this layer's share of the run's {self.run_timeout:g} s"
+        return LayerWait(self.policy.width, self.quorum, timeout, why)
 
     # --- what it may cost -------------------------------------------------------------------
 
     @property
-    def _budget(self) -> Budget | None:
-        built = self.plan.budget
-        if self.context.token_budget is None:
-            return built
-        if built is None:
-            return Budget(tokens=self.context.token_budget)
-        return Budget(self.context.token_budget, built.usd, built.prices)
+    def _budget(self) -> RunLimits | None:
+        built, tokens = self.plan.limits, self.context.token_budget
+        if tokens is not None:
+            usd, prices = (built.usd, built.prices) if built else (None, None)
+            return RunLimits(tokens=tokens, usd=usd, prices=prices)
+        return built if built and built.has_budget else None
 
-    def _new_ledger(self, budget: Budget) -> Ledger:
+    def _new_ledger(self, budget: RunLimits) -> Ledger:
         spent = Amount(0, 0.0)
         prices: dict[str, Price] = {}
         for model in self.plan.models:
@@ -489,7 +554,8 @@ class Step:
             if usage := decision["usage"]:
                 spent += Amount(usage["total_tokens"], 0.0)
         layers = (self.context.layers or self.plan.layers) - 1
-        return Ledger(budget, sum(self.plan.widths[self.layer - 1 : layers]) + 1, spent)
+        calls = sum(policy.width for policy in self.plan.policies[self.layer - 1 : layers])
+        return Ledger(budget, calls + 1, spent)
 
     def _proposals_of_this_turn(self) -> list[Proposal]:
         return [] if self.layer == 1 else self.proposals
@@ -617,25 +683,27 @@ def _check_context(plan: Plan, context: MoAContext) -> None:
         )
     if context.quorum is None:
         return
-    narrowest = min(plan.widths[: (context.layers or plan.layers) - 1])
-    if not plan.min_proposals <= context.quorum <= narrowest:
+    run = plan.policies[: (context.layers or plan.layers) - 1]
+    if not any(policy.has_room(context.quorum) for policy in run):
+        rooms = ", ".join(f"{policy.min_proposals} to {policy.width}" for policy in run)
         raise ValueError(
-            f"The context asks for a quorum of {context.quorum}: it must be between "
-            f"{plan.min_proposals} (min_proposals) and {narrowest}, the number of proposers in the "
-            "smallest layer."
+            f"The context asks for a quorum of {context.quorum}, for which no layer has room. The "
+            f"layers take (min_proposals to proposers): {rooms}."
         )
 
 
-def _prices(budget: Budget, model: Model, runnable: Runnable[Any, Any] | None) -> dict[str, Price]:
+def _prices(
+    budget: RunLimits, model: Model, runnable: Runnable[Any, Any] | None
+) -> dict[str, Price]:
     """The prices of all models that may answer for this one, by name."""
     if budget.usd is None:
         return {model.name: (0.0, 0.0)}
     others = chat_models_in(runnable) if runnable is not None else ()
     prices = {
-        name_of_chat_model(one): budget.price_of(name_of_chat_model(one), provider_of(one))
+        name_of_chat_model(one): price_of(budget, name_of_chat_model(one), provider_of(one))
         for one in others
     }
-    return prices or {model.name: budget.price_of(model.name, model.provider)}
+    return prices or {model.name: price_of(budget, model.name, model.provider)}
 
 
 def _pending(checkpoint: CheckpointTuple | None, layer: int) -> list[Proposal]:

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.runnables import Runnable
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import RetryPolicy
+from langgraph.graph import END, START
 
 from moa_graph.state import decisions_of, has_ended, turn_of
 
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
+
+
+class TaggedBuilder(Protocol):
+    """LangGraph's `StateGraph`, with tags for the runs of nodes."""
+
+    tags: dict[str, Sequence[str]]
+
+    @property
+    def add_node(self) -> Callable[..., Any]:
+        """As LangGraph's."""
+
+    @property
+    def add_edge(self) -> Callable[..., Any]:
+        """As LangGraph's."""
+
+    @property
+    def add_conditional_edges(self) -> Callable[..., Any]:
+        """As LangGraph's."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +75,8 @@ class Stage:
 
 
 def wire(
-    builder: StateGraph[Any, Any, Any, Any],
+    builder: TaggedBuilder,
     stages: Sequence[Stage],
-    retries: Sequence[RetryPolicy] | None,
     *,
     loop: bool = False,
 ) -> None:
@@ -69,11 +85,10 @@ def wire(
     Args:
         builder: The graph.
         stages: The stages; the last one gives the answer.
-        retries: LangGraph's retry policies for all nodes.
         loop: Whether the answer's node leads back to the first stage until it has ended.
     """
     for stage in stages:
-        _add(builder, stage, retries)
+        _add(builder, stage)
     for name in stages[0].names:
         builder.add_edge(START, name)
     for stage, following in pairwise(stages):
@@ -89,17 +104,16 @@ def wire(
         builder.add_edge(AGGREGATOR, END)
 
 
-def _add(
-    builder: StateGraph[Any, Any, Any, Any], stage: Stage, retries: Sequence[RetryPolicy] | None
-) -> None:
+def _add(builder: TaggedBuilder, stage: Stage) -> None:
     for node in stage.nodes:
         metadata = dict(node.metadata)
-        builder.add_node(node.name, node.runnable, metadata=metadata, retry_policy=retries)
+        builder.add_node(node.name, node.runnable, metadata=metadata)
+        builder.tags[node.name] = node.tags
         if stage.again and node.name != AGGREGATOR:
             builder.add_conditional_edges(node.name, _itself(node.name, stage.again), [node.name])
 
 
-def _connect(builder: StateGraph[Any, Any, Any, Any], stage: Stage, following: Stage) -> None:
+def _connect(builder: TaggedBuilder, stage: Stage, following: Stage) -> None:
     if stage.exits:
         (name,) = stage.names
         targets = dict.fromkeys([*following.names, *stage.exits.values()])

@@ -7,9 +7,9 @@ from langchain_core.caches import InMemoryCache as LangChainInMemoryCache
 from langchain_core.globals import set_llm_cache
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import CachePolicy
 
-from moa_graph import Proposer, create_moa
+from moa_graph import ProposalCache, Proposer, create_moa
+from tests.mixtures import mixture_of
 
 
 @pytest.fixture
@@ -17,8 +17,7 @@ def build(chat):
     cache = InMemoryCache()
 
     def make(proposers, aggregator="agg", **options):
-        policy = options.pop("cache_policy", CachePolicy())
-        return create_moa(proposers, chat(aggregator), cache=cache, cache_policy=policy, **options)
+        return mixture_of(proposers, chat(aggregator), cache=cache, **options)
 
     return make
 
@@ -48,7 +47,7 @@ async def test_other_questions_models_parameters_and_roles_are_told_apart(build,
 
 
 async def test_a_failed_proposal_is_not_kept(build, chat, server):
-    graph = build([chat("a?fail_first=1"), chat("b")], max_retries=0)
+    graph = build([chat("a?fail_first=1"), chat("b")], retries=0)
     for statuses in (["failed", "ok"], ["ok", "ok"], ["ok", "ok"]):
         state = await graph.ainvoke({"messages": "hi"})
         assert [p["status"] for p in state["proposals"]] == statuses
@@ -130,10 +129,8 @@ async def test_a_cache_without_a_policy_is_used_too(chat, server):
     assert len(server.of("a")) == 1
 
 
-async def test_proposals_are_kept_as_long_as_the_policy_says(chat, server):
-    graph = create_moa(
-        [chat("a")], chat("agg"), cache=InMemoryCache(), cache_policy=CachePolicy(ttl=1)
-    )
+async def test_proposals_are_kept_as_long_as_it_says(chat, server):
+    graph = create_moa([chat("a")], chat("agg"), cache=ProposalCache(InMemoryCache(), ttl=1))
     await graph.ainvoke({"messages": "hi"})
     await asyncio.sleep(1.2)
     await graph.ainvoke({"messages": "hi"})
@@ -149,12 +146,3 @@ async def test_clearing_a_nodes_cache_clears_its_proposals(build, chat, server):
     graph.clear_cache()
     await graph.ainvoke({"messages": "hi"})
     assert (len(server.of("a")), len(server.of("b"))) == (3, 2)
-
-
-async def test_a_key_of_the_users_own_is_used(build, chat, server):
-    policy = CachePolicy(key_func=lambda state: "always the same")
-    graph = build([chat("a")], cache_policy=policy)
-    for question in ("one", "two"):
-        state = await graph.ainvoke({"messages": question})
-    assert state["proposals"][0]["content"] == "a: one"
-    assert len(server.of("a")) == 1

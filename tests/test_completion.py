@@ -18,9 +18,18 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from moa_graph import ChatMoA, Hedge, MoAContext, NotEnoughProposals, Proposer, Quorum, create_moa
-from moa_graph.completion import Layer
+from moa_graph import (
+    ChatMoA,
+    Layer,
+    MoAContext,
+    NotEnoughProposals,
+    Proposer,
+    RunLimits,
+    create_moa,
+)
+from moa_graph.completion import LayerWait, Quorum
 from tests.fake_server import eventually
+from tests.mixtures import mixture_of
 from tests.test_nodes import MODES, run
 
 QUESTION = {"messages": "What is a cat?"}
@@ -40,7 +49,7 @@ def six(chat, late: str = "late?hang") -> list:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_hung_proposer_is_cancelled_a_grace_after_the_quorum(chat, server, mode):
-    graph = create_moa(six(chat), chat("agg"), quorum=Quorum(5, grace=0.3))
+    graph = create_moa(Layer(six(chat), quorum=5, grace=0.3), chat("agg"))
     state = await run(graph, mode, QUESTION)
     answered = {p["proposer"]: p for p in state["proposals"] if p["status"] == "ok"}
     assert len(answered) == 5
@@ -58,27 +67,27 @@ async def test_a_hung_proposer_is_cancelled_a_grace_after_the_quorum(chat, serve
 
 async def test_who_answers_within_the_grace_is_not_abandoned(chat, server):
     graph = create_moa(
-        [chat("a"), chat("b?latency=0.3"), chat("c?hang")], chat("agg"), quorum=Quorum(1, 1.0)
+        Layer([chat("a"), chat("b?latency=0.3"), chat("c?hang")], quorum=1, grace=1.0), chat("agg")
     )
     assert list(statuses(await graph.ainvoke(QUESTION)).values()) == ["ok", "ok", "abandoned"]
 
 
 async def test_a_failed_proposal_does_not_count(chat, server):
     models = [chat("bad?status=400"), chat("a"), chat("b?latency=0.4"), chat("c?hang")]
-    state = await create_moa(models, chat("agg"), quorum=2).ainvoke(QUESTION)
+    state = await create_moa(Layer(models, quorum=2), chat("agg")).ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["failed", "ok", "ok", "abandoned"]
 
 
 async def test_without_enough_answers_all_are_waited_for(chat, server):
     models = [chat("a?status=400"), chat("b?status=400"), chat("c?latency=0.3")]
-    state = await create_moa(models, chat("agg"), quorum=2).ainvoke(QUESTION)
+    state = await create_moa(Layer(models, quorum=2), chat("agg")).ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["failed", "failed", "ok"]
 
 
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
 async def test_each_layer_has_its_own_quorum(chat, server, mode):
     models = [chat("a"), chat("b?latency=0.1"), Proposer(chat("late?hang"), name="late")]
-    state = await run(create_moa(models, chat("agg"), layers=4, quorum=2), mode, QUESTION)
+    state = await run(create_moa(Layer(models, quorum=2), chat("agg"), layers=4), mode, QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "abandoned"] * 3
     assert len(server.of("late")) == 3
 
@@ -97,7 +106,7 @@ async def test_many_runs_at_once_do_not_touch_each_others_layers(chat, server, m
         return Proposer(RunnableLambda(answer), name=name)
 
     names = [f"p{i}" for i in range(8)]
-    graph = create_moa([proposer(n) for n in names], chat("agg"), layers=3, quorum=2)
+    graph = create_moa(Layer([proposer(n) for n in names], quorum=2), chat("agg"), layers=3)
     pairs = [f"{names[i % 8]} {names[(i + 3) % 8]}" for i in range(40)]
     given = [{"messages": pair} for pair in pairs]
     if mode == "sync":
@@ -113,7 +122,7 @@ async def test_many_runs_at_once_do_not_touch_each_others_layers(chat, server, m
 
 async def test_forks_of_one_checkpoint_at_once_are_runs_of_their_own(chat, server):
     models = [chat("a?latency=0.2"), chat("b?latency=0.3"), chat("c?hang")]
-    graph = create_moa(models, chat("agg"), quorum=2, checkpointer=InMemorySaver())
+    graph = create_moa(Layer(models, quorum=2), chat("agg"), checkpointer=InMemorySaver())
     thread = {"configurable": {"thread_id": "1"}}
     await graph.ainvoke(QUESTION, thread)
     *_, first = graph.get_state_history(thread)
@@ -126,7 +135,7 @@ async def test_forks_of_one_checkpoint_at_once_are_runs_of_their_own(chat, serve
 
 
 async def test_a_quorum_inside_chains_nodes_and_chat_models(chat, server):
-    graph = create_moa(six(chat), chat("agg"), quorum=5)
+    graph = create_moa(Layer(six(chat), quorum=5), chat("agg"))
     parent = StateGraph(MessagesState).add_node("moa", graph).add_edge(START, "moa").compile()
     model = ChatMoA(graph=graph)
     started = time.monotonic()
@@ -142,12 +151,14 @@ async def test_a_quorum_inside_chains_nodes_and_chat_models(chat, server):
 def test_the_process_exits_promptly_after_a_synchronous_run(server, mode):
     script = f"""
         from langchain_openai import ChatOpenAI
-        from moa_graph import create_moa
+        from moa_graph import Layer, create_moa
 
         def chat(model):
             return ChatOpenAI(model=model, base_url={server.url!r}, api_key="x")
 
-        graph = create_moa([chat("a"), chat("b"), chat("late?hang")], chat("agg"), quorum=2)
+        graph = create_moa(
+            Layer([chat("a"), chat("b"), chat("late?hang")], quorum=2), chat("agg")
+        )
         given = {{"messages": "hi"}}
         if {mode!r} == "invoke":
             print(graph.invoke(given)["messages"][-1].text)
@@ -168,11 +179,11 @@ def test_a_synchronous_model_that_hangs_keeps_neither_the_run_nor_the_process(se
         import time
         from langchain_core.runnables import RunnableLambda
         from langchain_openai import ChatOpenAI
-        from moa_graph import create_moa
+        from moa_graph import Layer, create_moa
 
         chat = ChatOpenAI(model="a", base_url={server.url!r}, api_key="x")
         late = RunnableLambda(lambda messages: time.sleep(60))
-        graph = create_moa([chat, late], chat, quorum=1)
+        graph = create_moa(Layer([chat, late], quorum=1), chat)
         print([p["status"] for p in graph.invoke({{"messages": "hi"}})["proposals"]])
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
@@ -184,7 +195,7 @@ def test_a_synchronous_model_that_hangs_keeps_neither_the_run_nor_the_process(se
 
 async def test_synchronous_and_asynchronous_runs_share_models(chat, server):
     """A client's connections belong to the event loop that opened them."""
-    graph = create_moa([chat("a"), chat("b"), chat("c?latency=0.4")], chat("agg"), quorum=2)
+    graph = create_moa(Layer([chat("a"), chat("b"), chat("c?latency=0.4")], quorum=2), chat("agg"))
     for _ in range(3):
         for mode in ("invoke", "ainvoke"):
             state = await run(graph, mode, QUESTION)
@@ -192,7 +203,7 @@ async def test_synchronous_and_asynchronous_runs_share_models(chat, server):
 
 
 async def test_a_run_that_is_cancelled_ends_its_requests(chat, server):
-    graph = create_moa(six(chat), chat("agg"), quorum=5, hedge=Hedge(after=0.1))
+    graph = create_moa(Layer(six(chat), quorum=5, hedge=0.1), chat("agg"))
     task = asyncio.create_task(graph.ainvoke(QUESTION))
     await eventually(lambda: len(server.of("late")) == 2)
     task.cancel()
@@ -263,26 +274,26 @@ async def test_a_proposer_that_takes_too_long_is_timed_out(chat, server, mode):
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
 async def test_a_layer_that_takes_too_long_goes_on_with_what_it_has(chat, server, mode):
     models = [chat("a"), chat("b?latency=0.2"), chat("c?hang"), chat("d?hang")]
-    graph = create_moa(models, chat("agg"), layers=3, layer_timeout=0.8)
+    graph = create_moa(Layer(models, timeout=0.8), chat("agg"), layers=3)
     state = await run(graph, mode, QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "timed_out", "timed_out"] * 2
-    assert "layer_timeout" in state["proposals"][2]["error"]
+    assert "the layer's timeout" in state["proposals"][2]["error"]
 
 
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
 async def test_a_run_that_takes_too_long_answers_from_what_it_has(chat, server, mode):
     layers = [[chat("a"), chat("b?hang")], [chat("c?hang"), chat("d?hang")]]
     started = time.monotonic()
-    state = await run(create_moa(layers, chat("agg"), run_timeout=3), mode, QUESTION)
+    state = await run(create_moa(layers, chat("agg"), limits=RunLimits(timeout=3)), mode, QUESTION)
     assert time.monotonic() - started < 3.5
     assert [p["status"] for p in state["proposals"]] == ["ok", "timed_out"] + ["timed_out"] * 2
-    assert "run_timeout=3" in state["proposals"][1]["error"]
+    assert "the run's 3 s" in state["proposals"][1]["error"]
     assert "1. a: What is a cat?" in server.of("agg")[0].system
 
 
 async def test_when_nothing_is_in_time_the_run_says_so(chat, server):
-    graph = create_moa([chat("a?hang"), chat("b?hang")], chat("agg"), layer_timeout=0.3)
-    with pytest.raises(NotEnoughProposals, match="layer_timeout") as caught:
+    graph = create_moa(Layer([chat("a?hang"), chat("b?hang")], timeout=0.3), chat("agg"))
+    with pytest.raises(NotEnoughProposals, match="the layer's timeout") as caught:
         await graph.ainvoke(QUESTION)
     assert [p["status"] for p in caught.value.proposals] == ["timed_out"] * 2
     assert not server.of("agg")
@@ -301,7 +312,7 @@ async def test_a_retry_that_would_come_too_late_is_not_waited_for(chat, server):
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke", "stream", "astream"])
 async def test_a_late_proposer_is_asked_again_and_the_first_answer_wins(chat, server, mode):
     models = [chat("a"), Proposer(chat("late?slow_first=30"), name="late")]
-    graph = create_moa(models, chat("agg"), hedge=Hedge(after=0.3))
+    graph = create_moa(Layer(models, hedge=0.3), chat("agg"))
     state = await run(graph, mode, QUESTION)
     late = state["proposals"][1]
     assert (late["status"], late["content"]) == ("ok", "late: What is a cat?")
@@ -315,7 +326,7 @@ async def test_a_late_proposer_is_asked_again_and_the_first_answer_wins(chat, se
 
 async def test_late_may_be_a_multiple_of_the_layers_median(chat, server):
     models = [chat(f"p{i}?latency=0.2") for i in range(3)] + [chat("late?slow_first=30")]
-    state = await create_moa(models, chat("agg"), hedge=Hedge(after="3x")).ainvoke(QUESTION)
+    state = await create_moa(Layer(models, hedge="3x"), chat("agg")).ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok"] * 4
     first, second = server.of("late")
     assert 0.4 < second.started - first.started < 2
@@ -325,14 +336,14 @@ async def test_late_may_be_a_multiple_of_the_layers_median(chat, server):
 async def test_a_graph_is_not_asked_twice(chat, server):
     agent = create_agent(chat("late?latency=0.6"), tools=[])
     models = [chat("a"), Proposer(agent, name="agent")]
-    state = await create_moa(models, chat("agg"), hedge=Hedge(after=0.1)).ainvoke(QUESTION)
+    state = await create_moa(Layer(models, hedge=0.1), chat("agg")).ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok"]
     assert len(server.of("late")) == 1
 
 
 async def test_when_both_requests_fail_the_proposal_has_failed(chat, server):
     models = [chat("a"), chat("late?latency=0.4&status=400")]
-    state = await create_moa(models, chat("agg"), hedge=Hedge(after=0.1)).ainvoke(QUESTION)
+    state = await create_moa(Layer(models, hedge=0.1), chat("agg")).ainvoke(QUESTION)
     assert state["proposals"][1]["status"] == "failed"
     assert len(server.of("late")) == 2
 
@@ -345,17 +356,17 @@ async def test_a_run_has_its_own_quorum_and_deadlines(chat, server, mode):
     graph = create_moa([chat("a"), chat("b?latency=0.1"), chat("c?hang")], chat("agg"))
     for context, status in (
         ({"quorum": 2, "grace": 0.1}, "abandoned"),
-        ({"layer_timeout": 0.5}, "timed_out"),
+        ({"timeout": 0.5}, "timed_out"),
         (MoAContext(run_timeout=1.5), "timed_out"),
     ):
         state = await run(graph, mode, QUESTION, context=context)
         assert [p["status"] for p in state["proposals"]] == ["ok", "ok", status]
 
 
-@pytest.mark.parametrize("context", [{"quorum": 4}, {"quorum": 0}, {"layer_timeout": -1}])
+@pytest.mark.parametrize("context", [{"quorum": 4}, {"quorum": 0}, {"timeout": -1}])
 async def test_a_run_with_a_bad_value_calls_nobody(chat, server, context):
     graph = create_moa([chat("a"), chat("b"), chat("c")], chat("agg"))
-    with pytest.raises(ValueError, match=r"quorum|layer_timeout"):
+    with pytest.raises(ValueError, match=r"quorum|timeout"):
         await graph.ainvoke(QUESTION, context=context)
     assert not server.calls
 
@@ -363,45 +374,44 @@ async def test_a_run_with_a_bad_value_calls_nobody(chat, server, context):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"quorum": 3}, "quorum=3 must be between 1"),
+        ({"quorum": 3}, r"quorum=3\) must be between 1"),
         ({"quorum": 0}, "at least 1"),
         ({"quorum": -1}, "at least 1"),
         ({"quorum": 1, "min_proposals": 2}, "between 2"),
-        ({"quorum": True}, "whole number"),
-        ({"quorum": 1.5}, "whole number"),
-        ({"quorum": "2"}, "whole number"),
-        ({"hedge": 5}, "Hedge"),
-        ({"layer_timeout": 0}, "layer_timeout"),
-        ({"layer_timeout": -1.0}, "layer_timeout"),
-        ({"layer_timeout": math.nan}, "layer_timeout"),
-        ({"run_timeout": math.inf}, "run_timeout"),
-        ({"run_timeout": "10"}, "run_timeout"),
-        ({"max_retries": -1}, "max_retries"),
-        ({"max_retries": 1.5}, "max_retries"),
-        ({"context_window": 0}, "context_window"),
-        ({"max_concurrent_calls": {"openai": 0}}, "at least 1"),
-        ({"max_concurrent_calls": {"ollama": 1}}, "'ollama'"),
-        ({"max_concurrent_calls": 4}, "ollama"),
-        ({"budget": 1000}, "Budget"),
+        ({"quorum": True}, r"Layer\(quorum=True\) must be an integer"),
+        ({"quorum": 1.5}, r"Layer\(quorum=1.5\) must be an integer"),
+        ({"quorum": "2"}, r"Layer\(quorum='2'\) must be an integer"),
+        ({"quorum": 2, "grace": -0.1}, r"Layer\(grace=-0.1\) must be at least 0"),
+        ({"quorum": 2, "grace": math.inf}, r"Layer\(grace=inf\) must be finite"),
+        ({"quorum": 2, "grace": "1"}, r"Layer\(grace='1'\) must be a number"),
+        ({"grace": 1}, r"Layer\(grace=…\) needs a quorum"),
+        ({"hedge": 0}, r"Layer\(hedge=0\) must be above 0"),
+        ({"hedge": -1}, r"Layer\(hedge=-1\) must be above 0"),
+        ({"hedge": True}, r"Layer\(hedge=True\) must be seconds"),
+        ({"hedge": "soon"}, "2x"),
+        ({"hedge": "0x"}, "2x"),
+        ({"timeout": 0}, r"Layer\(timeout=0\) must be above 0"),
+        ({"timeout": -1.0}, r"Layer\(timeout=-1.0\) must be above 0"),
+        ({"timeout": math.nan}, r"Layer\(timeout=nan\) must be finite"),
+        ({"run_timeout": math.inf}, r"RunLimits\(timeout=inf\) must be finite"),
+        ({"run_timeout": "10"}, r"RunLimits\(timeout='10'\) must be a number"),
+        ({"retries": -1}, r"CallPolicy\(retries=-1\) must be at least 0"),
+        ({"retries": 1.5}, r"CallPolicy\(retries=1.5\) must be an integer"),
+        ({"window": 0}, r"References\(window=0\) must be at least 1"),
+        ({"concurrent": {"openai": 0}}, "at least 1"),
+        ({"concurrent": {"ollama": 1}}, "'ollama'"),
+        ({"concurrent": 4}, r"CallPolicy\(concurrent=4\) must be a mapping"),
+        ({"limits": 1000}, "must be a RunLimits"),
     ],
 )
 def test_bad_values_are_refused_when_the_graph_is_built(chat, options, says):
     with pytest.raises((ValueError, TypeError), match=says):
-        create_moa([chat("a"), chat("b")], chat("agg"), **options)
+        mixture_of([chat("a"), chat("b")], chat("agg"), **options)
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Quorum(0), "at least 1"),
-        (lambda: Quorum(2, grace=-0.1), "grace"),
-        (lambda: Quorum(2, grace=math.inf), "grace"),
-        (lambda: Quorum(2, grace="1"), "grace"),
-        (lambda: Hedge(after=0), "after"),
-        (lambda: Hedge(after=-1), "after"),
-        (lambda: Hedge(after="soon"), "2x"),
-        (lambda: Hedge(after="0x"), "2x"),
-        (lambda: Hedge(after=None), "after"),
         (lambda: Proposer("openai:x", timeout=0), "timeout"),
         (lambda: Proposer("openai:x", timeout=-2), "timeout"),
         (lambda: Proposer("openai:x", timeout="2"), "timeout"),
@@ -415,15 +425,15 @@ def test_bad_values_are_refused_where_they_are_made(make, says):
 def test_a_hedge_needs_a_model_that_can_be_called_twice(chat):
     agents = [Proposer(create_agent(chat(n), tools=[]), name=n) for n in "ab"]
     with pytest.raises(ValueError, match="asked twice"):
-        create_moa(agents, chat("agg"), hedge=Hedge(after=1))
-    create_moa([*agents, chat("c")], chat("agg"), hedge=Hedge(after=1))
+        create_moa(Layer(agents, hedge=1), chat("agg"))
+    create_moa(Layer([*agents, chat("c")], hedge=1), chat("agg"))
 
 
 # --- the layer by itself ---------------------------------------------------------------------
 
 
 async def test_who_comes_after_the_end_is_not_asked():
-    layer = Layer(3, Quorum(1))
+    layer = LayerWait(3, Quorum(1))
     layer.answered(0, 0.1)
     with pytest.raises(Exception, match="not asked"):
         layer.check_open()
@@ -439,5 +449,5 @@ async def test_a_request_that_will_not_end_does_not_keep_the_layer():
 
     started = time.monotonic()
     with pytest.raises(Exception, match="no answer within"):
-        await Layer(1).first_answer(stubborn, timeout=0.1)
+        await LayerWait(1).first_answer(stubborn, timeout=0.1)
     assert time.monotonic() - started < 2

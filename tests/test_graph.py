@@ -9,7 +9,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import START, StateGraph
 from typing_extensions import TypedDict
 
-from moa_graph import MoAContext, Proposer, create_moa
+from moa_graph import Layer, MoAContext, Proposer, References, create_moa
 from moa_graph.presets import PRESETS
 
 
@@ -95,10 +95,10 @@ def _stateless():
 
 
 BAD = [
-    (lambda: create_moa([], fake()), ValueError, "proposers is empty"),
+    (lambda: create_moa([], fake()), ValueError, r"proposers=\[\]\) is empty"),
     (lambda: create_moa("openai:x", fake()), TypeError, "list of models"),
-    (lambda: create_moa(None, fake()), TypeError, "proposers must be a list"),
-    (lambda: create_moa([[fake()], []], fake()), ValueError, r"proposers\[1\] is empty"),
+    (lambda: create_moa(None, fake()), TypeError, "must be a list"),
+    (lambda: create_moa([[fake()], []], fake()), ValueError, r"proposers\[1\]: .*is empty"),
     (lambda: create_moa([[fake()], fake()], fake()), TypeError, "mixes"),
     (lambda: create_moa([fake()], None), TypeError, "aggregator is None"),
     (lambda: create_moa([fake()], Proposer(fake())), TypeError, "aggregator is of type Proposer"),
@@ -107,13 +107,13 @@ BAD = [
     (lambda: create_moa([lambda m: m], fake()), TypeError, "RunnableLambda"),
     (lambda: create_moa([fake()], fake(), layers=1), ValueError, "at least 2"),
     (lambda: create_moa([fake()], fake(), layers=-3), ValueError, "at least 2"),
-    (lambda: create_moa([fake()], fake(), layers=2.0), TypeError, "whole number"),
-    (lambda: create_moa([fake()], fake(), layers=True), TypeError, "whole number"),
-    (lambda: create_moa([fake()], fake(), layers="3"), TypeError, "whole number"),
+    (lambda: create_moa([fake()], fake(), layers=2.0), TypeError, "integer"),
+    (lambda: create_moa([fake()], fake(), layers=True), TypeError, "integer"),
+    (lambda: create_moa([fake()], fake(), layers="3"), TypeError, "integer"),
     (lambda: create_moa([[fake()]], fake(), layers=3), ValueError, "contradicts"),
-    (lambda: create_moa([fake()], fake(), min_proposals=2), ValueError, "between 1 and 1"),
-    (lambda: create_moa([fake()], fake(), min_proposals=0), ValueError, "between 1 and 1"),
-    (lambda: create_moa([fake()], fake(), aggregation_prompt=" "), ValueError, "blank"),
+    (lambda: create_moa(Layer([fake()], min_proposals=2), fake()), ValueError, "at most 1"),
+    (lambda: create_moa(Layer([fake()], min_proposals=0), fake()), ValueError, "at least 1"),
+    (lambda: create_moa([fake()], fake(), references=References(prompt=" ")), ValueError, "blank"),
     (
         lambda: create_moa([Proposer(fake(), name="a"), Proposer(fake(), name="a")], fake()),
         ValueError,
@@ -136,7 +136,7 @@ BAD = [
     (lambda: create_moa([_stateless()], fake()), TypeError, "no `messages` in its state"),
     (lambda: Proposer(fake(), name="a\nb"), ValueError, "line break"),
     (lambda: Proposer(fake(), samples=0), ValueError, "at least 1"),
-    (lambda: Proposer(fake(), samples=1.5), TypeError, "whole number"),
+    (lambda: Proposer(fake(), samples=1.5), TypeError, "integer"),
     (lambda: Proposer(fake(), name=" "), ValueError, "blank"),
     (lambda: Proposer(fake(), name="a:b"), ValueError, "':'"),
     (lambda: Proposer(fake(), prompt=3), TypeError, "string"),

@@ -15,7 +15,7 @@ from langchain_core.runnables import ConfigurableField, RunnableConfig, Runnable
 from langgraph.cache.memory import InMemoryCache
 from pydantic import BaseModel
 
-from moa_graph import Budget, ChatMoA, Hedge, MoAContext, Proposer, create_moa
+from moa_graph import CallPolicy, ChatMoA, Layer, MoAContext, Proposer, RunLimits, create_moa
 from tests.sampling import sampled
 
 QUESTION = {"messages": "What is a cat?"}
@@ -108,7 +108,7 @@ async def test_cache_hits_where_nothing_changed_and_only_there(make, chat, serve
 
     def build(**proposer: Any):
         entry = Proposer(make(kind, "a"), **{"name": "p", **proposer})
-        return create_moa([entry], chat("agg"), cache=cache, max_retries=0)
+        return create_moa([entry], chat("agg"), cache=cache, calls=CallPolicy(retries=0))
 
     can = kind in (*OPENAI_LIKE, "bound")
     key = {} if can else {"cache_key": "v1"}
@@ -130,7 +130,7 @@ async def test_cache_hits_where_nothing_changed_and_only_there(make, chat, serve
 @each_kind(0)
 async def test_quorum_leaves_a_late_one_behind(make, chat, server, kind, mode):
     late = Proposer(make(kind, "late?latency=5"), name="late")
-    graph = create_moa([chat("a"), chat("b"), late], chat("agg"), quorum=2)
+    graph = create_moa(Layer([chat("a"), chat("b"), late], quorum=2), chat("agg"))
     async with asyncio.timeout(4):
         state = await run(graph, mode)
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "abandoned"]
@@ -140,10 +140,10 @@ async def test_quorum_leaves_a_late_one_behind(make, chat, server, kind, mode):
 async def test_hedge_asks_again_or_is_refused(make, chat, server, kind, mode):
     slow = Proposer(make(kind, "slow?slow_first=4"), name="slow")
     if kind in GRAPHS:
-        with pytest.raises(ValueError, match=r"hedge .*graphs"):
-            create_moa([slow], chat("agg"), hedge=Hedge(after=0.3))
+        with pytest.raises(ValueError, match=r"hedge=….*graphs"):
+            create_moa(Layer([slow], hedge=0.3), chat("agg"))
         return
-    graph = create_moa([slow], chat("agg"), hedge=Hedge(after=0.3))
+    graph = create_moa(Layer([slow], hedge=0.3), chat("agg"))
     async with asyncio.timeout(3.5):
         (proposal,) = (await run(graph, mode))["proposals"]
     assert proposal["status"] == "ok"
@@ -178,7 +178,7 @@ async def test_limits_hold_calls_back(make, chat, server, kind, mode):
     models = [Proposer(make(kind, f"m{i}?latency=0.05"), name=f"p{i}") for i in range(3)]
     probe = create_moa(models, chat("agg"))
     provider = probe.plan.models[0].names[0]
-    graph = create_moa(models, chat("agg"), max_concurrent_calls={provider: 1})
+    graph = create_moa(models, chat("agg"), calls=CallPolicy(concurrent={provider: 1}))
     assert [p["status"] for p in (await run(graph, mode))["proposals"]] == ["ok"] * 3
     calls = sorted((c for c in server.calls if c.label.startswith("m")), key=lambda c: c.started)
     # Of proposers of one name; those of functions have names of their own.
@@ -189,7 +189,7 @@ async def test_limits_hold_calls_back(make, chat, server, kind, mode):
 @each_kind(1)
 async def test_budget_limits_answers_and_is_kept(make, chat, server, kind, mode):
     graph = create_moa(
-        [Proposer(make(kind, "a"), name="p")], chat("agg"), budget=Budget(tokens=5000)
+        [Proposer(make(kind, "a"), name="p")], chat("agg"), limits=RunLimits(tokens=5000)
     )
     (proposal,) = (await run(graph, mode))["proposals"]
     assert proposal["status"] == "ok"
@@ -197,7 +197,9 @@ async def test_budget_limits_answers_and_is_kept(make, chat, server, kind, mode)
         c.body.get("max_completion_tokens") or c.body.get("max_tokens") for c in server.of("a")
     ]
     assert all(limits) is (kind in OPENAI_LIKE)
-    small = create_moa([Proposer(make(kind, "a"), name="p")], chat("agg"), budget=Budget(tokens=1))
+    small = create_moa(
+        [Proposer(make(kind, "a"), name="p")], chat("agg"), limits=RunLimits(tokens=1)
+    )
     state = await run(small, mode)
     if kind in OPENAI_LIKE:
         assert [p["status"] for p in state["proposals"]] == ["abandoned"]

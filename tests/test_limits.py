@@ -15,8 +15,10 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from moa_graph import CallLimits, ChatMoA, Proposer, create_moa, sync
+from moa_graph import CallPolicy, ChatMoA, Layer, Proposer, create_moa, sync
+from moa_graph.slots import CallSlots
 from tests.fake_server import eventually
+from tests.mixtures import mixture_of
 
 QUESTION = {"messages": "hi"}
 
@@ -33,7 +35,7 @@ def most_at_once(calls) -> int:
 @pytest.mark.parametrize("mode", ["batch", "abatch"])
 async def test_a_provider_gets_no_more_calls_at_once_over_all_runs(chat, server, mode):
     models = [chat(f"m{i}?latency=0.05") for i in range(4)]
-    graph = create_moa(models, chat("agg?latency=0.05"), max_concurrent_calls={"openai": 3})
+    graph = create_moa(models, chat("agg?latency=0.05"), calls=CallPolicy(concurrent={"openai": 3}))
     given = [QUESTION] * 6
     if mode == "batch":
         states = await asyncio.to_thread(graph.batch, given)
@@ -48,17 +50,16 @@ async def test_a_model_gets_no_more_calls_at_once_and_others_do_not_wait(chat, s
         Proposer(chat("gpu?latency=0.1"), samples=3),
         *(chat(f"m{i}?latency=0.1") for i in range(3)),
     ]
-    limits = {"openai:gpu?latency=0.1": 1}
-    await create_moa(models, chat("agg"), max_concurrent_calls=limits).ainvoke(QUESTION)
+    calls = CallPolicy(concurrent={"openai:gpu?latency=0.1": 1})
+    await create_moa(models, chat("agg"), calls=calls).ainvoke(QUESTION)
     assert most_at_once(server.of("gpu")) == 1
     assert most_at_once([c for c in server.calls if c.label != "gpu"]) == 3
 
 
 async def test_several_graphs_share_limits_and_so_do_sync_and_async_runs(chat, server):
-    limits = CallLimits({"openai": 2})
+    calls = CallPolicy(concurrent={"openai": 2})
     graphs = [
-        create_moa([chat("a?latency=0.05"), chat("b?latency=0.05")], chat("agg"), quorum=quorum,
-                   max_concurrent_calls=limits)
+        create_moa(Layer([chat("a?latency=0.05"), chat("b?latency=0.05")], quorum=quorum), chat("agg"), calls=calls)
         for quorum in (None, 2)
     ]  # fmt: skip
     await asyncio.gather(
@@ -73,7 +74,7 @@ async def test_who_stops_waiting_leaves_the_place_to_the_next(chat, server):
     graph = create_moa(
         [chat("slow?latency=0.4"), Proposer(chat("late"), timeout=0.1), chat("b")],
         chat("agg"),
-        max_concurrent_calls={"openai": 1},
+        calls=CallPolicy(concurrent={"openai": 1}),
     )
     state = await graph.ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "timed_out", "ok"]
@@ -81,9 +82,9 @@ async def test_who_stops_waiting_leaves_the_place_to_the_next(chat, server):
 
 
 async def test_places_are_given_back_after_failures_and_cancellations(chat, server):
-    limits = CallLimits({"openai": 1})
-    bad = create_moa([chat("bad?status=400"), chat("a")], chat("agg"), max_concurrent_calls=limits)
-    hung = create_moa([chat("hang?hang")], chat("agg"), max_concurrent_calls=limits)
+    calls = CallPolicy(concurrent={"openai": 1})
+    bad = create_moa([chat("bad?status=400"), chat("a")], chat("agg"), calls=calls)
+    hung = create_moa([chat("hang?hang")], chat("agg"), calls=calls)
     for _ in range(3):
         await bad.ainvoke(QUESTION)
         with pytest.raises(TimeoutError):
@@ -114,30 +115,30 @@ async def test_models_inside_of_agents_and_chains_count(server, kind, mode):
         "fallbacks": lambda m: chat("gone?status=404").with_fallbacks([chat(m)]),
     }
     models = [Proposer(kinds[kind](f"m{i}?latency=0.05"), name=f"p{i}") for i in range(4)]
-    limits = CallLimits({"openai": 1})
-    moa = create_moa(models, chat("agg"), max_concurrent_calls=limits)
+    calls = CallPolicy(concurrent={"openai": 1})
+    moa = create_moa(models, chat("agg"), calls=calls)
     given = {"messages": "hi"}
     state = await (asyncio.to_thread(moa.invoke, given) if mode == "sync" else moa.ainvoke(given))
     assert [p["status"] for p in state["proposals"]] == ["ok"] * 4
-    calls = sorted((c for c in server.calls if c.label.startswith("m")), key=lambda c: c.started)
-    assert all(a.ended <= b.started for a, b in pairwise(calls))
-    slots = limits._slots["openai"]
+    made = sorted((c for c in server.calls if c.label.startswith("m")), key=lambda c: c.started)
+    assert all(a.ended <= b.started for a, b in pairwise(made))
+    slots = calls.slots._slots["openai"]
     assert (slots._free, len(slots._line)) == (1, 0)
 
 
 async def test_a_cancelled_agent_gives_its_place_back(chat, server):
-    limits = CallLimits({"openai": 1})
+    calls = CallPolicy(concurrent={"openai": 1})
     agent = Proposer(create_agent(chat("a?hang"), tools=[]), name="p", timeout=0.3)
-    moa = create_moa([agent, chat("b")], chat("agg"), max_concurrent_calls=limits)
+    moa = create_moa([agent, chat("b")], chat("agg"), calls=calls)
     async with asyncio.timeout(10):
         state = await moa.ainvoke({"messages": "hi"})
     assert state["messages"][-1].text
-    slots = limits._slots["openai"]
+    slots = calls.slots._slots["openai"]
     assert (slots._free, len(slots._line)) == (1, 0)
 
 
 async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
-    limits, inside, most = CallLimits({"x": 3}), 0, 0
+    limits, inside, most = CallSlots({"x": 3}), 0, 0
     lock = threading.Lock()
 
     def enter(step: int) -> None:
@@ -176,7 +177,7 @@ async def test_hammering_from_threads_and_tasks_never_exceeds_the_limit():
         pass
 
 
-@pytest.mark.parametrize("options", [{"layer_timeout": 0.15}, {"quorum": 1}], ids=str)
+@pytest.mark.parametrize("options", [{"timeout": 0.15}, {"quorum": 1}], ids=str)
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_an_agent_that_is_cut_while_it_waits_gives_its_places_back(mode, options):
     class Slow(GenericFakeChatModel):
@@ -190,38 +191,36 @@ async def test_an_agent_that_is_cut_while_it_waits_gives_its_places_back(mode, o
         def bind_tools(self, tools, **kwargs):
             return self
 
-    inner = Slow(messages=(AIMessage("x") for _ in range(99)))
+    inner = Slow(messages=iter([AIMessage("x") for _ in range(99)]))
 
     @tool
     def ask(q: str) -> str:
         """Ask."""
         return inner.invoke(q).text
 
-    calls = [{"name": "ask", "args": {"q": "x"}, "id": f"c{i}"} for i in range(2)]
-    acting = Slow(messages=iter([AIMessage("", tool_calls=calls), *[AIMessage("done")] * 9]))
-    limits = CallLimits({"p": 1})
+    asked = [{"name": "ask", "args": {"q": "x"}, "id": f"c{i}"} for i in range(2)]
+    acting = Slow(messages=iter([AIMessage("", tool_calls=asked), *[AIMessage("done")] * 9]))
+    calls = CallPolicy(concurrent={"p": 1})
     quick = RunnableLambda(lambda _: "quick")
     agent = Proposer(create_agent(acting, tools=[ask]), name="agent")
-    moa = create_moa([agent, quick], quick, max_concurrent_calls=limits, **options)
+    moa = mixture_of([agent, quick], quick, calls=calls, **options)
     given = {"messages": "hi"}
     async with asyncio.timeout(20):
         state = await (
             asyncio.to_thread(moa.invoke, given) if mode == "sync" else moa.ainvoke(given)
         )
         assert state["messages"][-1].text == "quick"
-        slots = limits._slots["p"]
+        slots = calls.slots._slots["p"]
         await eventually(lambda: (slots._free, len(slots._line)) == (1, 0))
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("kind", ["graph", "ChatMoA"])
 async def test_limits_shared_with_a_mixture_inside_do_not_wait_for_themselves(chat, kind, mode):
-    limits = CallLimits({"openai": 1})
-    inner = create_moa([chat("a")], chat("b"), max_concurrent_calls=limits)
+    calls = CallPolicy(concurrent={"openai": 1})
+    inner = create_moa([chat("a")], chat("b"), calls=calls)
     model = ChatMoA(graph=inner) if kind == "ChatMoA" else inner
-    outer = create_moa(
-        [Proposer(model, name="inner"), chat("c")], chat("d"), max_concurrent_calls=limits
-    )
+    outer = create_moa([Proposer(model, name="inner"), chat("c")], chat("d"), calls=calls)
     given = {"messages": "hi"}
     async with asyncio.timeout(20):
         state = await (

@@ -18,9 +18,11 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.cache.memory import InMemoryCache
 
-from moa_graph import ChatMoA, NotEnoughProposals, Proposer, create_moa
-from moa_graph.strategies import Analyse, Chunkwise, JudgedAgreement, Rank, Route, Staircase, Vote
+from moa_graph import CallPolicy, ChatMoA, Layer, NotEnoughProposals, Proposer, create_moa
+from moa_graph.strategies import Analyse, JudgedAgreement, Rank, Route, Staircase, Vote
+from moa_graph.strategies.experimental import Chunkwise
 from tests.fake_server import eventually
+from tests.mixtures import mixture_of
 
 QUESTION = {"messages": "hi"}
 
@@ -35,12 +37,12 @@ BUILDS = {
     "layers": lambda m: create_moa([m("a"), m("b")], m("g"), layers=3),
     "judge": lambda m: create_moa([m("a"), m("b")], Rank(m("j"))),
     "until": lambda m: create_moa(
-        [m("a"), m("b")], m("g"), layers=3, until=JudgedAgreement(m("j"))
+        Layer([m("a"), m("b")], until=JudgedAgreement(m("j"))), m("g"), layers=3
     ),
     "analyse": lambda m: create_moa([m("a"), m("b")], Analyse(m("g"))),
     "route": lambda m: create_moa([m("a")], m("g"), route=Route(m("r"), samples=2)),
-    "staircase": lambda m: create_moa([m("a"), m("b")], m("g"), staircase=Staircase()),
-    "quorum": lambda m: create_moa([m("a"), m("b")], m("g"), quorum=2),
+    "progressive": lambda m: create_moa([m("a"), m("b")], m("g"), progressive=Staircase()),
+    "quorum": lambda m: create_moa(Layer([m("a"), m("b")], quorum=2), m("g")),
 }
 
 
@@ -69,7 +71,7 @@ def test_another_graph_in_another_event_loop(own):
 
 
 def test_threads_with_loops_of_their_own_and_sync_runs_at_the_same_time(own):
-    moa = create_moa([own("a?latency=0.02"), own("b")], own("g"), quorum=2)
+    moa = create_moa(Layer([own("a?latency=0.02"), own("b")], quorum=2), own("g"))
 
     def ask(i: int) -> Any:
         return asyncio.run(moa.ainvoke(QUESTION)) if i % 2 else moa.invoke(QUESTION)
@@ -84,7 +86,7 @@ def test_a_model_that_a_closed_loop_has_used_before(chat):
     model = chat("a", http_async_client=httpx.AsyncClient())
     with ThreadPoolExecutor(1) as thread:
         thread.submit(lambda: asyncio.run(model.ainvoke("hi"))).result(30)
-        moa = create_moa([model], model, max_retries=0)
+        moa = create_moa([model], model, calls=CallPolicy(retries=0))
         state = thread.submit(lambda: asyncio.run(moa.ainvoke(QUESTION))).result(30)
     assert state["messages"][-1].text
 
@@ -94,13 +96,15 @@ def _in_child(url: str, results: Any) -> None:
         return ChatOpenAI(model=model, api_key="x", base_url=url, max_retries=0)
 
     results.put(
-        create_moa([own("a"), own("b")], own("g"), quorum=2).invoke(QUESTION)["messages"][-1].text
+        create_moa(Layer([own("a"), own("b")], quorum=2), own("g"))
+        .invoke(QUESTION)["messages"][-1]
+        .text
     )
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_has_a_loop_of_its_own(own, server):
-    assert create_moa([own("a"), own("b")], own("g"), quorum=2).invoke(QUESTION)
+    assert create_moa(Layer([own("a"), own("b")], quorum=2), own("g")).invoke(QUESTION)
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     child = context.Process(target=_in_child, args=(server.url, results))
@@ -117,7 +121,7 @@ async def test_a_cache_hit_that_completes_a_quorum_is_seen(chat, server, mode):
     cache = InMemoryCache()
     late = Proposer(chat("late?latency=6"), name="late")
     await create_moa([chat("a"), chat("b")], chat("g"), cache=cache).ainvoke(QUESTION)
-    moa = create_moa([late, chat("a"), chat("b")], chat("g"), cache=cache, quorum=2)
+    moa = create_moa(Layer([late, chat("a"), chat("b")], quorum=2), chat("g"), cache=cache)
     async with asyncio.timeout(4):
         state = await (
             asyncio.to_thread(moa.invoke, QUESTION) if mode == "sync" else moa.ainvoke(QUESTION)
@@ -126,7 +130,7 @@ async def test_a_cache_hit_that_completes_a_quorum_is_seen(chat, server, mode):
 
 
 async def test_a_sync_call_that_would_wait_for_itself_is_refused(chat):
-    inner = create_moa([chat("a"), chat("b")], chat("g"), quorum=2)
+    inner = create_moa(Layer([chat("a"), chat("b")], quorum=2), chat("g"))
 
     async def calls(messages: Any) -> Any:
         return inner.invoke(QUESTION)["messages"][-1]
@@ -152,7 +156,7 @@ async def test_a_blocking_function_of_the_users_delays_no_other_run(chat, mode):
     blocking = RunnableLambda(lambda _: slowly("x"))
     also = asyncio.create_task(run(create_moa([blocking], Vote())))
     await asyncio.sleep(0.1)
-    await run(create_moa([chat("a"), chat("b")], chat("g"), quorum=2))
+    await run(create_moa(Layer([chat("a"), chat("b")], quorum=2), chat("g")))
     assert not slow.done()
     assert not also.done()
     assert (await slow)["messages"]
@@ -163,11 +167,10 @@ async def test_a_blocking_function_of_the_users_delays_no_other_run(chat, mode):
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_cancelled_runs_leave_nothing(chat, server, through, mode):
     moa = create_moa(
-        [chat("a?latency=0.02"), chat("b?latency=0.05")],
+        Layer([chat("a?latency=0.02"), chat("b?latency=0.05")], quorum=1),
         chat("g?latency=0.03"),
         layers=3,
-        quorum=1,
-        max_concurrent_calls={"openai": 2},
+        calls=CallPolicy(concurrent={"openai": 2}),
     )
     model = moa if through == "graph" else ChatMoA(graph=moa)
     question = QUESTION if through == "graph" else "hi"
@@ -208,7 +211,7 @@ async def test_cancelled_runs_leave_nothing(chat, server, through, mode):
     await some(100)
     assert cancelled > 20
     assert len(moa.plan.runs) == 0
-    slots = moa.plan.limits._slots["openai"]
+    slots = moa.plan.calls.slots._slots["openai"]
     await eventually(lambda: (slots._free, len(slots._line)) == (2, 0), 5)
     await eventually(lambda: left() == 0, 5)
     await eventually(lambda: psutil.Process().num_fds() <= files + 2, 10)
@@ -216,7 +219,7 @@ async def test_cancelled_runs_leave_nothing(chat, server, through, mode):
 
 
 async def test_no_thread_is_left_of_sync_runs(chat):
-    moa = create_moa([chat("a"), chat("b")], chat("g"), quorum=1)
+    moa = create_moa(Layer([chat("a"), chat("b")], quorum=1), chat("g"))
     await asyncio.to_thread(moa.invoke, QUESTION)
     before = {t.name for t in threading.enumerate()}
     for _ in range(5):
@@ -233,7 +236,7 @@ async def test_a_limit_of_steps_that_is_given_is_kept(chat, server):
     from langgraph.errors import GraphRecursionError
 
     server.answer_all = " ".join(f"w{i}" for i in range(200))
-    moa = create_moa([chat("a?writes")], chat("g?writes"), chunkwise=Chunkwise(first=4))
+    moa = create_moa([chat("a?writes")], chat("g?writes"), progressive=Chunkwise(first=4))
     with pytest.raises(GraphRecursionError):
         await moa.ainvoke(QUESTION, {"recursion_limit": 25})
     chain = RunnableLambda(lambda x: x) | moa
@@ -242,14 +245,14 @@ async def test_a_limit_of_steps_that_is_given_is_kept(chat, server):
 
 
 @pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt()], ids=["exit", "interrupt"])
-@pytest.mark.parametrize("options", [{}, {"quorum": 2}, {"layer_timeout": 20}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"quorum": 2}, {"timeout": 20}], ids=str)
 async def test_an_exit_inside_of_a_model_reaches_the_caller_and_ends_no_other_run(
     chat, options, error
 ):
     def leaves(_: Any) -> Any:
         raise error
 
-    moa = create_moa([Proposer(RunnableLambda(leaves), name="p"), chat("b")], chat("g"), **options)
+    moa = mixture_of([Proposer(RunnableLambda(leaves), name="p"), chat("b")], chat("g"), **options)
 
     def ask() -> str:
         try:
@@ -260,5 +263,5 @@ async def test_an_exit_inside_of_a_model_reaches_the_caller_and_ends_no_other_ru
 
     async with asyncio.timeout(10):
         assert await asyncio.to_thread(ask) == type(error).__name__
-        other = create_moa([chat("a"), chat("b")], chat("g"), quorum=2)
+        other = create_moa(Layer([chat("a"), chat("b")], quorum=2), chat("g"))
         assert (await asyncio.to_thread(other.invoke, QUESTION))["messages"][-1].text

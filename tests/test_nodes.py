@@ -19,10 +19,12 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tracers.base import BaseTracer
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command, Overwrite, RetryPolicy, interrupt
+from langgraph.types import Command, Overwrite, interrupt
 
 from moa_graph import (
     AggregationFailed,
+    CallPolicy,
+    Layer,
     MoAContext,
     MoAError,
     NotEnoughProposals,
@@ -356,9 +358,9 @@ async def test_when_all_fail_the_next_layer_is_never_called(chat, server, mode):
 
 async def test_min_proposals_is_what_a_layer_must_give(chat, server):
     proposers = [chat("a"), chat("b"), chat("c?status=400")]
-    await create_moa(proposers, chat("agg"), min_proposals=2).ainvoke(QUESTION)
+    await create_moa(Layer(proposers, min_proposals=2), chat("agg")).ainvoke(QUESTION)
     with pytest.raises(NotEnoughProposals, match="2 usable proposals of 3, and 3 are needed"):
-        await create_moa(proposers, chat("agg"), min_proposals=3).ainvoke(QUESTION)
+        await create_moa(Layer(proposers, min_proposals=3), chat("agg")).ainvoke(QUESTION)
     assert len(server.of("agg")) == 1
 
 
@@ -384,8 +386,8 @@ async def test_resuming_after_a_failed_aggregator_calls_only_the_aggregator(chat
         [chat("a"), chat("b")],
         chat("agg?fail_first=1"),
         layers=3,
-        max_retries=0,
         checkpointer=InMemorySaver(),
+        calls=CallPolicy(retries=0),
     )
     thread = {"configurable": {"thread_id": "1"}}
     with pytest.raises(AggregationFailed):
@@ -397,25 +399,9 @@ async def test_resuming_after_a_failed_aggregator_calls_only_the_aggregator(chat
     assert len(state["proposals"]) == 4
 
 
-@pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
-async def test_langgraphs_retry_policy_repeats_what_it_says_and_counts(chat, server, mode):
-    policy = RetryPolicy(initial_interval=0.01, jitter=False, max_attempts=3)
-    graph = create_moa(
-        [chat("a?fail_first=2"), chat("b?fail_first=9"), _raise(ValueError("no"))],
-        chat("agg?fail_first=1"),
-        retry_policy=policy,
-    )
-    state = await run(graph, mode, QUESTION)
-    outcomes = [(p["status"], p["attempts"]) for p in state["proposals"]]
-    assert outcomes == [("ok", 3), ("failed", 3), ("failed", 1)]
-    assert state["proposals"][0]["latency"] >= 0.03
-    assert len(server.of("agg")) == 2
-
-
 async def test_our_own_errors_are_never_retried(chat, server):
-    policy = RetryPolicy(initial_interval=0.01, retry_on=Exception)
     with pytest.raises(NotEnoughProposals):
-        await create_moa([chat("a?empty")], chat("agg"), retry_policy=policy).ainvoke(QUESTION)
+        await create_moa([chat("a?empty")], chat("agg")).ainvoke(QUESTION)
     assert len(server.calls) == 1
 
 
@@ -446,7 +432,10 @@ def _talk():
 
 async def test_a_failed_turn_leaves_nothing_to_the_next(chat, server):
     graph = create_moa(
-        [chat("a?fail_first=1")], chat("agg"), max_retries=0, checkpointer=InMemorySaver()
+        [chat("a?fail_first=1")],
+        chat("agg"),
+        checkpointer=InMemorySaver(),
+        calls=CallPolicy(retries=0),
     )
     thread = {"configurable": {"thread_id": "1"}}
     with pytest.raises(NotEnoughProposals):

@@ -36,7 +36,7 @@ proposers = [
 aggregator = { model = "together:agg", max_tokens = 7, params = { top_p = 0.5 } }
 layers = 3
 temperature = 0.9
-aggregation_prompt = "Combine:"
+references = { prompt = "Combine:" }
 """
 YAML = """
 description: Mine
@@ -46,7 +46,7 @@ proposers:
 aggregator: {model: "together:agg", max_tokens: 7, params: {top_p: 0.5}}
 layers: 3
 temperature: 0.9
-aggregation_prompt: "Combine:"
+references: {prompt: "Combine:"}
 """
 
 
@@ -79,23 +79,28 @@ async def test_what_a_layer_waits_for_and_what_a_run_may_cost_can_stand_in_a_fil
     path = tmp_path / "patient.yaml"
     path.write_text(f"""
     proposers:
-      - {{model: "openai:a", params: {{base_url: "{server.url}", api_key: x}}}}
-      - {{model: "openai:b", params: {{base_url: "{server.url}", api_key: x}}}}
-      - {{model: "openai:c?hang", params: {{base_url: "{server.url}", api_key: x}}, timeout: 60}}
+      quorum: 2
+      grace: 0.05
+      hedge: 2x
+      timeout: 20
+      proposers:
+        - {{model: "openai:a", params: {{base_url: "{server.url}", api_key: x}}}}
+        - {{model: "openai:b", params: {{base_url: "{server.url}", api_key: x}}}}
+        - {{model: "openai:c?hang", params: {{base_url: "{server.url}", api_key: x}}, timeout: 60}}
     aggregator: {{model: "openai:agg", params: {{base_url: "{server.url}", api_key: x}}}}
-    quorum: {{proposals: 2, grace: 0.05}}
-    hedge: {{after: 2x}}
-    run_timeout: 30
-    layer_timeout: 20
-    max_retries: 1
-    max_concurrent_calls: {{openai: 3}}
-    budget: {{tokens: 100000, usd: 1.5, prices: {{a: [1, 2], b: [1, 2], "c?hang": [1, 2], agg: [1, 2]}}}}
-    context_window: 32000
+    calls: {{retries: 1, concurrent: {{openai: 3}}}}
+    limits:
+      timeout: 30
+      tokens: 100000
+      usd: 1.5
+      prices: {{a: [1, 2], b: [1, 2], "c?hang": [1, 2], agg: [1, 2]}}
+    references: {{window: 32000}}
     """)
     state = await load_preset(path).create().ainvoke({"messages": "hi"})
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "abandoned"]
+    path.write_text(path.read_text().replace("quorum: 2", "quorum: 4"))
     with pytest.raises(ValueError, match="quorum"):
-        load_preset(path).create(quorum=4)
+        load_preset(path)
 
 
 def test_a_list_of_lists_is_a_layer_each(tmp_path):
@@ -112,36 +117,68 @@ WRONG = [
     ('proposers = ["a:b"]\naggregator = "a:b"\nlayer = 3', r"unknown field 'layer'.*mean 'layers'"),
     (
         'proposers = [{model = "a:b", sample = 3}]\naggregator = "a:b"',
-        r"unknown field 'proposers\[0\].sample'.*mean 'samples'",
+        r"proposers\[0\]: .*no argument 'sample'.*mean 'samples'",
     ),
     (
         'proposers = [["a:b"], [{model = "a:b", promt = "x"}]]\naggregator = "a:b"',
-        r"unknown field 'proposers\[1\]\[0\].promt'.*mean 'prompt'",
+        r"proposers\[0\]: .*no argument 'promt'.*mean 'prompt'",
     ),
     (
         'proposers = ["a:b"]\naggregator = {model = "a:b", api_key = "sk-SECRET"}',
-        r"unknown field 'aggregator.api_key'",
+        r"aggregator.*no argument 'api_key'",
     ),
     ('aggregator = "a:b"', r"proposers: Field required"),
-    ('proposers = []\naggregator = "a:b"', r"proposers: .*at least 1"),
+    ('proposers = []\naggregator = "a:b"', r"proposers=\[\]\) is empty"),
     ('proposers = ["a:b"]', r"aggregator: Field required"),
     ('proposers = ["a:b"]\naggregator = "a:b"\nlayers = "x"', r"layers: .*valid integer"),
     (
         'proposers = ["a:b"]\naggregator = "a:b"\nlayers = 1',
         r"layers: .*greater than or equal to 2",
     ),
-    ('proposers = "a:b"\naggregator = "a:b"', r"proposers: "),
-    ('proposers = [3]\naggregator = "a:b"', r"proposers\[0\]"),
+    ('proposers = "a:b"\naggregator = "a:b"', r"must be a list of models"),
+    ('proposers = [3]\naggregator = "a:b"', r"every model must be .provider:model"),
     ('key = "sk-SECRET', r"cannot be read: Unterminated string"),
     ("", r"proposers: Field required"),
     (
-        'proposers = ["a:b"]\naggregator = "a:b"\nquorum = {proposal = 1}',
-        r"unknown field 'quorum.proposal'.*mean 'proposals'.*proposals, grace",
+        'proposers = {proposers = ["openai:b"], quorums = 1}\naggregator = "a:b"',
+        r"no argument 'quorums'.*mean 'quorum'",
     ),
-    ('proposers = ["a:b"]\naggregator = "a:b"\nquorum = {proposals = 0}', r"at least 1"),
-    ('proposers = ["a:b"]\naggregator = "a:b"\nhedge = {after = "soon"}', r"hedge.*'2x'"),
-    ('proposers = ["a:b"]\naggregator = "a:b"\nlayer_timeout = -1', r"layer_timeout: "),
-    ('proposers = ["a:b"]\naggregator = "a:b"\nbudget = {}', r"budget: .*tokens, or usd"),
+    (
+        'proposers = {proposers = ["openai:b"], quorum = 0}\naggregator = "a:b"',
+        r"quorum=0.*at least 1",
+    ),
+    (
+        'proposers = {proposers = ["openai:b"], hedge = "soon"}\naggregator = "a:b"',
+        r"hedge.*'2x'",
+    ),
+    (
+        'proposers = {proposers = ["openai:b"], timeout = -1}\naggregator = "a:b"',
+        r"timeout=-1.*above 0",
+    ),
+    (
+        'proposers = {proposers = ["openai:b"], select = ["top"]}\naggregator = "a:b"',
+        r"no strategy 'top'.*mean 'top_k'",
+    ),
+    (
+        'proposers = ["openai:b"]\naggregator = {strategy = "ranks", judge = "openai:b"}',
+        r"no strategy 'ranks'.*mean 'rank'",
+    ),
+    (
+        'proposers = ["openai:b"]\naggregator = {strategy = "rank"}',
+        r"rank needs judge",
+    ),
+    (
+        'proposers = ["openai:b"]\naggregator = {strategy = "os.system"}',
+        r"no strategy 'os.system'",
+    ),
+    (
+        'proposers = ["openai:b"]\naggregator = "openai:b"\nlimits = {}',
+        r"limits: .*timeout, tokens",
+    ),
+    (
+        'proposers = ["openai:b"]\naggregator = "openai:b"\nreferences = {fence = true}',
+        r"unknown field 'references.fence'.*mean 'fenced'",
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from moa_graph import create_moa
+from moa_graph import References, create_moa
 from moa_graph.prompts import (
     AGGREGATE_AND_SYNTHESIZE,
     check_conversation,
@@ -133,7 +133,9 @@ def test_knowing_the_code_of_another_prompt_is_no_help(texts, attacker):
 
 async def test_one_argument_fences_the_references_of_every_later_layer(chat, server):
     server.answers["a"] = ATTACKS[1]
-    graph = create_moa([chat("a"), chat("b")], chat("agg"), layers=3, fenced=True)
+    graph = create_moa(
+        [chat("a"), chat("b")], chat("agg"), layers=3, references=References(fenced=True)
+    )
     await graph.ainvoke({"messages": "Which?"})
     later = [server.of("a")[1], server.of("b")[1], server.of("agg")[0]]
     for call in later:

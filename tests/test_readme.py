@@ -33,7 +33,9 @@ def test_every_python_block_runs(server, monkeypatch, capsys, tmp_path):
 
 
 def test_the_configuration_file_is_one(tmp_path, monkeypatch):
-    (block,) = blocks("toml")
-    (tmp_path / "mine.toml").write_text(block)
+    whole, layers = blocks("toml")
+    (tmp_path / "mine.toml").write_text(whole)
     graph = load_preset(tmp_path / "mine.toml").create()
     assert "layer_2_mine" in graph.nodes
+    (tmp_path / "layers.toml").write_text(layers)
+    assert "select_1" in load_preset(tmp_path / "layers.toml").create().nodes

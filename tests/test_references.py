@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
-from moa_graph import AggregationFailed, create_moa
+from moa_graph import AggregationFailed, References, create_moa
 from moa_graph.prompts import format_references
 from moa_graph.references import Question, estimated_prompt, estimated_tokens, fair_shares, trimmed
 from tests.test_nodes import run
@@ -92,7 +92,9 @@ async def test_a_window_that_nobody_knows_is_found_by_asking(chat, server, mode)
 
 async def test_the_graph_may_say_the_window(chat, server):
     models = [chat(f"p{i}?size=30000") for i in range(3)]
-    graph = create_moa(models, chat("agg?window=4000"), layers=3, context_window=4000)
+    graph = create_moa(
+        models, chat("agg?window=4000"), layers=3, references=References(window=4000)
+    )
     state = await graph.ainvoke(QUESTION)
     assert len(server.of("agg")) == 1
     second = [p for p in state["proposals"] if p["layer"] == 2]
@@ -101,13 +103,15 @@ async def test_the_graph_may_say_the_window(chat, server):
 
 
 async def test_what_fits_is_not_touched(chat, server):
-    graph = create_moa([chat("a"), chat("b?size=30000")], chat("agg"), context_window=9000)
+    graph = create_moa(
+        [chat("a"), chat("b?size=30000")], chat("agg"), references=References(window=9000)
+    )
     state = await graph.ainvoke(QUESTION)
     assert [t["proposer"] for t in record(state)] == ["b?size=30000"]
     assert "\n1. a: What is a cat?\n" in server.of("agg")[0].system
 
     server.reset()
-    graph = create_moa([chat("a"), chat("b")], chat("agg"), context_window=9000)
+    graph = create_moa([chat("a"), chat("b")], chat("agg"), references=References(window=9000))
     state = await graph.ainvoke(QUESTION)
     assert "trimmed_references" not in state["messages"][-1].response_metadata
     assert server.of("agg")[0].system == format_references(
@@ -116,7 +120,7 @@ async def test_what_fits_is_not_touched(chat, server):
 
 
 async def test_a_conversation_that_is_too_long_by_itself_fails_for_that(chat, server):
-    graph = create_moa([chat("a")], chat("agg?window=100"), context_window=100)
+    graph = create_moa([chat("a")], chat("agg?window=100"), references=References(window=100))
     with pytest.raises(AggregationFailed, match="context length"):
         await graph.ainvoke({"messages": "word " * 2000})
 

@@ -12,7 +12,7 @@ from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
-from moa_graph import AggregationFailed, MoAError, Proposer, create_moa
+from moa_graph import AggregationFailed, CallPolicy, MoAError, Proposer, create_moa
 from moa_graph import retries as module
 from moa_graph.retries import can_pass, is_too_long, seconds_before_retry
 from tests.test_nodes import run
@@ -123,7 +123,9 @@ async def test_retries_of_the_client_and_ours_are_not_multiplied(chat, server, m
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 async def test_the_graph_may_say_how_often(chat, server, count):
-    graph = create_moa([chat("a?status=500"), chat("b")], chat("agg"), max_retries=count)
+    graph = create_moa(
+        [chat("a?status=500"), chat("b")], chat("agg"), calls=CallPolicy(retries=count)
+    )
     state = await graph.ainvoke(QUESTION)
     assert state["proposals"][0]["attempts"] == count + 1 == len(server.of("a"))
 
@@ -187,7 +189,7 @@ async def test_the_aggregator_is_repeated_until_it_has_shown_something(chat, ser
 async def test_a_wait_does_not_hold_what_limits_concurrent_calls(chat, server):
     busy = Proposer(chat("busy?status=429&retry_after=1.5&times=1"), name="busy")
     others = [Proposer(chat(f"m{i}"), name=f"m{i}") for i in range(3)]
-    graph = create_moa([busy, *others], chat("agg"), max_concurrent_calls={"openai": 1})
+    graph = create_moa([busy, *others], chat("agg"), calls=CallPolicy(concurrent={"openai": 1}))
     started = time.monotonic()
     await asyncio.wait_for(graph.ainvoke(QUESTION), 10)
     assert all(c.ended - started < 1.4 for c in server.calls if c.label.startswith("m"))

@@ -11,9 +11,10 @@ from langchain_core.tracers.langchain import wait_for_all_tracers
 from langgraph.graph import START, MessagesState, StateGraph
 from langsmith import run_trees
 
-from moa_graph import ChatMoA, Hedge, NotEnoughProposals, Proposer, Quorum, create_moa
+from moa_graph import ChatMoA, Layer, NotEnoughProposals, Proposer, create_moa
 from tests.fake_server import eventually
 from tests.langsmith_receiver import LangSmithReceiver, TracedRun, forget_client
+from tests.mixtures import mixture_of
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def mixture(chat, **options):
         Proposer(chat("c?status=500&times=1"), name="shaky"),
         chat("d"),
     ]
-    return create_moa(proposers, chat("agg"), layers=3, **options)
+    return mixture_of(proposers, chat("agg"), layers=3, **options)
 
 
 TREE = """\
@@ -149,7 +150,7 @@ async def test_every_model_call_has_its_tags_metadata_inputs_outputs_and_tokens(
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke", "stream", "astream"])
 async def test_an_abandoned_proposer_has_ended_and_says_why(chat, receiver, mode):
     moa = create_moa(
-        [chat("a"), Proposer(chat("b?hang"), name="hung")], chat("agg"), quorum=Quorum(1, grace=0.1)
+        Layer([chat("a"), Proposer(chat("b?hang"), name="hung")], quorum=1, grace=0.1), chat("agg")
     )
     if mode == "invoke":
         await asyncio.to_thread(moa.invoke, {"messages": "hi"})
@@ -170,9 +171,7 @@ async def test_an_abandoned_proposer_has_ended_and_says_why(chat, receiver, mode
 
 
 async def test_the_second_request_of_a_hedge_is_a_run_of_the_same_proposer(chat, receiver):
-    moa = create_moa(
-        [Proposer(chat("a?slow_first=9"), name="slow")], chat("agg"), hedge=Hedge(after=0.1)
-    )
+    moa = create_moa(Layer([Proposer(chat("a?slow_first=9"), name="slow")], hedge=0.1), chat("agg"))
     await moa.ainvoke({"messages": "hi"})
     (tree,) = trees(receiver)
     first, second = tree.find("layer_1_slow").children

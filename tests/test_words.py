@@ -18,7 +18,16 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from moa_graph import AggregationFailed, Budget, ChatMoA, Proposer, create_moa, merge_proposals
+from moa_graph import (
+    AggregationFailed,
+    CallPolicy,
+    ChatMoA,
+    Layer,
+    Proposer,
+    RunLimits,
+    create_moa,
+    merge_proposals,
+)
 from moa_graph.strategies import (
     Agree,
     Analyse,
@@ -81,10 +90,10 @@ BUILDS = {
     "rank": lambda m: create_moa([m, m], Rank(saying("<think>1 or 2?</think>2"))),
     "analyse": lambda m: create_moa([m, m], Analyse(m)),
     "sequence": lambda m: create_moa([m, m, m], SelfMoASeq(m, window=2)),
-    "select": lambda m: create_moa([m] * 3, m, layers=3, select=TopK(1, judge=saying("hm</think>3"))),
-    "until": lambda m: create_moa([m, m], m, layers=3, until=Agree(then="answer")),
+    "select": lambda m: create_moa(Layer([m] * 3, select=TopK(1, judge=saying("hm</think>3"))), m, layers=3),
+    "until": lambda m: create_moa(Layer([m, m], until=Agree(then="answer")), m, layers=3),
     "route": lambda m: create_moa([m, m], m, route=Route(m, samples=2)),
-    "staircase": lambda m: create_moa([m, m], m, layers=3, staircase=Staircase(first=2)),
+    "staircase": lambda m: create_moa([m, m], m, layers=3, progressive=Staircase(first=2)),
 }  # fmt: skip
 
 
@@ -214,7 +223,9 @@ STREAMED = {
 @pytest.mark.parametrize("shape", STREAMED)
 async def test_chunks_in_every_providers_shape_show_the_whole_answer_and_no_more(shape, mode):
     model = Chunks(says="", chunks=STREAMED[shape], seen=[])
-    moa = create_moa([model, model], model, staircase=Staircase() if mode == "staircase" else None)
+    moa = create_moa(
+        [model, model], model, progressive=Staircase() if mode == "staircase" else None
+    )
     if mode == "invoke":
         text = (await moa.ainvoke(QUESTION))["messages"][-1].text
     elif mode == "stream":
@@ -328,9 +339,12 @@ async def test_the_model_that_answered_is_named_with_all_attempts(who, mode):
 
 async def test_price_and_votes_are_of_the_model_that_answered():
     model = openai("cheap", 404).with_fallbacks([openai("dear")])
-    budget = Budget(usd=25, prices={"cheap": (1.0, 1.0), "dear": (10.0, 10.0)})
+    budget = RunLimits(usd=25, prices={"cheap": (1.0, 1.0), "dear": (10.0, 10.0)})
     moa = create_moa(
-        [model, model, model], openai("cheap"), budget=budget, max_concurrent_calls={"openai": 1}
+        [model, model, model],
+        openai("cheap"),
+        limits=budget,
+        calls=CallPolicy(concurrent={"openai": 1}),
     )
     state = await moa.ainvoke({"messages": "hi"})
     # Each costs ten dollars and not one: the third is not asked.
@@ -344,7 +358,7 @@ async def test_price_and_votes_are_of_the_model_that_answered():
 def test_an_unknown_price_of_a_fallback_is_told_when_the_graph_is_built():
     model = openai("cheap").with_fallbacks([openai("no-such-model")])
     with pytest.raises(ValueError, match="no-such-model"):
-        create_moa([model], openai("cheap"), budget=Budget(usd=1, prices={"cheap": (1.0, 1.0)}))
+        create_moa([model], openai("cheap"), limits=RunLimits(usd=1, prices={"cheap": (1.0, 1.0)}))
 
 
 # --- a person's edit ----------------------------------------------------------------------------
@@ -450,7 +464,9 @@ def test_a_person_can_add_a_proposal():
 def test_an_edit_after_a_selection_is_read(select):
     texts = ["It is 4. Cats sleep.", "It is 4. Dogs bark all night."]
     proposers = [Proposer(saying(text), name=name) for text, name in zip(texts, "ab", strict=True)]
-    moa = create_moa(proposers, reading(), layers=2, select=select, checkpointer=InMemorySaver())
+    moa = create_moa(
+        Layer(proposers, select=select), reading(), layers=2, checkpointer=InMemorySaver()
+    )
     thread: Any = {"configurable": {"thread_id": "1"}}
     moa.invoke(QUESTION, thread, interrupt_before=["aggregator"])
     for proposal in moa.get_state(thread).values["proposals"]:
@@ -560,7 +576,7 @@ async def test_shortening_ends_where_it_does_not_help():
 
 def by_name() -> Any:
     return create_moa(
-        ["openai:a", Proposer("openai:b", samples=2)], Rank("openai:j"), layers=3, quorum=1
+        Layer(["openai:a", Proposer("openai:b", samples=2)], quorum=1), Rank("openai:j"), layers=3
     )
 
 

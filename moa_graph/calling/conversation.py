@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable
 
 from moa_graph.calling.reasoning import split_reasoning
 from moa_graph.calling.text import is_thought, repaired
-from moa_graph.models import brings_prompt, chat_models_in, provider_of
+from moa_graph.models import brings_prompt, chat_models_in, has_tools, provider_of
 from moa_graph.prompts import Place
 
 _MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
@@ -41,6 +41,18 @@ _PROVIDER = "model_provider"  # where LangChain's messages say who wrote them
 def place_for(model: Runnable[Any, Any]) -> Place:
     """Where a model is given instructions: a system message of its own must stay the only one."""
     return "human" if brings_prompt(model) else "system"
+
+
+def place_for_references(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Place:
+    """Where a model is shown references, if nobody says so.
+
+    Who acts, or has just acted, is shown them behind the question: what stands before it keeps its
+    place in a provider's cache of prompts from call to call.
+    """
+    acted = next((m for m in reversed(messages) if isinstance(m, HumanMessage | ToolMessage)), None)
+    if brings_prompt(model) or has_tools(model) or isinstance(acted, ToolMessage):
+        return "human"
+    return "system"
 
 
 def conversation_for(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
+from moa_graph.configuration import Configuration
 from moa_graph.evals.files import EvalError, Row
-from moa_graph.presets import Configuration
 from moa_graph.validation import nearest
 
 Study: TypeAlias = Literal["proposers", "layers", "roles", "ranker"]

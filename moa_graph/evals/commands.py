@@ -385,10 +385,7 @@ def ablations(
                 temperature=temperature,
                 max_tokens=max_tokens,
             )
-            loaded = [
-                of_graph(c.name, c.create(cache=shared), c.model_dump(mode="json"), known)
-                for c in made
-            ]
+            loaded = [of_graph(c.name, c.create(cache=shared), c.data(), known) for c in made]
         except (ValueError, TypeError) as error:
             raise EvalError(str(error)) from None
         _compare(

@@ -20,7 +20,7 @@ from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.evals.tables import table
 from moa_graph.evals.verifiable import RecordedModel, RecordedSet
 from moa_graph.graph import create_moa
-from moa_graph.proposers import Proposer
+from moa_graph.layers import Proposer
 from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.rank import MostCentral
 from moa_graph.strategies.vote import Vote

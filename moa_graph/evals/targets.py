@@ -14,15 +14,19 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langgraph.cache.base import BaseCache
 
-from moa_graph.budget import Amount, Price, known_price
+from moa_graph.budget import Amount, known_price
 from moa_graph.calling.answer import Answer, read_answer
 from moa_graph.chat_model import ChatMoA
+from moa_graph.configuration import Configuration
 from moa_graph.errors import explain
 from moa_graph.evals.files import EvalError, EvalFailed, Row, digest
 from moa_graph.evals.recorded import RecordedProposals
+from moa_graph.layers import Proposer
+from moa_graph.limits import Price
 from moa_graph.models import Model, build_chat_model
-from moa_graph.presets import PRESETS, AnswerEntry, Configuration, load_preset
-from moa_graph.proposers import Proposer
+from moa_graph.presets import PRESETS, load_preset
+from moa_graph.strategies.pieces import Chunkwise
+from moa_graph.strategies.registry import as_strategy
 from moa_graph.strategies.vote import NothingToCount
 
 Prices = Mapping[str, Price]
@@ -234,15 +238,16 @@ def load_target(
             )
         else:
             return of_model(spec, prices)
-        described: Any = configuration.model_dump(mode="json")
+        described: Any = configuration.data()
         if not recorded:
             # Chunk-wise proposals are no whole answers that could be kept.
-            whole = configuration.chunkwise is None
+            progressive = as_strategy("progressive", configuration.progressive, "progressive")
+            whole = not isinstance(progressive, Chunkwise)
             kept = cache(configuration.name) if cache and whole else None
             graph = configuration.create(cache=kept)
             return of_graph(configuration.name, graph, described, prices)
-        one_layer = configuration.model_copy(update={"layers": 2, "quorum": None, "hedge": None})
-        graph = one_layer.create(proposers=[Proposer(p, name=_name(p)) for p in recorded])
+        members = [Proposer(p, name=_name(p)) for p in recorded]
+        graph = configuration.create(proposers=members, layers=2)
         described["proposers"] = [proposals.digest for proposals in recorded]
         name = f"{configuration.name} over {len(recorded)} recorded"
         return replace(of_graph(name, graph, described, prices), recorded=recorded)
@@ -276,9 +281,9 @@ def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
         configuration = load_preset(spec)
     except (ValueError, OSError) as error:
         raise EvalError(str(error)) from None
-    if configuration.writer is None or isinstance(configuration.aggregator, AnswerEntry):
+    if configuration.writer is None:
         raise EvalError(f"{configuration.name} has no aggregator that could answer alone.")
-    model, params = configuration.settings(configuration.writer)
+    model, params = configuration.writer
     return replace(of_model(model, prices, **params), name=f"{model} alone")
 
 

@@ -5,6 +5,7 @@ from moa_graph.models.model import Model, ModelLike, as_model, build_chat_model
 from moa_graph.models.runnables import (
     answering_name,
     chat_models_in,
+    has_tools,
     host_of,
     is_same_model,
     map_chat_models,
@@ -30,6 +31,7 @@ __all__ = [
     "brings_prompt",
     "build_chat_model",
     "chat_models_in",
+    "has_tools",
     "host_of",
     "input_for",
     "is_same_model",

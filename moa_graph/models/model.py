@@ -85,6 +85,17 @@ class Model:
         return self._provider
 
     @property
+    def data(self) -> str | dict[str, Any] | None:
+        """How a file writes it; None for one that was given as an object."""
+        if not isinstance(self._given, str):
+            return None
+        own = {k: v for k, v in self._params.items() if k in ("temperature", "max_tokens")}
+        params = {k: v for k, v in self._params.items() if k not in own}
+        if not own and not params:
+            return self._given
+        return {"model": self._given, **own, **({"params": params} if params else {})}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What limits of calls know it by: its provider, and `"provider:model"`."""
         return (self.provider, f"{self.provider}:{self.name}") if self.provider else (self.name,)

@@ -295,3 +295,13 @@ def secrets_of(model: Runnable[Any, Any]) -> set[str]:
 
 def _field_values(model: BaseModel) -> Iterator[Any]:
     return (getattr(model, field, None) for field in type(model).model_fields)
+
+
+def has_tools(model: Runnable[Any, Any]) -> bool:
+    """Whether a chat model inside is given tools with its calls, by `.bind_tools()` or the run."""
+    if isinstance(model, RunnableBindingBase):
+        given = model.kwargs.get("tools") or model.kwargs.get("functions")
+        return bool(given) or has_tools(model.bound)
+    if isinstance(model, RunnableWithFallbacks):
+        return has_tools(model.runnable)
+    return isinstance(model, RunnableSequence) and any(map(has_tools, model.steps))

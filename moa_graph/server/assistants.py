@@ -7,19 +7,21 @@ import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph_sdk.runtime import ServerRuntime
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from moa_graph.budget import Budget
 from moa_graph.compiled import MoAGraph
+from moa_graph.configuration import Configuration, Data
 from moa_graph.context import MoAContext
-from moa_graph.local import LOCAL_MODELS
-from moa_graph.presets import PRESETS, Configuration, ModelEntry, ProposerEntry
-from moa_graph.server.bounds import check_bounds, check_model, check_proposers
+from moa_graph.layers import Layer, Proposer, References
+from moa_graph.limits import RunLimits
+from moa_graph.presets import PRESETS
+from moa_graph.server.bounds import check_bounds, check_names_no_file
 from moa_graph.server.settings import SETTINGS
+from moa_graph.strategies.pieces import Staircase
 from moa_graph.validation import what_is_wrong
 
 _KEPT = 256  # graphs, those used last
@@ -28,26 +30,24 @@ _MAX_TOKENS = min(8192, SETTINGS.max_tokens)  # as in the preset `together`
 _DEFAULT = PRESETS["together" if os.environ.get("TOGETHER_API_KEY") else "local"]
 
 
-def _not_a_file(model: str) -> str:
-    """Refuse a local model that is none of ours: a client names no file of the server."""
-    provider, _, name = model.partition(":")
-    if provider.strip().lower() == "local" and name not in LOCAL_MODELS:
-        raise ValueError(f"there is no local model {name!r}; there are {', '.join(LOCAL_MODELS)}")
-    return model
+class _Described:
+    """What plain data look like, for Studio: as another type."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """As without it."""
+        return handler(source)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        """That of the other type."""
+        del schema
+        return handler(TypeAdapter(self._kind).core_schema)
 
 
-def _model_not_a_file(entry: ModelEntry) -> ModelEntry:
-    _not_a_file(entry.model)
-    return entry
-
-
-_Name: TypeAlias = Annotated[str, AfterValidator(_not_a_file)]
-_Model: TypeAlias = _Name | Annotated[ModelEntry, AfterValidator(_model_not_a_file)]
-_Proposer: TypeAlias = _Name | Annotated[ProposerEntry, AfterValidator(_model_not_a_file)]
-
-
-def _plain(entry: Any) -> Any:
-    return entry if isinstance(entry, str) else entry.model_dump(exclude_defaults=True)
+_OneLayer = list[str | Proposer]
+_Proposers = _OneLayer | Layer | list[_OneLayer | Layer]
 
 
 class RunContext(MoAContext):
@@ -66,22 +66,23 @@ class RunContext(MoAContext):
 class AssistantContext(RunContext):
     """What an assistant is: its models and layers, beside the settings of a run."""
 
-    proposers: list[_Proposer] | list[list[_Proposer]] = Field(
-        default=[_plain(entry) for entry in _DEFAULT.proposers],
-        min_length=1,
+    proposers: Annotated[Data, _Described(_Proposers)] = Field(
+        default=_DEFAULT.proposers,
         title="Proposers",
         description=(
             "The models that answer in parallel: “provider:model”, or an object with `model`, "
-            "`name`, `prompt` (a role), `samples`, `temperature`, `max_tokens` and `timeout`. A "
-            "list of lists gives each layer its own."
+            "`name`, `prompt` (a role), `samples`, `temperature`, `max_tokens` and `timeout`. One "
+            "layer, or a list of layers, has `proposers` and its own `quorum`, `timeout`, "
+            "`select`, `until` …"
         ),
     )
-    aggregator: _Model = Field(
-        default=_plain(_DEFAULT.aggregator),
+    aggregator: Annotated[Data, _Described(str | dict[str, Any])] = Field(
+        default=_DEFAULT.aggregator,
         title="Aggregator",
         description=(
             "The model that synthesizes the answer: “provider:model”, or an object with `model`, "
-            "`temperature` and `max_tokens`."
+            "`temperature` and `max_tokens`. Or a strategy, such as “vote” or an object with "
+            "`strategy` and its arguments."
         ),
         json_schema_extra={"langgraph_nodes": ["aggregator"]},
     )
@@ -92,20 +93,51 @@ class AssistantContext(RunContext):
         title="Layers",
         description=(
             "How many layers, the aggregator's included: 2 is one layer of proposers and the "
-            "aggregator, 3 is the paper's MoA. None: 2, or as many as `proposers` has lists."
+            "aggregator, 3 is the paper's MoA. None: 2, or as many as `proposers` has."
         ),
     )
-    min_proposals: int = Field(
-        default=1,
-        ge=1,
-        title="Min proposals",
-        description="How many usable proposals each layer must give for the run to go on.",
+    references: Annotated[Data, _Described(References | None)] = Field(
+        default=None,
+        title="References",
+        description="How readers are shown the proposals: `prompt`, `place`, `fenced`, `window` …",
+        json_schema_extra={"langgraph_nodes": ["aggregator"]},
+    )
+    route: Annotated[Data, _Described(dict[str, Any] | str | None)] = Field(
+        default=None,
+        title="Route",
+        description=(
+            "Who answers before the panel: an object with `model`, and `judge` or `samples`."
+        ),
+        json_schema_extra={"langgraph_nodes": ["first_pass"]},
+    )
+    progressive: Annotated[Data, _Described(Staircase | str | None)] = Field(
+        default=None,
+        title="Progressive",
+        description="“staircase”: layers begin on the first chunks of the layer before.",
+    )
+    limits: Annotated[Data, _Described(RunLimits | None)] = Field(
+        default=None,
+        title="Limits",
+        description="The most that a run may take: `timeout` in seconds, `tokens`, `usd`.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_for_clients(cls, given: Any) -> Any:
+        for name, why in _REFUSED.items():
+            if isinstance(given, Mapping) and name in given:
+                raise ValueError(f"{name} is not for assistants: {why}")
+        return given
 
-_SHAPE = {"proposers", "aggregator", "layers", "min_proposals"}
-_ENTRIES: dict[str, type] = {"proposers": ProposerEntry, "aggregator": ModelEntry}
-_OPTIONS: dict[str, Any] = {"budget": Budget(tokens=SETTINGS.max_tokens)}
+
+_SHAPE = ("proposers", "aggregator", "layers", "references", "route", "progressive", "limits")
+_REFUSED = {
+    "calls": "how calls are made, over all runs, is the server's to say",
+    "cache": "where proposals are kept is the server's to say",
+    "checkpointer": "where threads are kept is the server's to say",
+    "min_proposals": "it is a field of a layer: proposers = { proposers = […], min_proposals = 2 }",
+}
+_ENTRIES: dict[str, type] = {}
 
 
 async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
@@ -121,9 +153,10 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
     """
     given = config.get("configurable", {})
     known = {name: given[name] for name in AssistantContext.model_fields if name in given}
-    shape = _context_of(known).model_dump(include=_SHAPE)
+    shape = _shape(_context_of(known))
+    configuration = _configuration(shape)
     if _runs(runtime):
-        check_bounds(_configuration(shape))
+        check_bounds(configuration)
     # Clients of providers read certificates from files, which blocks.
     return await asyncio.to_thread(_built, json.dumps(shape, sort_keys=True))
 
@@ -149,7 +182,11 @@ def _runs(runtime: ServerRuntime[Any] | None) -> bool:
 
 @lru_cache(maxsize=_KEPT)
 def _built(shape: str) -> MoAGraph:
-    return _configuration(json.loads(shape)).create(context_schema=AssistantContext, **_OPTIONS)
+    given = json.loads(shape)
+    limits = {**(given.pop("limits", None) or {})}
+    limits["tokens"] = min(limits.get("tokens") or SETTINGS.max_tokens, SETTINGS.max_tokens)
+    configuration = _configuration({**given, "limits": limits})
+    return configuration.create(context_schema=AssistantContext)
 
 
 @lru_cache
@@ -157,7 +194,7 @@ def _built_preset(name: str) -> MoAGraph:
     preset = PRESETS[name]
     longest = min(preset.max_tokens or SETTINGS.max_tokens, SETTINGS.max_tokens)
     preset = preset.model_copy(update={"max_tokens": longest})
-    return preset.create(context_schema=RunContext, **_OPTIONS)
+    return preset.create(context_schema=RunContext, limits=RunLimits(tokens=SETTINGS.max_tokens))
 
 
 def check_given(given: Mapping[str, Any]) -> None:
@@ -169,11 +206,13 @@ def check_given(given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If a field is unknown or wrong, or exceeds a bound; says which, and why.
     """
-    context = _context_of(given)
-    if "proposers" in given:
-        check_proposers(context.proposers, context.layers)
-    if "aggregator" in given:
-        check_model(context.aggregator)
+    configuration = _configuration(_shape(_context_of(given)))
+    check_bounds(configuration, [f for f in ("proposers", "aggregator", "route") if f in given])
+
+
+def _shape(context: AssistantContext) -> dict[str, Any]:
+    given = {name: getattr(context, name) for name in _SHAPE}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _context_of(given: Mapping[str, Any]) -> AssistantContext:
@@ -186,4 +225,35 @@ def _context_of(given: Mapping[str, Any]) -> AssistantContext:
 
 
 def _configuration(shape: Mapping[str, Any]) -> Configuration:
-    return Configuration(name="mixture", temperature=_TEMPERATURE, max_tokens=_MAX_TOKENS, **shape)
+    """The mixture that a client describes.
+
+    Raises:
+        ValueError: If it is none, or says where a model is served; says which field, and why.
+    """
+    _check_only_settings(shape)
+    try:
+        configuration = Configuration(
+            name="mixture", temperature=_TEMPERATURE, max_tokens=_MAX_TOKENS, **shape
+        )
+    except ValidationError as error:
+        raise ValueError(
+            "The assistant's context: " + what_is_wrong(error, Configuration, _ENTRIES)
+        ) from None
+    check_names_no_file(configuration)
+    return configuration
+
+
+def _check_only_settings(value: Any) -> None:
+    """Refuse what says where a model is served, or with which key, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name == "params":
+                raise ValueError(
+                    "The assistant's context: unknown field 'params': where a model is served is "
+                    "the server's to say."
+                )
+            if name != "schema":
+                _check_only_settings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_only_settings(inner)

@@ -1,40 +1,48 @@
-"""Strategies beyond the paper: values of `create_moa`'s arguments.
+"""Strategies beyond the paper: values of the arguments of `Layer` and `create_moa`.
 
 | argument | strategies |
 |---|---|
-| `aggregator` | `Rank`, `Vote`, `MostCentral`, `Analyse`, `SelfMoASeq` |
+| `create_moa(aggregator)` | `Rank`, `Vote`, `MostCentral`, `Analyse`, `SelfMoASeq` |
 | | `DropoutAndVote`, `DropoutAndCluster` |
-| `select` | `TopK`, `Diverse`, `Deduplicate`, `Shuffle`, `Tree`, `ClusterAndFilter`, `Residual` |
-| `until` | `Agree`, `Similar`, `JudgedAgreement`, `Unchanged` |
-| `route` | `Route` |
-| `staircase`, `chunkwise` | `Staircase`, `Chunkwise` |
+| `Layer(select=…)` | `TopK`, `Diverse`, `Deduplicate`, `Shuffle`, `Tree` |
+| | `ClusterAndFilter`, `Residual` |
+| `Layer(until=…)` | `Agree`, `Similar`, `JudgedAgreement`, `Unchanged` |
+| `create_moa(route=…)` | `Route` |
+| `create_moa(progressive=…)` | `Staircase` |
+
+One of your own is a function; `Run` is what it is given:
+
+| argument | function, sync or async |
+|---|---|
+| `aggregator` | `async def aggregate(references, run) -> str` (or a message, a proposal) |
+| `select` | `async def select(references, run) -> list[Proposal]` |
+| `until` | `async def until(references, run) -> bool` |
+| `route` | `async def route(run) -> str` (or a message; None convenes the mixture) |
+
+`register_strategy` gives it a name for files and assistants.
 """
 
+from moa_graph.calling.answer import Answer
+from moa_graph.state import Decision
 from moa_graph.strategies.analyse import Analyse
-from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.early_exit import Agree, JudgedAgreement, Similar, Unchanged, Until
-from moa_graph.strategies.pieces import Chunkwise, Staircase
+from moa_graph.strategies.early_exit import Agree, JudgedAgreement, Similar, Unchanged
+from moa_graph.strategies.pieces import Staircase
 from moa_graph.strategies.rank import MostCentral, Rank
+from moa_graph.strategies.registry import register_strategy
 from moa_graph.strategies.residual import Residual
 from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
 from moa_graph.strategies.route import Route, route_rates
-from moa_graph.strategies.selection import (
-    Deduplicate,
-    Diverse,
-    Selection,
-    Shuffle,
-    TopK,
-    Tree,
-)
+from moa_graph.strategies.run import Run
+from moa_graph.strategies.selection import Deduplicate, Diverse, Shuffle, TopK, Tree
 from moa_graph.strategies.sequential import SelfMoASeq
 from moa_graph.strategies.vote import Vote
 
 __all__ = [
     "Agree",
     "Analyse",
-    "AnswerStrategy",
-    "Chunkwise",
+    "Answer",
     "ClusterAndFilter",
+    "Decision",
     "Deduplicate",
     "Diverse",
     "DropoutAndCluster",
@@ -44,7 +52,7 @@ __all__ = [
     "Rank",
     "Residual",
     "Route",
-    "Selection",
+    "Run",
     "SelfMoASeq",
     "Shuffle",
     "Similar",
@@ -52,7 +60,7 @@ __all__ = [
     "TopK",
     "Tree",
     "Unchanged",
-    "Until",
     "Vote",
+    "register_strategy",
     "route_rates",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from moa_graph.asking import ask
-from moa_graph.calling.conversation import place_for
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AggregatorNode, AnswerNode
 from moa_graph.prompts import Place, fence_of, fenced, instructed
@@ -117,9 +116,9 @@ class _WriterNode(AggregatorNode):
         if not (texts and texts[0]):
             return question
         analysis = texts[0]
-        if self.plan.fenced:
+        if step.shown.fenced:
             analysis = fenced(analysis, "analysis", fence_of("analysis", analysis))
-        return _WithAnalysis(question, analysis, place_for(model))
+        return _WithAnalysis(question, analysis, step.place_for(model))
 
 
 class _WithAnalysis(Question):
@@ -137,6 +136,10 @@ class _WithAnalysis(Question):
     @property
     def trimmed(self) -> Any:
         return self._inner.trimmed
+
+    @property
+    def place(self) -> Any:
+        return self._inner.place
 
     def prepare(self, model: Any) -> Any:
         return self._inner.prepare(model)

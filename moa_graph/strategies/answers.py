@@ -6,23 +6,24 @@ Each is a value of `create_moa`'s `aggregator`. A plain model there synthesizes,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 
 from moa_graph.calling.answer import NoAnswer
+from moa_graph.layers import Seat
 from moa_graph.models import Model
 from moa_graph.nodes import AnswerNode
-from moa_graph.proposers import Seat
 from moa_graph.state import Decision, Proposal
 from moa_graph.steps import Plan, Step
+from moa_graph.strategies.base import Strategy
 from moa_graph.strategies.deciding import DecidingNode
 
 
-class AnswerStrategy(ABC):
-    """What gives the answer. Subclass it for one of your own.
+class AnswerStrategy(Strategy, ABC):
+    """What gives the answer.
 
     Attributes:
         whole: Whether it chooses among whole proposals, so that they must not be shortened.
@@ -62,6 +63,16 @@ class AnswerStrategy(ABC):
     @abstractmethod
     def node(self, plan: Plan) -> AnswerNode:
         """The node that gives the answer."""
+
+    def check(self, proposers: Collection[str]) -> None:
+        """Refuse names that no proposer has.
+
+        Args:
+            proposers: The names of the last layer's proposers, and of their models.
+
+        Raises:
+            ValueError: Names the nearest that there is.
+        """
 
 
 class ChoosingNode(AnswerNode):

@@ -109,7 +109,7 @@ class ChunkProposer(ProposerNode):
         except (GraphBubbleUp, sync.Cancelled):
             raise
         except Exception as error:  # whatever a model raises is recorded
-            status, reason = how_it_failed(self.plan, step, piece, error)
+            status, reason = how_it_failed(piece, error)
             ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
             proposal = self.record(
                 step,
@@ -278,7 +278,7 @@ def chunks(step: Step, layers: Sequence[Nodes], *, last: bool = False) -> tuple[
     failed = layer_of_turn(step, layer)
     names = {p["proposer"] for p in failed}
     left = [(node, name) for node, name in layers[-1] if name not in names]
-    if len(left) < step.plan.min_proposals:
+    if len(left) < step.plan.policies[layer - 1].min_proposals:
         cut = any(p["status"] in ("abandoned", "timed_out") for p in failed)
         if last and cut and layer > 1:
             return chunks(step, layers[:-1], last=last)

@@ -136,6 +136,6 @@ def check_whole(what: str, value: object, least: int = 1) -> None:
         ValueError: If it is smaller.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be a whole number, not {value!r}.")
+        raise TypeError(f"{what} must be an integer, not {value!r}.")
     if value < least:
         raise ValueError(f"{what} is {value}: it must be at least {least}.")

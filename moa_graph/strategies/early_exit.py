@@ -1,4 +1,4 @@
-"""When no further layer is needed: `create_moa(..., layers=4, until=Agree())`.
+"""When no further layer is needed: `create_moa(Layer(..., until=Agree()), …, layers=4)`.
 
 An exit is drawn as a conditional edge behind each layer, and behind what was selected of it. It
 leads to the aggregator, or with `then="answer"` to the end: the consensus is the answer, word for
@@ -20,6 +20,7 @@ from moa_graph.similarity import majority, most_central, normalize, similarities
 from moa_graph.state import Proposal, proposals_of_layer, usable
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import word_for_word
+from moa_graph.strategies.base import Strategy
 from moa_graph.strategies.deciding import (
     DecidingNode,
     check_comparable,
@@ -59,8 +60,8 @@ class Consensus:
     attempts: int = 0
 
 
-class Until(ABC):
-    """A condition for an early exit. Subclass it for one of your own.
+class Until(Strategy, ABC):
+    """A condition for an early exit.
 
     Args:
         then: Where it leads: `"aggregate"` goes straight to the aggregator, `"answer"` returns
@@ -145,7 +146,7 @@ class Similar(Until):
         self,
         threshold: float = 0.8,
         *,
-        embeddings: Embeddings | None = None,
+        embeddings: Embeddings | str | None = None,
         then: Then = "aggregate",
     ) -> None:
         super().__init__(then)

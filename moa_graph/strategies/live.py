@@ -9,7 +9,7 @@ from langchain_core.runnables import Runnable
 from langgraph.cache.base import FullKey
 
 from moa_graph import sync
-from moa_graph.caching import ProposalCache
+from moa_graph.caching import StoredProposals
 from moa_graph.calling.answer import Answer
 from moa_graph.calling.reasoning import ReasoningSplitter
 from moa_graph.calling.text import utf8
@@ -42,7 +42,7 @@ class LiveProposal:
         self.tokens = draft["tokens"]
         self.target = 0
         self.signal = sync.Signal()
-        self.cache: ProposalCache | None = None
+        self.cache: StoredProposals | None = None
         self.key: FullKey | None = None
         self.attempts: Callable[[], int] = lambda: 0
         self.hold = False

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+from moa_graph.limits import Count, Number
+from moa_graph.validation import value_object
+
+_Growth = Annotated[Number, Field(ge=1)]
 _LONGEST = 4096  # tokens of one piece: beyond it, growth saves no calls worth speaking of
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    first: int = 16
-    growth: float = 2.0
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        if isinstance(self.first, bool) or not isinstance(self.first, int):
-            raise TypeError(f"{name}(first={self.first!r}) must be a whole number of tokens.")
-        if self.first < 1:
-            raise ValueError(f"{name}(first={self.first}) must be at least 1 token.")
-        if isinstance(self.growth, bool) or not isinstance(self.growth, int | float):
-            raise TypeError(f"{name}(growth={self.growth!r}) must be a number, such as 2.")
-        if not math.isfinite(self.growth) or self.growth < 1:
-            raise ValueError(f"{name}(growth={self.growth}) must be at least 1.")
-
-    def size(self, number: int) -> int:
-        """Tokens of the piece with that number, from 0."""
-        grown = math.log(self.first) + number * math.log(self.growth)
-        if grown >= math.log(_LONGEST):
-            return max(self.first, _LONGEST)
-        return max(1, round(self.first * self.growth**number))
+def grown_size(first: int, growth: float, number: int) -> int:
+    """Tokens of the piece with that number, from 0, where each is `growth` times as long."""
+    grown = math.log(first) + number * math.log(growth)
+    if grown >= math.log(_LONGEST):
+        return max(first, _LONGEST)
+    return max(1, round(first * growth**number))
 
 
-@dataclass(frozen=True)
-class Staircase(_Pieces):
+@value_object
+class Staircase:
     """Staircase streaming: the aggregator begins on the first chunks of the proposals.
 
     Each proposer of the first layer makes one continuous streaming call. As soon as the first
@@ -50,15 +40,24 @@ class Staircase(_Pieces):
         growth: By how much each next one is larger (at least 1). The larger, the fewer calls.
 
     Raises:
-        TypeError: If an argument is no number.
+        TypeError: If an argument is not a number.
         ValueError: If one is out of range.
 
     Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
     """
 
+    first: Count = Field(default=16, title="First", description="Tokens of the first chunk.")
+    growth: _Growth = Field(
+        default=2.0, title="Growth", description="By how much each next chunk is longer."
+    )
 
-@dataclass(frozen=True)
-class Chunkwise(_Pieces):
+    def size(self, number: int) -> int:
+        """Tokens of the piece with that number, from 0."""
+        return grown_size(self.first, self.growth, number)
+
+
+@value_object
+class Chunkwise:
     """Chunk-wise aggregation: proposers write each next chunk from the aggregated text.
 
     The graph loops: every proposer goes on from the answer as it stands, the aggregator makes the
@@ -69,11 +68,17 @@ class Chunkwise(_Pieces):
         growth: By how much each next one is larger (at least 1).
 
     Raises:
-        TypeError: If an argument is no number.
+        TypeError: If an argument is not a number.
         ValueError: If one is out of range.
 
     Source: named as future work in arXiv 2406.04692, section 5.
     """
 
-    first: int = 64
-    growth: float = 1.0
+    first: Count = Field(default=64, title="First", description="Tokens of the first chunk.")
+    growth: _Growth = Field(
+        default=1.0, title="Growth", description="By how much each next chunk is longer."
+    )
+
+    def size(self, number: int) -> int:
+        """Tokens of the piece with that number, from 0."""
+        return grown_size(self.first, self.growth, number)

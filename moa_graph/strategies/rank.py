@@ -50,7 +50,7 @@ class Rank(AnswerStrategy):
 
     whole = True
 
-    def __init__(self, judge: ModelLike, *, embeddings: Embeddings | None = None) -> None:
+    def __init__(self, judge: ModelLike, *, embeddings: Embeddings | str | None = None) -> None:
         check_comparable("Rank", embeddings)
         self.judge = as_model(judge, "Rank(judge=…)")
         self.embeddings = embeddings
@@ -77,7 +77,7 @@ class MostCentral(AnswerStrategy):
 
     whole = True
 
-    def __init__(self, *, embeddings: Embeddings | None = None) -> None:
+    def __init__(self, *, embeddings: Embeddings | str | None = None) -> None:
         check_comparable("MostCentral", embeddings)
         self.embeddings = embeddings
 
@@ -109,7 +109,7 @@ class _RankNode(ChoosingNode):
 
 
 class _CentralNode(ChoosingNode):
-    def __init__(self, plan: Plan, embeddings: Embeddings | None) -> None:
+    def __init__(self, plan: Plan, embeddings: Embeddings | str | None) -> None:
         super().__init__(plan, "MostCentral")
         self._embeddings = embeddings
 
@@ -122,7 +122,9 @@ class _CentralNode(ChoosingNode):
         return _chosen(step, references, place, "agreement", Verdict(None, None, None, 0))
 
 
-async def _central(references: list[Proposal], step: Step, embeddings: Embeddings | None) -> int:
+async def _central(
+    references: list[Proposal], step: Step, embeddings: Embeddings | str | None
+) -> int:
     texts = [p["content"] for p in references]
     return most_central(await similarities(texts, step.asked, embeddings))
 

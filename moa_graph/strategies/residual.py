@@ -57,7 +57,7 @@ class Residual(Selection):
         base = most_central(await similarities(texts, step.asked))
         before = proposals_of_layer(step.proposals, references[0]["layer"] - 1)
         earlier = [p["content"] for p in usable(before)]
-        names = letters(len(texts)) if step.plan.lettered else range(1, len(texts) + 1)
+        names = letters(len(texts)) if step.lettered else range(1, len(texts) + 1)
         label = list(names)[base]
         kept = []
         for i, proposal in enumerate(references):

@@ -7,19 +7,19 @@ it helps when half of the proposers or more deceive, and then none of it claims 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
-from statistics import median
 from typing import TYPE_CHECKING
 
-from moa_graph import sync
+from moa_graph.layers import Reads, Seat
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes import AnswerNode
-from moa_graph.proposers import Reads, Seat
-from moa_graph.similarity import Matrix, similarities, telling_words
+from moa_graph.similarity import Matrix, similarities
 from moa_graph.state import Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.deciding import check_comparable, check_whole
+from moa_graph.strategies.deciding import check_whole
+from moa_graph.strategies.judging import Case, judge
 from moa_graph.strategies.rank import MostCentral
 from moa_graph.strategies.selection import Chosen, Selection
 from moa_graph.strategies.vote import Parse, Vote
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 _FEWEST = 3  # of two that differ, nobody knows which is the odd one
-_FEWEST_BY_WORDS = 5  # words are weaker evidence: the majority must be one by more than a vote
-_STEEP = 4  # how much more a word counts that all others say than one that most say
-_MISSED = 0.4  # from which on a text misses what the majority says; one word of 4 in 5 is 0.41
-_SAME_VOICE = 0.6  # texts that share that part of their words say it once, for claims about others
+_CONTRADICTS = (
+    "You compare responses of several models to a user's query. Name those that contradict, in "
+    "substance, what a clear majority of the others says: another fact, number, choice or advice. "
+    "Leaving something out, or saying it in other words, is no contradiction. Reply with their "
+    "numbers, or with none if there are none, and with nothing else."
+)
+_CONTRADICTS_AGAIN = "Reply with numbers from 1 to {highest}, or with none, and nothing else."
 _APART = 0.15  # by so much embeddings must be more similar within the majority than to an outlier
 
 
@@ -39,34 +42,42 @@ class ClusterAndFilter(Selection):
     """Leaves out the proposals that a majority of the others contradicts.
 
     With embeddings, the texts are parted into the two clusters that are least similar, and the
-    smaller one is left out, as in the paper. Without, words decide: an outlier lacks what (nearly)
-    all others say, such as the name or the number that is the answer. That calls no model, and
-    sees no difference between true answers that share no words, or a truth and its negation.
+    smaller one is left out, as in the paper. With a judge, a model says which contradict what most
+    of the others say; one call a layer.
 
     Where no majority is plain, everybody stays, and the record says so: with three of six, nobody
     knows who is right.
 
     Args:
-        embeddings: Compares meanings instead of words.
+        embeddings: Compares meanings.
+        judge: A model that says who contradicts the majority.
 
     Raises:
-        ValueError: If nothing can compare texts.
+        TypeError: If `judge` is no model.
+        ValueError: If neither is given, or both are.
 
     Source: arXiv 2503.05856, "Cluster & Filter".
     """
 
-    def __init__(self, *, embeddings: Embeddings | None = None) -> None:
-        check_comparable("ClusterAndFilter", embeddings)
+    def __init__(
+        self, *, embeddings: Embeddings | str | None = None, judge: ModelLike | None = None
+    ) -> None:
+        if (embeddings is None) == (judge is None):
+            raise ValueError("ClusterAndFilter() needs embeddings or a judge: one of them.")
         self.embeddings = embeddings
+        self.judge = None if judge is None else as_model(judge, "ClusterAndFilter(judge=…)")
 
-    def check(self, widths: Sequence[int]) -> None:
+    @property
+    def models(self) -> Sequence[Model]:
         """As `Selection`."""
-        fewest = _FEWEST if self.embeddings else _FEWEST_BY_WORDS
-        if max(widths) < fewest:
+        return [self.judge] if self.judge else []
+
+    def check(self, width: int) -> None:
+        """As `Selection`."""
+        if width < _FEWEST:
             raise ValueError(
-                f"select: ClusterAndFilter needs {fewest} proposers or more in a layer, so that "
-                f"there is a plain majority (by words {_FEWEST_BY_WORDS}, with embeddings "
-                f"{_FEWEST})."
+                f"Layer(select=ClusterAndFilter(…)) needs {_FEWEST} proposers or more in the "
+                "layer, so that there can be a plain majority."
             )
 
     async def choose(
@@ -75,46 +86,39 @@ class ClusterAndFilter(Selection):
         step: Step,
     ) -> Chosen:
         """As `Selection`."""
-        texts = [p["content"] for p in references]
-        if self.embeddings is None:
-            odd = await sync.in_thread(outliers_by_words, texts, step.asked)
-        else:
+        chosen = Chosen(references, by="no plain majority against anybody")
+        if len(references) < _FEWEST:
+            return chosen
+        if self.judge is None:
+            texts = [p["content"] for p in references]
             odd = outliers_by_clusters(await similarities(texts, step.asked, self.embeddings))
-        if not odd:
-            return Chosen(references, by="no plain majority against anybody")
-        kept = [p for i, p in enumerate(references) if i not in odd]
-        reason = f"{len(kept)} of {len(references)} agree on something that it does not say"
-        left_out = {references[i]["proposer"]: reason for i in odd}
-        return Chosen(kept, left_out, by="majority")
+        else:
+            verdict = await judge(
+                step,
+                self.judge,
+                Case(step.asked, references, _CONTRADICTS),
+                lambda said: _minority(said, len(references)),
+                _CONTRADICTS_AGAIN.format(highest=len(references)),
+            )
+            odd = verdict.value or []
+            chosen.error, chosen.usage = verdict.error, verdict.usage
+            chosen.attempts = verdict.attempts
+        if odd:
+            chosen.kept = [p for i, p in enumerate(references) if i not in odd]
+            reason = f"{len(chosen.kept)} of {len(references)} agree on something else"
+            chosen.left_out = {references[i]["proposer"]: reason for i in odd}
+            chosen.by = "judge" if self.judge else "majority"
+        return chosen
 
 
-def outliers_by_words(texts: Sequence[str], question: str = "") -> list[int]:
-    """Which texts lack what (nearly) all others say.
-
-    Args:
-        texts: Answers to one question.
-        question: The question; its words say nothing.
-
-    Returns:
-        Their places; none unless the others are a majority by more than a vote, and all of them
-        say something that none of these does.
-    """
-    if len(texts) < _FEWEST_BY_WORDS:
+def _minority(said: str, count: int) -> list[int] | None:
+    """The places that a judge names; none where they are no minority. None for no verdict."""
+    if re.match(r"\W*none\b", said.strip(), re.IGNORECASE):
         return []
-    said = [set(telling_words(text, question)) for text in texts]
-    missed = [_missed(words, said) for words in said]
-    voices = _voices(said)
-    odd = [
-        i
-        for i, words in enumerate(said)
-        if missed[i] >= max(_MISSED, 2 * median(missed), 0.75 * max(missed))
-        # Who says the same thing three times must not make the others look odd.
-        and (len(voices) < _FEWEST or _missed(words, voices) >= _MISSED)
-    ]
-    kept = [words for i, words in enumerate(said) if i not in odd]
-    agreed = set.intersection(*kept) if kept else set()
-    by_more_than_a_vote = 2 * len(kept) > len(texts) + 2
-    return odd if by_more_than_a_vote and all(agreed - said[i] for i in odd) else []
+    named = {int(number) for number in re.findall(r"\d{1,4}", said)}
+    if not named or not all(1 <= number <= count for number in named):
+        return None
+    return sorted(n - 1 for n in named) if _is_minority(len(named), count) else []
 
 
 def outliers_by_clusters(matrix: Matrix) -> list[int]:
@@ -145,20 +149,6 @@ def _is_minority(odd: int, total: int) -> bool:
 def _mean(matrix: Matrix, some: Sequence[int], others: Sequence[int]) -> float:
     pairs = [matrix[i][j] for i in some for j in others if i != j]
     return sum(pairs) / len(pairs) if pairs else 1.0
-
-
-def _missed(words: set[str], texts: Sequence[set[str]]) -> float:
-    """How much of what most texts say is not among these words."""
-    counts = [sum(word in text for text in texts) for word in set().union(*texts) - words]
-    return sum((n / (len(texts) - 1)) ** _STEEP for n in counts if 2 * n > len(texts))
-
-
-def _voices(texts: Sequence[set[str]]) -> list[set[str]]:
-    voices: list[set[str]] = []
-    for text in texts:
-        if not any(len(text & v) >= _SAME_VOICE * len(text | v) for v in voices):
-            voices.append(text)
-    return voices
 
 
 class _Dropout(AnswerStrategy):
@@ -275,7 +265,7 @@ class DropoutAndCluster(_Dropout):
         subsets: int = 5,
         drop: int | None = None,
         seed: int = 0,
-        embeddings: Embeddings | None = None,
+        embeddings: Embeddings | str | None = None,
     ) -> None:
         super().__init__(writer, subsets=subsets, drop=drop, seed=seed, name="DropoutAndCluster")
         self._central = MostCentral(embeddings=embeddings)

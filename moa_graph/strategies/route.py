@@ -17,6 +17,7 @@ from moa_graph.references import Question
 from moa_graph.similarity import majority, normalize
 from moa_graph.state import Proposal, total_usage
 from moa_graph.steps import Plan, Step
+from moa_graph.strategies.base import Strategy
 from moa_graph.strategies.deciding import DecidingNode, check_share, check_whole, decided
 from moa_graph.strategies.judging import Case, judge, yes_or_no
 from moa_graph.strategies.vote import Parse
@@ -30,7 +31,7 @@ _SURE = (
 )
 
 
-class Route:
+class Route(Strategy):
     """A cheap model answers first. If it is sure, that is the answer; else the mixture convenes.
 
     It is sure if its samples agree (self-consistency), or if a judge says so. A first pass that

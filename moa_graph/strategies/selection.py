@@ -1,4 +1,4 @@
-"""What of a layer goes on to the next: `create_moa(..., select=TopK(3, judge=...))`.
+"""What of a layer goes on to the next: `Layer(..., select=TopK(3, judge=...))`.
 
 Several are applied in their order: `select=[Deduplicate(), TopK(3), Shuffle(seed=7)]`.
 """
@@ -9,16 +9,16 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages.ai import UsageMetadata
 
+from moa_graph.layers import Reads
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.proposers import Reads, Seat
 from moa_graph.similarity import centrality, similarities
 from moa_graph.state import Proposal, digest_of, total_usage
 from moa_graph.steps import Plan, Step
+from moa_graph.strategies.base import Strategy
 from moa_graph.strategies.deciding import (
     DecidingNode,
     check_comparable,
@@ -51,8 +51,8 @@ class Chosen:
     attempts: int = 0
 
 
-class Selection(ABC):
-    """A step of `select`. Subclass it for one of your own.
+class Selection(Strategy, ABC):
+    """A step of a layer's `select`.
 
     Attributes:
         rewrites: Whether it changes the texts of what it keeps.
@@ -65,11 +65,11 @@ class Selection(ABC):
         """The models that it calls."""
         return ()
 
-    def check(self, widths: Sequence[int]) -> None:  # noqa: B027 - most make sense for all
-        """Refuse layers of these widths.
+    def check(self, width: int) -> None:
+        """Refuse a layer of that many proposers.
 
         Raises:
-            ValueError: If it makes no sense for them; says why.
+            ValueError: If it makes no sense for it; says why.
         """
 
     @abstractmethod
@@ -107,7 +107,7 @@ class TopK(Selection):
     """
 
     def __init__(
-        self, k: int, *, judge: ModelLike | None = None, embeddings: Embeddings | None = None
+        self, k: int, *, judge: ModelLike | None = None, embeddings: Embeddings | str | None = None
     ) -> None:
         check_whole("TopK(k=…)", k)
         check_comparable("TopK", embeddings)
@@ -120,9 +120,9 @@ class TopK(Selection):
         """As `Selection`."""
         return [self.judge] if self.judge else []
 
-    def check(self, widths: Sequence[int]) -> None:
+    def check(self, width: int) -> None:
         """As `Selection`."""
-        _check_leaves_some_out(f"TopK({self.k})", self.k, widths)
+        _check_leaves_some_out(f"TopK({self.k})", self.k, width)
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`."""
@@ -166,15 +166,15 @@ class Diverse(Selection):
     Source: RMoA (arXiv 2505.24442), greedy diversity embedding selection.
     """
 
-    def __init__(self, k: int, *, embeddings: Embeddings | None = None) -> None:
+    def __init__(self, k: int, *, embeddings: Embeddings | str | None = None) -> None:
         check_whole("Diverse(k=…)", k)
         check_comparable("Diverse", embeddings)
         self.k = k
         self.embeddings = embeddings
 
-    def check(self, widths: Sequence[int]) -> None:
+    def check(self, width: int) -> None:
         """As `Selection`."""
-        _check_leaves_some_out(f"Diverse({self.k})", self.k, widths)
+        _check_leaves_some_out(f"Diverse({self.k})", self.k, width)
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`."""
@@ -203,7 +203,9 @@ class Deduplicate(Selection):
         ValueError: If it is out of range, or nothing can compare texts.
     """
 
-    def __init__(self, threshold: float = 0.95, *, embeddings: Embeddings | None = None) -> None:
+    def __init__(
+        self, threshold: float = 0.95, *, embeddings: Embeddings | str | None = None
+    ) -> None:
         check_share("Deduplicate(threshold=…)", threshold)
         check_comparable("Deduplicate", embeddings)
         self.threshold = threshold
@@ -272,24 +274,26 @@ class Tree(Selection):
         check_whole("Tree(fan_in=…)", fan_in)
         self.fan_in = fan_in
 
-    def check(self, widths: Sequence[int]) -> None:
-        """As `Selection`."""
-        if len(widths) == 1:
+    def check_readers(self, width: int, readers: int) -> None:
+        """Refuse a layer whose readers would miss something, or nothing.
+
+        Args:
+            width: How many proposers its layer has.
+            readers: How many the next layer has.
+
+        Raises:
+            ValueError: Says which.
+        """
+        if readers * self.fan_in < width:
             raise ValueError(
-                "select: Tree needs layers=3 or more: the aggregator sees all, and before it only "
-                "one layer reads."
+                f"Layer(select=Tree({self.fan_in})) would leave out some of {width} proposers: the "
+                f"{readers} of the next layer see {readers * self.fan_in}. Give a larger fan_in."
             )
-        for before, width in pairwise(widths):
-            if width * self.fan_in < before:
-                raise ValueError(
-                    f"select: Tree({self.fan_in}) would leave out some of {before} proposers: the "
-                    f"{width} of the next layer see {width * self.fan_in}. Give a larger fan_in."
-                )
-            if self.fan_in >= before:
-                raise ValueError(
-                    f"select: Tree({self.fan_in}) leaves nothing out of layers of {before} "
-                    "proposers: give a smaller fan_in."
-                )
+        if self.fan_in >= width:
+            raise ValueError(
+                f"Layer(select=Tree({self.fan_in})) leaves nothing out of a layer of {width} "
+                "proposers: give a smaller fan_in."
+            )
 
     def places(self, reader: int, width: int) -> list[int]:
         """The places, in a layer of that width, that a reader of the next layer sees."""
@@ -299,15 +303,6 @@ class Tree(Selection):
         """What that reader is shown of the references."""
         places = set(self.places(reader, width))
         return lambda references: [p for p in references if p.get("position", 0) in places]
-
-    def applied(self, layers: Sequence[Sequence[Seat]]) -> list[list[Seat]]:
-        """The seats of the layers, each with what it reads."""
-        built = [list(layers[0])]
-        for before, layer in pairwise(layers):
-            built.append(
-                [seat.reading(self.reads(place, len(before))) for place, seat in enumerate(layer)]
-            )
-        return built
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
         """As `Selection`: all, as each reader chooses for itself."""
@@ -367,11 +362,11 @@ class SelectNode(DecidingNode):
         return {"decisions": [decision]}
 
 
-def _check_leaves_some_out(name: str, k: int, widths: Sequence[int]) -> None:
-    if k >= max(widths):
+def _check_leaves_some_out(name: str, k: int, width: int) -> None:
+    if k >= width:
         raise ValueError(
-            f"select: {name} leaves nothing out of layers of at most {max(widths)} proposers: "
-            "give a smaller k, or more proposers."
+            f"Layer(select={name}) leaves nothing out of a layer of {width} proposers: give a "
+            "smaller k, or more proposers."
         )
 
 

@@ -22,7 +22,7 @@ from moa_graph import sync
 from moa_graph.budget import OverBudget
 from moa_graph.callbacks import mark_run
 from moa_graph.calling.answer import Answer, NoAnswer
-from moa_graph.completion import Cut, Layer, Quorum
+from moa_graph.completion import Cut, LayerWait, Quorum
 from moa_graph.models import Model, without_llm_cache
 from moa_graph.nodes import (
     AGGREGATOR_RECORD,
@@ -34,7 +34,6 @@ from moa_graph.nodes import (
     must_act,
     proposer_settings,
 )
-from moa_graph.retries import is_last_attempt
 from moa_graph.running import Run
 from moa_graph.state import (
     Draft,
@@ -207,7 +206,10 @@ class _Reader:
         """Whether there is something to write from that was not there for the last piece."""
         if view.complete:
             return True
-        enough = sum(bool(text.strip()) for text in view.texts.values()) >= step.plan.min_proposals
+        enough = (
+            sum(bool(text.strip()) for text in view.texts.values())
+            >= step.plan.policies[step.layer_before - 1].min_proposals
+        )
         return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
 
 
@@ -250,22 +252,14 @@ def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
     return [p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn]
 
 
-def how_it_failed(
-    plan: Plan, step: Step, piece: Piece | None, error: Exception
-) -> tuple[ProposalStatus, str]:
-    """How a proposer that wrote a piece has ended, with the reason.
-
-    Raises:
-        Exception: The error, where LangGraph's retry policy runs the node again.
-    """
+def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus, str]:
+    """How a proposer that wrote a piece has ended, with the reason."""
     if isinstance(error, Cut):
         return error.status, str(error)
     if isinstance(error, OverBudget):
         return "abandoned", str(error)
     if isinstance(error, NoAnswer):
         return "failed", str(error)
-    if not is_last_attempt(plan.retry_policies, error, step.attempt):
-        raise error
     return "failed", piece.call.explain(error) if piece and piece.call else str(error)
 
 
@@ -338,7 +332,7 @@ class StaircaseReader(ProposerNode):
             result["proposals"] = [proposal]
         return result
 
-    def _shared(self, step: Step, view: View) -> Layer:
+    def _shared(self, step: Step, view: View) -> LayerWait:
         """The layer, whose time begins when the layers before have ended."""
         if view.complete:
             return step.run.layer(self.layer, "complete", step.new_layer)
@@ -388,7 +382,7 @@ class StaircaseReader(ProposerNode):
             raise
         except Exception as error:  # whatever a model raises is recorded
             ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
-            return piece, ended, how_it_failed(self.plan, step, piece, error)
+            return piece, ended, how_it_failed(piece, error)
         if not (view.complete and update["closed"]):
             return piece, update, None
         update["ended"] = True

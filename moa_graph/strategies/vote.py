@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_
 from moa_graph.strategies.deciding import decided
 from moa_graph.strategies.judging import Case, Verdict, judge, numbers_in
 from moa_graph.strategies.rank import RANKER
+from moa_graph.validation import nearest
 from moa_graph.wiring import AGGREGATOR
 
 TieRule: TypeAlias = Literal["first", "shortest", "longest"]
@@ -106,6 +107,16 @@ class Vote(AnswerStrategy):
         if "asked_model" in proposal:
             names.reverse()
         return next((self.weights[name] for name in names if name in self.weights), 1.0)
+
+    def check(self, proposers: Collection[str]) -> None:
+        """As `AnswerStrategy`."""
+        for name in self.weights:
+            if name not in proposers:
+                raise ValueError(
+                    f"Vote(weights=…) names {name!r}, which is no proposer of the last layer, nor "
+                    f"a model of one.{nearest(name, proposers)} There are: "
+                    f"{', '.join(sorted(proposers))}."
+                )
 
     def node(self, plan: Plan) -> AnswerNode:
         """As `AnswerStrategy`."""

@@ -12,11 +12,10 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from moa_graph.calling.answer import Answer, NoAnswer, was_cut
-from moa_graph.calling.conversation import place_for
 from moa_graph.calling.reasoning import ReasoningSplitter
 from moa_graph.calling.text import utf8
 from moa_graph.calls import Call, Terms
-from moa_graph.completion import Layer
+from moa_graph.completion import LayerWait
 from moa_graph.continuation import (
     Continuation,
     Ending,
@@ -248,7 +247,7 @@ class Pen:
     settings: Settings
     terms: Terms
     config: RunnableConfig
-    wait: Layer
+    wait: LayerWait
     timeout: float | None = None
     hold: bool = False
     show: Callable[[str], None] = lambda _: None
@@ -304,9 +303,9 @@ class Piece:
             how=how,
             complete=view.complete,
             labels=[view.labels[node] for node, text in view.texts.items() if text],
-            fence=fence if step.plan.fenced else None,
+            fence=fence if step.shown.fenced else None,
             limit=self._limit,
-            place=place_for(model),
+            place=step.place_for(model),
             window=step.window_of(model),
             answer=longest,
         )

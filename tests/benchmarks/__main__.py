@@ -33,7 +33,7 @@ from tests.benchmarks.server import running
 BENCHMARKS = {
     "orchestration": orchestration,
     "tail": tail,
-    "staircase": staircase,
+    "progressive": staircase,
     "strategies": strategies,
     "growth": growth,
     "soak": soak,

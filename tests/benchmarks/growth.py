@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from moa_graph import create_moa
+from moa_graph import Layer, create_moa
 from moa_graph.references import estimated_prompt
 from tests.benchmarks.report import Table
 from tests.benchmarks.server import Server
@@ -85,7 +85,7 @@ def _graph(kind: str, layers: int, proposers: int, model: Any) -> Any:
     if kind == "moa-graph":
         return create_moa([model] * proposers, model, layers=layers)
     if kind == "moa-graph, quorum":
-        return create_moa([model] * proposers, model, layers=layers, quorum=proposers)
+        return create_moa(Layer([model] * proposers, quorum=proposers), model, layers=layers)
 
     class State(MessagesState):
         proposals: Annotated[list[str], operator.add]

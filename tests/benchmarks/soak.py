@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_openai import ChatOpenAI
 
-from moa_graph import Hedge, MoAError, Proposer, Quorum, create_moa
+from moa_graph import Layer, MoAError, Proposer, create_moa
 from tests.benchmarks.report import Table
 from tests.benchmarks.server import Server
 
@@ -74,7 +74,7 @@ def _graph(url: str, fault: str | None) -> Any:
 
     models = [chat("a"), Proposer(chat("b", fault), timeout=1), chat("c"), chat("d")]
     aggregator = chat("agg", fault if fault == "status=400" else None)
-    return create_moa(models, aggregator, quorum=Quorum(3, grace=0.1), hedge=Hedge(after=0.5))
+    return create_moa(Layer(models, quorum=3, grace=0.1, hedge=0.5), aggregator)
 
 
 def _left_behind(graphs: list[Any]) -> dict[str, Any]:

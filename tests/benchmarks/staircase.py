@@ -14,9 +14,11 @@ from typing import Any
 from langchain_openai import ChatOpenAI
 
 from moa_graph import create_moa
-from moa_graph.strategies import Chunkwise, Staircase
+from moa_graph.strategies import Staircase
+from moa_graph.strategies.experimental import Chunkwise
 from tests.benchmarks.report import Table
 from tests.benchmarks.server import Server
+from tests.mixtures import mixture_of
 
 LATENCY, TOKENS_PER_SECOND, TOKENS, PROPOSERS = 0.3, 50, 512, 4
 QUESTION = {"messages": [("user", "Write 512 words.")]}
@@ -24,10 +26,10 @@ ANSWER = " ".join(f"w{i:04}" for i in range(TOKENS))
 CONTENDERS: dict[str, dict[str, Any]] = {
     "single model": {},
     "whole answers, 2 layers": {"layers": 2},
-    "staircase, 2 layers": {"layers": 2, "staircase": Staircase()},
-    "chunk-wise, 2 layers": {"layers": 2, "chunkwise": Chunkwise()},
+    "staircase, 2 layers": {"layers": 2, "progressive": Staircase()},
+    "chunk-wise, 2 layers": {"layers": 2, "progressive": Chunkwise()},
     "whole answers, 3 layers": {"layers": 3},
-    "staircase, 3 layers": {"layers": 3, "staircase": Staircase()},
+    "staircase, 3 layers": {"layers": 3, "progressive": Staircase()},
 }
 BOUNDS = {  # the first token over the single model's, the whole time over that of whole answers
     "staircase, 2 layers": (3.5, 0.7),
@@ -79,7 +81,7 @@ async def _measure(server: Server, options: dict[str, Any]) -> dict[str, Any]:
         usages = [usage]
     else:
         models = [chat(f"p{i}") for i in range(PROPOSERS)]
-        moa = create_moa(models, chat("agg"), **options)
+        moa = mixture_of(models, chat("agg"), **options)
         await create_moa(models, chat("agg"), layers=2).ainvoke(
             QUESTION, context={"proposer_max_tokens": 1, "aggregator_max_tokens": 1}
         )

@@ -14,11 +14,10 @@ from typing import Any
 import sklearn.feature_extraction.text  # noqa: F401 - not within what is measured
 from langchain_openai import ChatOpenAI
 
-from moa_graph import Proposer, create_moa
+from moa_graph import Proposer
 from moa_graph.strategies import (
     Agree,
     Analyse,
-    Chunkwise,
     ClusterAndFilter,
     Deduplicate,
     Diverse,
@@ -38,8 +37,10 @@ from moa_graph.strategies import (
     Unchanged,
     Vote,
 )
+from moa_graph.strategies.experimental import Chunkwise
 from tests.benchmarks.report import Table
 from tests.benchmarks.server import Server
+from tests.mixtures import mixture_of
 
 LATENCY, TOKENS_PER_SECOND, TOKENS, PROPOSERS = 0.1, 100, 128, 4
 QUESTION = {"messages": [("user", "Write 128 words.")]}
@@ -77,9 +78,9 @@ def _jobs(server: Server) -> dict[str, dict[str, Any] | None]:
         "single model": None,
         "synthesize (the paper's)": {"aggregator": agg},
         "synthesize, 3 layers": {"aggregator": agg, "layers": 3},
-        "staircase": {"aggregator": agg, "staircase": Staircase()},
-        "staircase, 3 layers": {"aggregator": agg, "staircase": Staircase(), "layers": 3},
-        "chunk-wise": {"aggregator": agg, "chunkwise": Chunkwise()},
+        "progressive": {"aggregator": agg, "progressive": Staircase()},
+        "staircase, 3 layers": {"aggregator": agg, "progressive": Staircase(), "layers": 3},
+        "chunk-wise": {"aggregator": agg, "progressive": Chunkwise()},
         "Rank": {"aggregator": Rank(judge)},
         "Vote": {"aggregator": Vote()},
         "MostCentral": {"aggregator": MostCentral()},
@@ -102,7 +103,7 @@ def _jobs(server: Server) -> dict[str, dict[str, Any] | None]:
         "ClusterAndFilter, 6 proposers": {
             "proposers": [Proposer(agg, samples=6)],
             "aggregator": agg,
-            "select": ClusterAndFilter(),
+            "select": ClusterAndFilter(judge=agg),
         },
         "DropoutAndVote, 5 subsets": {"aggregator": DropoutAndVote(agg)},
         "DropoutAndCluster, 5 subsets": {"aggregator": DropoutAndCluster(agg)},
@@ -134,7 +135,7 @@ async def _measure(server: Server, arguments: dict[str, Any] | None) -> dict[str
         stream = model.astream(QUESTION["messages"])
     else:
         given = {"proposers": _four(server), **arguments}
-        stream = create_moa(**given).astream(QUESTION, stream_mode="messages")
+        stream = mixture_of(**given).astream(QUESTION, stream_mode="messages")
     started = time.perf_counter()
     first = None
     async for event in stream:

@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
+from tests.mixtures import mixture_of
+
 KEY = "sk-benchmark"
 PROMPT = "Synthesize the responses into a single, high-quality response.\n\nResponses from models:"
 
@@ -125,15 +127,14 @@ def langgraph_script(job: dict[str, Any]) -> Any:
 
 def moa_graph(job: dict[str, Any]) -> Any:
     """This package."""
-    from moa_graph import Hedge, Quorum, create_moa
-
     proposers, aggregator = chat_models(job)
     options: dict[str, Any] = {}
     if "quorum" in job["options"]:
-        options["quorum"] = Quorum(job["options"]["quorum"], grace=job["options"].get("grace", 0))
+        options["quorum"] = job["options"]["quorum"]
+        options["grace"] = job["options"].get("grace", 0)
     if "hedge" in job["options"]:
-        options["hedge"] = Hedge(after=job["options"]["hedge"])
-    graph = create_moa(proposers, aggregator, layers=job["layers"], **options)
+        options["hedge"] = job["options"]["hedge"]
+    graph = mixture_of(proposers, aggregator, layers=job["layers"], **options)
 
     async def run(question: str) -> str:
         return (await graph.ainvoke({"messages": question}))["messages"][-1].text

@@ -4,6 +4,7 @@ import pytest
 
 from moa_graph.evals.ablations import configurations
 from moa_graph.evals.files import EvalError
+from moa_graph.mixture import as_answer
 from moa_graph.strategies import Rank
 
 MODELS = ["together:x/a", "together:b", "together:c", "together:d"]
@@ -21,7 +22,7 @@ def test_number_and_kind_of_proposers():
         *(f"{n} of one model" for n in (1, 2, 3, 6)),
     }
     assert found["2 different"].proposers == MODELS[:2]
-    assert found["6 of one model"].proposers[0].samples == 6
+    assert found["6 of one model"].proposers[0]["samples"] == 6
     assert {c.aggregator for c in found.values()} == {MODELS[0]}
 
 
@@ -29,11 +30,11 @@ def test_layers_roles_and_ranker():
     assert [c.layers for c in by_name(["layers"]).values()] == [2, 3, 4]
     roles = by_name(["roles"])
     assert roles["b aggregates"].aggregator == "together:b"
-    assert roles["b proposes"].proposers[0].samples == 4
+    assert roles["b proposes"].proposers[0]["samples"] == 4
     assert "a aggregates" not in roles  # that is the plain one
     ranked = by_name(["ranker"])["4 different, ranked"]
-    assert ranked.aggregator.strategy == "rank"
-    assert isinstance(ranked._answer(), Rank)
+    assert ranked.aggregator["strategy"] == "rank"
+    assert isinstance(as_answer(ranked.aggregator), Rank)
 
 
 def test_all_studies_have_the_plain_mixture_first_and_each_name_once():

@@ -124,7 +124,7 @@ def test_second_turn_sees_the_first_answer(together, tmp_path):
 def test_first_turn_is_kept_when_the_second_fails(together, tmp_path):
     mixture = tmp_path / "mix.toml"
     mixture.write_text(
-        'proposers = ["together:p"]\naggregator = "together:alpha?window=300"\nmax_retries = 0\n'
+        'proposers = ["together:p"]\naggregator = "together:alpha?window=300"\ncalls = { retries = 0 }\n'
     )
     long = [{"question_id": 81, "category": "writing", "turns": ["Write.", "x " * 1500]}]
     for _ in range(2):

@@ -71,13 +71,13 @@ async def test_proposals_from_the_cache_count_as_if_they_were_asked(together, tm
 async def test_chunkwise_configuration_is_evaluated_without_a_cache(together, tmp_path):
     together.answer_all = "Cats are small animals."
     path = mixture(tmp_path, proposers=["together:a?writes"], aggregator="together:agg?writes")
-    path.write_text(path.read_text() + "\nchunkwise = { first = 64 }\n")
+    path.write_text(path.read_text() + '\nprogressive = { strategy = "chunkwise" }\n')
     row = await load_target(path, cache=lambda name: InMemoryCache()).ask(ASKED)
     assert row["answer"] == "Cats are small animals."
 
 
 async def test_failure_carries_what_was_spent(together, tmp_path):
-    target = load_target(mixture(tmp_path, aggregator="together:agg?status=400", max_retries=0))
+    target = load_target(mixture(tmp_path, aggregator="together:agg?status=400"))
     with pytest.raises(AnswerFailed, match="400") as error:
         await target.ask(ASKED)
     assert set(error.value.record["usage"]) == {"a", "b"}

@@ -7,7 +7,15 @@ import asyncio
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from moa_graph import AggregationFailed, MoAContext, NotEnoughProposals, Proposer, create_moa
+from moa_graph import (
+    AggregationFailed,
+    MoAContext,
+    NotEnoughProposals,
+    Proposer,
+    References,
+    RunLimits,
+    create_moa,
+)
 from tests.faults.table import (
     ENDLESS,
     MODES,
@@ -72,7 +80,12 @@ def build(chat, behaviour: str, place: str):
     aggregator = chat(faulty if place == "aggregator" else "agg")
     # Only an aggregator that never ends is waited for, and that not for long.
     run_timeout = 3.0 if endless and place == "aggregator" else RUN_SECONDS
-    return create_moa(layers, aggregator, run_timeout=run_timeout, context_window=1_000_000)
+    return create_moa(
+        layers,
+        aggregator,
+        references=References(window=1_000_000),
+        limits=RunLimits(timeout=run_timeout),
+    )
 
 
 def _cells():

@@ -193,7 +193,7 @@ REFUSED = {
     "MOA_MAX_TOKENS": {"token_budget": 100_001},
     "unknown field 'base_url'": {"base_url": "http://127.0.0.1:1/v1"},
     "unknown field 'api_key'": {"api_key": "sk-mine"},
-    "unknown field 'proposers": {"proposers": [{"model": "openai:a", "base_url": "http://evil"}]},
+    "no argument 'base_url'": {"proposers": [{"model": "openai:a", "base_url": "http://evil"}]},
     "each tool must be": {
         "aggregator_options": {"tools": [{"type": "mcp", "server_url": "http://evil"}]}
     },

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from moa_graph import Proposer, create_moa
+from moa_graph import Layer, Proposer, create_moa
 from tests.fake_server import FakeServer, eventually
 from tests.integration.runner import LAYERS, build, saver
 
@@ -111,7 +111,9 @@ async def test_killed_with_postgres_at_ten_moments(runner, server, postgres):
 async def test_a_resumed_layer_counts_what_was_answered_before(chat, server, layers):
     """Two of three for the quorum were answered before the run was stopped."""
     models = [chat("a"), chat("b"), chat("c?hang&times=1"), Proposer(chat("d?hang"), name="d")]
-    graph = create_moa(models, chat("agg"), layers=layers, quorum=3, checkpointer=InMemorySaver())
+    graph = create_moa(
+        Layer(models, quorum=3), chat("agg"), layers=layers, checkpointer=InMemorySaver()
+    )
     thread = {"configurable": {"thread_id": "1"}}
     task = asyncio.create_task(graph.ainvoke({"messages": "hi"}, thread))
     await eventually(lambda: len(server.calls) == 4)

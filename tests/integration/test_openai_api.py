@@ -85,7 +85,7 @@ def test_models_are_the_presets_and_the_assistants(client, mine):
 def test_an_answer_with_the_tokens_of_all_models(client, mine, server):
     answer = client.chat.completions.create(model=mine, messages=QUESTION)
     assert answer.model == mine
-    assert answer.choices[0].message.content == "agg: hi"
+    assert answer.choices[0].message.content.startswith("agg: hi")
     assert answer.choices[0].finish_reason == "stop"
     assert len(server.calls) == 5
     told = sum(len(f"{call.label}: hi".split()) for call in server.calls)
@@ -115,14 +115,14 @@ def test_a_content_filter_has_openais_name(client, named, finish):
 def test_sampling_that_a_provider_refuses_is_left_out(client, named, server):
     model = named("refusing", aggregator="openai:agg?refuses=top_p")
     answer = client.chat.completions.create(model=model, messages=QUESTION, top_p=0.5)
-    assert answer.choices[0].message.content == "agg: hi"
+    assert answer.choices[0].message.content.startswith("agg: hi")
     assert [call.body.get("top_p") for call in server.of("agg")] == [0.5, None]
 
 
 def test_the_model_may_be_an_assistants_id(client, langgraph_server, mine):
     (found,) = get_sync_client(url=langgraph_server.url).assistants.search(name=mine)
     answer = client.chat.completions.create(model=found["assistant_id"], messages=QUESTION)
-    assert answer.choices[0].message.content == "agg: hi"
+    assert answer.choices[0].message.content.startswith("agg: hi")
 
 
 def test_it_streams_from_the_aggregators_first_token(client, named, server):
@@ -385,7 +385,7 @@ def test_what_says_nothing_is_taken(client, mine, server):
 
 def test_a_call_without_arguments_can_be_sent_back(client, mine):
     answer = client.chat.completions.create(model=mine, messages=after_call(""))
-    assert answer.choices[0].message.content == "agg: hi"
+    assert answer.choices[0].message.content.startswith("agg: hi")
 
 
 def test_an_answer_cut_in_the_middle_is_an_error_of_the_stream(client, named, server):

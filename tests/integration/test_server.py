@@ -80,7 +80,12 @@ async def test_schemas_describe_every_setting(client):
     }
     assert properties["layers"]["anyOf"][0]["maximum"] == 2
     of_mixture, _ = await context_fields(client, "mixture")
-    assert {"proposers", "aggregator", "layers", *properties} == {*of_mixture} - {"min_proposals"}
+    own = {"proposers", "aggregator", "layers", "references", "route", "progressive", "limits"}
+    assert own | {*properties} == {*of_mixture}
+    for name in own:
+        assert of_mixture[name]["title"]
+        assert len(of_mixture[name]["description"]) > 20
+    assert of_mixture["route"]["langgraph_nodes"] == ["first_pass"]
     assert set(schemas["output_schema"]["properties"]) == {"messages", "proposals"}
 
 

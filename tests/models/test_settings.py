@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import ConfigurableField
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from moa_graph import AggregationFailed, Budget, ChatMoA, MoAContext, create_moa
+from moa_graph import AggregationFailed, ChatMoA, MoAContext, RunLimits, create_moa
 from moa_graph.errors import status_of
 from moa_graph.models import Settings, with_settings
 from moa_graph.retries import can_pass
@@ -81,7 +81,7 @@ async def test_settings_that_are_refused_one_by_one_are_left_out_one_by_one():
 async def test_the_limit_of_a_budget_is_left_out_where_it_is_refused():
     sent: list[dict[str, Any]] = []
     model = provider(sent, {"max_completion_tokens": "max_completion_tokens is not supported"})
-    state = await run(create_moa([model], model, budget=Budget(tokens=5000)), "async")
+    state = await run(create_moa([model], model, limits=RunLimits(tokens=5000)), "async")
     assert state["proposals"][0]["dropped_settings"] == ["max_tokens"]
 
 

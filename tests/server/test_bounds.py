@@ -82,7 +82,10 @@ def test_a_client_cannot_say_where_a_model_is_or_exceed_a_bound(context):
 
 
 async def test_a_part_of_a_context_is_judged_by_itself():
-    check_given({"min_proposals": 9, "quorum": 9})
+    check_given({"quorum": 9})
     check_given({})
+    layer = {"proposers": ["openai:a"], "min_proposals": 9}
     with pytest.raises(ValueError, match="min_proposals=9"):
-        await mixture({"configurable": {"proposers": ["openai:a"], "min_proposals": 9}})
+        await mixture({"configurable": {"proposers": layer}})
+    with pytest.raises(ValueError, match="min_proposals is not for assistants: it is a field of"):
+        check_given({"proposers": ["openai:a"], "min_proposals": 1})

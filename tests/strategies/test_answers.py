@@ -11,7 +11,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, Field, model_validator
 from typing_extensions import TypedDict
 
-from moa_graph import AggregationFailed, ChatMoA, NotEnoughProposals, Proposer, create_moa
+from moa_graph import (
+    AggregationFailed,
+    ChatMoA,
+    NotEnoughProposals,
+    Proposer,
+    References,
+    RunLimits,
+    create_moa,
+)
 from moa_graph.strategies import (
     Analyse,
     DropoutAndCluster,
@@ -443,12 +451,18 @@ async def test_a_judge_that_hangs_ends_with_the_runs_time(chat, server):
         Rank(chat("judge?hang")),
         Analyse(chat("agg"), analyst=chat("judge?hang")),
     ):
-        state = await create_moa(three(chat), answer, run_timeout=1.0).ainvoke(QUESTION)
-        assert any("its share of run_timeout" in (d["error"] or "") for d in state["decisions"])
+        state = await create_moa(three(chat), answer, limits=RunLimits(timeout=1.0)).ainvoke(
+            QUESTION
+        )
+        assert any("its share of the run's 1.0 s" in (d["error"] or "") for d in state["decisions"])
 
 
 async def test_an_analyst_cannot_pass_a_reference_to_the_writer(chat, server):
-    graph = create_moa(three(chat), Analyse(chat("agg"), analyst=chat("analyst")), fenced=True)
+    graph = create_moa(
+        three(chat),
+        Analyse(chat("agg"), analyst=chat("analyst")),
+        references=References(fenced=True),
+    )
     await graph.ainvoke(QUESTION)
     codes = [
         re.search(r"code ([0-9a-f]{32})", server.of(n)[0].system)[1] for n in ("analyst", "agg")

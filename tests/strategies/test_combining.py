@@ -10,11 +10,10 @@ import pytest
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 
-from moa_graph import ChatMoA, Hedge, Quorum, create_moa
+from moa_graph import ChatMoA, Layer, References, create_moa
 from moa_graph.strategies import (
     Agree,
     Analyse,
-    Chunkwise,
     ClusterAndFilter,
     Deduplicate,
     Diverse,
@@ -34,6 +33,8 @@ from moa_graph.strategies import (
     Unchanged,
     Vote,
 )
+from moa_graph.strategies.experimental import Chunkwise
+from tests.mixtures import mixture_of
 
 QUESTION = {"messages": "What is the capital of Australia?"}
 
@@ -55,7 +56,7 @@ STRATEGIES: dict[str, Make] = {
     "Deduplicate": lambda chat: {"select": [Deduplicate()]},
     "Shuffle": lambda chat: {"select": [Shuffle(letters=True)]},
     "Tree": lambda chat: {"select": [Tree(2)]},
-    "ClusterAndFilter": lambda chat: {"select": [ClusterAndFilter()]},
+    "ClusterAndFilter": lambda chat: {"select": [ClusterAndFilter(judge=chat("judges"))]},
     "Residual": lambda chat: {"select": [Residual()]},
     # when to stop
     "Agree": lambda chat: {"until": Agree()},
@@ -65,11 +66,11 @@ STRATEGIES: dict[str, Make] = {
     "Unchanged": lambda chat: {"until": Unchanged()},
     # the rest
     "Route": lambda chat: {"route": Route(chat("cheap?unstable"), samples=2)},
-    "Staircase": lambda chat: {"staircase": Staircase()},
-    "Chunkwise": lambda chat: {"chunkwise": Chunkwise()},
+    "Staircase": lambda chat: {"progressive": Staircase()},
+    "Chunkwise": lambda chat: {"progressive": Chunkwise()},
     "fenced": lambda chat: {"fenced": True},
-    "Quorum": lambda chat: {"quorum": Quorum(3, grace=5)},
-    "Hedge": lambda chat: {"hedge": Hedge(after=20)},
+    "Quorum": lambda chat: {"quorum": 3, "grace": 5},
+    "Hedge": lambda chat: {"hedge": 20},
     "cache": lambda chat: {"cache": InMemoryCache()},
     "checkpointer": lambda chat: {"checkpointer": InMemorySaver()},
     "three layers": lambda chat: {"layers": 3},
@@ -91,8 +92,6 @@ EXITS = {"Agree", "Agree, answer", "Similar", "JudgedAgreement", "Unchanged"}
 def refusal(one: str, other: str) -> str | None:
     """Why the two are refused, as a part of the message; None if they go together."""
     pair = {one, other}
-    if pair == PIECEWISE:
-        return "staircase and chunkwise cannot be combined"
     if pair & PIECEWISE and pair & (ANSWERS | SELECTIONS | EXITS | {"Hedge"}):
         return "the next model reads them while they are written"
     if pair == {"Chunkwise", "cache"}:
@@ -122,7 +121,7 @@ PAIRS = [
     pair
     for pair in combinations(STRATEGIES, 2)
     # Two values of one argument are no combination.
-    if not any(set(pair) <= kind for kind in (ANSWERS, EXITS))
+    if not any(set(pair) <= kind for kind in (ANSWERS, EXITS, PIECEWISE))
 ]
 
 
@@ -147,9 +146,9 @@ async def test_every_pair_works_or_is_refused_with_the_reason(chat, server, pair
     proposers = [chat(f"p{i}?writes") for i in range(5)]
     if reason := refusal(*pair):
         with pytest.raises(ValueError, match=reason):
-            create_moa(proposers, **given)
+            mixture_of(proposers, **given)
         return
-    graph = create_moa(proposers, **given)
+    graph = mixture_of(proposers, **given)
     thread = {"configurable": {"thread_id": "1"}}
     shown = ""
     async for mode, event in graph.astream(QUESTION, thread, stream_mode=["messages", "values"]):
@@ -174,19 +173,19 @@ async def test_without_threads_too(chat, server):
     server.answers |= {"judge": "2", "agg": "Canberra."}
     server.answers |= {f"p{i}": f"It is Canberra, says number {i}." for i in range(5)}
     names = ("Rank", "TopK by agreement", "Agree", "Route", "fenced")
-    graph = create_moa([chat(f"p{i}") for i in range(5)], **arguments(chat, *names))
+    graph = mixture_of([chat(f"p{i}") for i in range(5)], **arguments(chat, *names))
     assert "Canberra" in graph.invoke(QUESTION)["messages"][-1].text
     assert "Canberra" in ChatMoA(graph=graph).invoke("Which?").text
 
 
 def test_a_fence_that_nobody_would_read_is_refused(chat):
-    with pytest.raises(ValueError, match=r"fenced=True and Vote.*nobody is\s+shown"):
-        create_moa([chat("a"), chat("b")], Vote(), fenced=True)
+    with pytest.raises(ValueError, match=r"fenced=True\) and Vote.*nobody is\s+shown"):
+        create_moa([chat("a"), chat("b")], Vote(), references=References(fenced=True))
 
 
 def test_two_trees_and_two_residuals_are_refused(chat):
     four = [chat(name) for name in "abcd"]
     with pytest.raises(ValueError, match="two Trees"):
-        create_moa(four, chat("agg"), layers=3, select=[Tree(2), Tree(3)])
+        create_moa(Layer(four, select=[Tree(2), Tree(3)]), chat("agg"), layers=3)
     with pytest.raises(ValueError, match="Residual writes the references anew"):
-        create_moa(four, chat("agg"), layers=3, select=[Residual(), TopK(2)])
+        create_moa(Layer(four, select=[Residual(), TopK(2)]), chat("agg"), layers=3)

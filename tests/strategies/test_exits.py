@@ -6,7 +6,7 @@ import pytest
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from moa_graph import ChatMoA, MoAContext, create_moa
+from moa_graph import ChatMoA, Layer, MoAContext, create_moa
 from moa_graph.strategies import (
     Agree,
     JudgedAgreement,
@@ -16,6 +16,7 @@ from moa_graph.strategies import (
     Unchanged,
     route_rates,
 )
+from tests.mixtures import mixture_of
 from tests.test_nodes import MODES, run
 
 QUESTION = {"messages": "What is the capital of Australia?"}
@@ -36,7 +37,7 @@ def all_say(server, text: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_layer_that_agrees_leads_straight_to_the_aggregator(chat, server, mode):
     all_say(server, "Canberra.")
-    graph = create_moa(three(chat), chat("agg"), layers=4, until=Agree())
+    graph = create_moa(Layer(three(chat), until=Agree()), chat("agg"), layers=4)
     state = await run(graph, mode, QUESTION)
     assert outcomes(state) == {"until_1": "exit"}
     assert {p["layer"] for p in state["proposals"]} == {1}
@@ -45,7 +46,7 @@ async def test_a_layer_that_agrees_leads_straight_to_the_aggregator(chat, server
 
 
 async def test_a_layer_that_does_not_agree_leads_to_the_next(chat, server):
-    graph = create_moa(three(chat), chat("agg"), layers=4, until=Agree())
+    graph = create_moa(Layer(three(chat), until=Agree()), chat("agg"), layers=4)
     state = await graph.ainvoke(QUESTION)
     assert outcomes(state) == {"until_1": "go_on", "until_2": "go_on"}
     assert {p["layer"] for p in state["proposals"]} == {1, 2, 3}
@@ -55,7 +56,7 @@ async def test_a_layer_that_does_not_agree_leads_to_the_next(chat, server):
 async def test_the_consensus_may_be_the_answer(chat, server, layers):
     server.answers |= {"a": "Perth", "b": "The answer is Canberra.", "c": "canberra"}
     until = Agree(0.6, then="answer")
-    graph = create_moa(three(chat), chat("agg"), layers=layers, until=until)
+    graph = create_moa(Layer(three(chat), until=until), chat("agg"), layers=layers)
     shown = ""
     async for mode, event in graph.astream(QUESTION, stream_mode=["messages", "values"]):
         if mode == "values":
@@ -73,14 +74,14 @@ async def test_the_consensus_may_be_the_answer(chat, server, layers):
 
 async def test_an_exit_is_drawn_as_a_conditional_edge(chat):
     graph = create_moa(
-        three(chat), chat("agg"), layers=3, until=Agree(), select=TopK(2)
+        Layer(three(chat), until=Agree(), select=TopK(2)), chat("agg"), layers=3
     ).get_graph()
     edges = {(e.source, e.target): e.conditional for e in graph.edges}
     assert edges["until_1", "aggregator"] is True
     assert edges["until_1", "layer_2_a"] is True
     assert ("until_2", "aggregator") not in edges
     assert edges["select_1", "until_1"] is False
-    graph = create_moa(three(chat), chat("agg"), until=Agree(then="answer")).get_graph()
+    graph = create_moa(Layer(three(chat), until=Agree(then="answer")), chat("agg")).get_graph()
     edges = {(e.source, e.target): e.conditional for e in graph.edges}
     assert edges["until_1", "__end__"] is True
     assert edges["until_1", "aggregator"] is True
@@ -89,7 +90,7 @@ async def test_an_exit_is_drawn_as_a_conditional_edge(chat):
 async def test_similar_texts_agree(chat, server):
     all_say(server, "The capital of Australia is the city of Canberra")
     server.answers["b"] += "!"
-    graph = create_moa(three(chat), chat("agg"), layers=3, until=Similar(0.9))
+    graph = create_moa(Layer(three(chat), until=Similar(0.9)), chat("agg"), layers=3)
     assert outcomes(await graph.ainvoke(QUESTION)) == {"until_1": "exit"}
     server.answers["b"] = "Perth, surely"
     assert outcomes(await graph.ainvoke(QUESTION)) == {"until_1": "go_on"}
@@ -99,7 +100,9 @@ async def test_similar_texts_agree(chat, server):
 async def test_a_judge_says_whether_they_agree(chat, server, says, way):
     server.answers["judge"] = says
     until = JudgedAgreement(chat("judge"))
-    state = await create_moa(three(chat), chat("agg"), layers=3, until=until).ainvoke(QUESTION)
+    state = await create_moa(Layer(three(chat), until=until), chat("agg"), layers=3).ainvoke(
+        QUESTION
+    )
     assert outcomes(state) == {"until_1": way}
     made = state["decisions"][0]
     assert bool(made["error"]) == (says == "Well…")
@@ -107,13 +110,15 @@ async def test_a_judge_says_whether_they_agree(chat, server, says, way):
 
 
 async def test_a_single_proposal_does_not_agree_with_itself(chat, server):
-    graph = create_moa([chat("a"), chat("b?status=400")], chat("agg"), layers=3, until=Agree())
+    graph = create_moa(
+        Layer([chat("a"), chat("b?status=400")], until=Agree()), chat("agg"), layers=3
+    )
     assert outcomes(await graph.ainvoke(QUESTION)) == {"until_1": "go_on"}
 
 
 async def test_an_exit_of_an_earlier_turn_is_forgotten(chat, server):
     graph = create_moa(
-        three(chat), chat("agg"), layers=3, until=Agree(), checkpointer=InMemorySaver()
+        Layer(three(chat), until=Agree()), chat("agg"), layers=3, checkpointer=InMemorySaver()
     )
     thread = {"configurable": {"thread_id": "1"}}
     all_say(server, "Canberra.")
@@ -139,7 +144,7 @@ async def test_what_may_call_tools_is_left_to_the_aggregator(chat, server):
         {"until": Agree(then="answer")},
         {"route": Route(chat("cheap"), samples=2)},
     ):
-        model = ChatMoA(graph=create_moa(three(chat), chat("agg"), **options))
+        model = ChatMoA(graph=mixture_of(three(chat), chat("agg"), **options))
         message = await model.bind_tools([search]).ainvoke("Search for 'cats'")
         assert message.tool_calls[0]["name"] == "search"
     assert not server.of("cheap")
@@ -153,13 +158,19 @@ async def test_what_may_call_tools_is_left_to_the_aggregator(chat, server):
         (lambda m: Agree(then="stop"), ValueError, "'aggregate' or 'answer'"),
         (lambda m: Similar(2), ValueError, "at most 1"),
         (lambda m: Agree(parse=3), TypeError, "function"),
-        (lambda m: create_moa([m, m], m, until=Agree()), ValueError, "layers=3"),
-        (lambda m: create_moa([m, m], m, until=Unchanged(then="answer")), ValueError, "layers=3"),
-        (lambda m: create_moa([m, m], m, until="agree"), TypeError, "must be a Until"),
+        (lambda m: create_moa(Layer([m, m], until=Agree()), m), ValueError, "layers=3"),
+        (
+            lambda m: create_moa(Layer([m, m], until=Unchanged(then="answer")), m),
+            ValueError,
+            "layers=3",
+        ),
+        (lambda m: create_moa(Layer([m, m], until="agrees"), m), ValueError, "mean 'agree'"),
+        (lambda m: create_moa(Layer([m, m], until=3), m), TypeError, "until=3"),
+        (lambda m: create_moa(Layer([m, m], until=TopK(1)), m), TypeError, "is for select"),
         (Route, ValueError, "judge=model, or"),
         (lambda m: Route(m, judge=m, samples=3), ValueError, "not both"),
         (lambda m: Route(m, samples=1), ValueError, "at least 2"),
-        (lambda m: create_moa([m, m], m, route=m), TypeError, "must be a Route"),
+        (lambda m: create_moa([m, m], m, route=m), TypeError, "must be a strategy for route"),
     ],
 )
 def test_what_makes_no_sense_is_refused(chat, make, kind, says):

@@ -9,19 +9,21 @@ from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.prompts import ChatPromptTemplate
 from langgraph.graph import START, MessagesState, StateGraph
 
-from moa_graph import ChatMoA, create_moa
-from moa_graph.strategies import Chunkwise, Staircase
+from moa_graph import ChatMoA
+from moa_graph.strategies import Staircase
+from moa_graph.strategies.experimental import Chunkwise
+from tests.mixtures import mixture_of
 
 QUESTION = {"messages": "What is a cat?"}
 TEXT = " ".join(f"w{i}" for i in range(150))
-OPTIONS = [{"staircase": Staircase()}, {"chunkwise": Chunkwise(32)}]
+OPTIONS = [{"progressive": Staircase()}, {"progressive": Chunkwise(32)}]
 
 
 @pytest.fixture(params=OPTIONS, ids=["staircase", "chunkwise"])
 def graph(request, chat, server):
     server.answer_all = TEXT
     proposers = [chat("a?writes"), chat("b?writes")]
-    return create_moa(proposers, chat("agg?writes"), layers=3, **request.param)
+    return mixture_of(proposers, chat("agg?writes"), layers=3, **request.param)
 
 
 def parent_of(graph):

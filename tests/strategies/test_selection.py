@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
-from moa_graph import MoAContext, NotEnoughProposals, create_moa
+from moa_graph import Layer, MoAContext, NotEnoughProposals, create_moa
 from moa_graph.strategies import (
+    Agree,
     ClusterAndFilter,
     Deduplicate,
     Diverse,
@@ -33,7 +34,9 @@ def decision(state, step: str) -> dict:
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_judge_chooses_with_one_call_a_layer(chat, server, mode):
     server.answers["judge"] = "4 and 2"
-    graph = create_moa(four(chat), chat("agg"), layers=3, select=TopK(2, judge=chat("judge")))
+    graph = create_moa(
+        Layer(four(chat), select=TopK(2, judge=chat("judge"))), chat("agg"), layers=3
+    )
     state = await run(graph, mode, QUESTION)
     assert decision(state, "select_1")["kept"] == ["b", "d"]
     assert decision(state, "select_1")["by"] == "judge"
@@ -58,7 +61,7 @@ async def test_a_judge_that_talks_nonsense_is_asked_once_more_then_agreement_dec
         "b": "Sydney!",
         "c": "Canberra it is.",
     }
-    graph = create_moa(four(chat)[:3], chat("agg"), select=TopK(2, judge=chat("judge")))
+    graph = create_moa(Layer(four(chat)[:3], select=TopK(2, judge=chat("judge"))), chat("agg"))
     state = await graph.ainvoke(QUESTION)
     made = decision(state, "select_1")
     assert (made["by"], made["kept"]) == ("agreement", ["a", "c"])
@@ -70,7 +73,9 @@ async def test_a_judge_that_talks_nonsense_is_asked_once_more_then_agreement_dec
 
 
 async def test_a_judge_that_fails_is_no_reason_to_fail(chat, server):
-    graph = create_moa(four(chat), chat("agg"), select=TopK(2, judge=chat("judge?status=401")))
+    graph = create_moa(
+        Layer(four(chat), select=TopK(2, judge=chat("judge?status=401"))), chat("agg")
+    )
     state = await graph.ainvoke(QUESTION)
     assert "refused the API key" in decision(state, "select_1")["error"]
     assert len(server.of("judge")) == 1
@@ -79,7 +84,7 @@ async def test_a_judge_that_fails_is_no_reason_to_fail(chat, server):
 
 async def test_the_judges_tokens_are_no_answer(chat, server):
     server.answers["judge"] = "1 2"
-    graph = create_moa(four(chat), chat("agg"), select=TopK(2, judge=chat("judge")))
+    graph = create_moa(Layer(four(chat), select=TopK(2, judge=chat("judge"))), chat("agg"))
     text = ""
     async for message, _ in graph.astream(QUESTION, stream_mode="messages"):
         text += message.text
@@ -93,7 +98,7 @@ async def test_diverse_keeps_what_differs(chat, server):
         "c": "Bananas grow in Queensland",
         "d": "Canberra is the capital city there surely",
     }
-    graph = create_moa(four(chat), chat("agg"), select=Diverse(2))
+    graph = create_moa(Layer(four(chat), select=Diverse(2)), chat("agg"))
     kept = decision(await graph.ainvoke(QUESTION), "select_1")["kept"]
     assert len(kept) == 2
     assert "c" in kept
@@ -101,7 +106,7 @@ async def test_diverse_keeps_what_differs(chat, server):
 
 async def test_of_the_same_text_only_the_first_goes_on(chat, server):
     server.answers |= {"a": "Canberra.", "b": "canberra", "c": "Sydney.", "d": " Canberra!"}
-    graph = create_moa(four(chat), chat("agg"), select=Deduplicate())
+    graph = create_moa(Layer(four(chat), select=Deduplicate()), chat("agg"))
     made = decision(await graph.ainvoke(QUESTION), "select_1")
     assert made["kept"] == ["a", "c"]
     assert made["left_out"] == {"b": "nearly the same as a", "d": "nearly the same as a"}
@@ -111,7 +116,7 @@ async def test_the_order_is_shuffled_with_a_seed_and_letters(chat, server):
     orders = set()
     for seed in range(6):
         server.reset()
-        graph = create_moa(four(chat), chat("agg"), select=Shuffle(seed, letters=True))
+        graph = create_moa(Layer(four(chat), select=Shuffle(seed, letters=True)), chat("agg"))
         kept = decision(await graph.ainvoke(QUESTION), "select_1")["kept"]
         again = decision(await graph.ainvoke(QUESTION), "select_1")["kept"]
         assert kept == again
@@ -123,7 +128,7 @@ async def test_the_order_is_shuffled_with_a_seed_and_letters(chat, server):
 
 
 async def test_in_a_tree_each_reader_sees_a_part_and_the_edges_say_so(chat, server):
-    graph = create_moa([four(chat), four(chat)[:2]], chat("agg"), select=Tree(2))
+    graph = create_moa([Layer(four(chat), select=Tree(2)), four(chat)[:2]], chat("agg"))
     edges = {(e.source, e.target) for e in graph.get_graph().edges}
     assert ("layer_1_a", "layer_2_a") in edges
     assert ("layer_1_c", "layer_2_a") not in edges
@@ -138,7 +143,7 @@ async def test_in_a_tree_each_reader_sees_a_part_and_the_edges_say_so(chat, serv
 
 async def test_a_reader_whose_part_has_failed_sees_all(chat, server):
     first = [chat("a?status=400"), chat("b?status=400"), chat("c"), chat("d")]
-    graph = create_moa([first, [chat("x"), chat("y")]], chat("agg"), select=Tree(2))
+    graph = create_moa([Layer(first, select=Tree(2)), [chat("x"), chat("y")]], chat("agg"))
     await graph.ainvoke(QUESTION)
     assert "1. c: What" in server.of("x")[0].system
 
@@ -146,7 +151,7 @@ async def test_a_reader_whose_part_has_failed_sees_all(chat, server):
 async def test_selections_are_applied_in_their_order(chat, server):
     server.answers |= {"a": "Canberra.", "b": "Canberra.", "c": "Canberra, says c.", "d": "Perth."}
     select = [Deduplicate(), TopK(2), Shuffle(1)]
-    state = await create_moa(four(chat), chat("agg"), select=select).ainvoke(QUESTION)
+    state = await create_moa(Layer(four(chat), select=select), chat("agg")).ainvoke(QUESTION)
     made = decision(state, "select_1")
     assert sorted(made["kept"]) == ["a", "c"]
     assert set(made["left_out"]) == {"b", "d"}
@@ -154,7 +159,7 @@ async def test_selections_are_applied_in_their_order(chat, server):
 
 
 async def test_a_selection_reads_like_a_step_of_the_graph(chat):
-    graph = create_moa(four(chat), chat("agg"), layers=3, select=TopK(2)).get_graph()
+    graph = create_moa(Layer(four(chat), select=TopK(2)), chat("agg"), layers=3).get_graph()
     names = list(graph.nodes)
     assert names.index("layer_1_d") < names.index("select_1") < names.index("layer_2_a")
     edges = {(e.source, e.target) for e in graph.edges}
@@ -167,14 +172,14 @@ async def test_a_selection_reads_like_a_step_of_the_graph(chat):
 
 async def test_too_few_proposals_are_told_before_a_judge_is_paid(chat, server):
     bad = [chat(f"{n}?status=400") for n in "abc"]
-    graph = create_moa(bad, chat("agg"), select=TopK(1, judge=chat("judge")))
+    graph = create_moa(Layer(bad, select=TopK(1, judge=chat("judge"))), chat("agg"))
     with pytest.raises(NotEnoughProposals):
         await graph.ainvoke(QUESTION)
     assert not server.of("judge")
 
 
 async def test_layers_that_a_run_leaves_out_are_not_selected_from(chat, server):
-    graph = create_moa(four(chat), chat("agg"), layers=4, select=TopK(2))
+    graph = create_moa(Layer(four(chat), select=TopK(2)), chat("agg"), layers=4)
     state = await graph.ainvoke(QUESTION, context=MoAContext(layers=2))
     assert [d["step"] for d in state["decisions"]] == ["select_1"]
     assert len(server.of("a")) == 1
@@ -192,7 +197,7 @@ async def test_of_the_others_only_what_is_contested_goes_on(chat, server):
         "b": same + " It has about 470,000 people.",
         "c": same,
     }
-    graph = create_moa(four(chat)[:3], chat("agg"), select=Residual())
+    graph = create_moa(Layer(four(chat)[:3], select=Residual()), chat("agg"))
     state = await graph.ainvoke(QUESTION)
     made = decision(state, "select_1")
     assert made["kept"] == ["a", "b", "c"]
@@ -208,7 +213,9 @@ async def test_what_changed_since_the_layer_before_goes_on_and_no_change_ends_it
     text = "The capital of Australia is Canberra. It was founded in 1913."
     for name in "abcd":
         server.answers[name] = text
-    graph = create_moa(four(chat), chat("agg"), layers=5, select=Residual(), until=Unchanged())
+    graph = create_moa(
+        Layer(four(chat), select=Residual(), until=Unchanged()), chat("agg"), layers=5
+    )
     state = await graph.ainvoke(QUESTION)
     outcomes = {d["step"]: d["outcome"] for d in state["decisions"]}
     assert (outcomes["until_1"], outcomes["until_2"]) == ("go_on", "exit")
@@ -228,63 +235,33 @@ def test_a_residue_is_what_no_other_text_says():
 
 # --- an outlier ----------------------------------------------------------------------------------
 
-FALSE = "The capital of Australia is Sydney, its largest city."
-TRUE = [
-    "Canberra is the capital.",
-    "It's Canberra, a planned city between Sydney and Melbourne.",
-    "Australia's seat of government has been Canberra since 1913.",
-    "The answer is Canberra.",
-    "Many think Sydney, but the correct one is Canberra.",
-]
-CASES = {
-    "What is the capital of Australia?": (FALSE, TRUE),
-    "At what temperature does water boil?": (
-        "Water boils at 50 degrees Celsius.",
-        [
-            "At standard pressure, the boiling point is 100 °C.",
-            "Water boils at 100 degrees Celsius (212 °F).",
-            "It turns to steam once heated to 100°C.",
-            "212 degrees Fahrenheit, or 100 Celsius.",
-            "The boiling point at one atmosphere equals 100 degrees.",
-        ],
-    ),
-    "How many legs does a spider have?": (
-        "A spider has six legs like all insects.",
-        ["Eight.", "Spiders have eight legs.", "An arachnid has 8 legs.", "Four pairs, so eight.",
-         "They walk on eight legs; insects have six."],
-    ),
-    "オーストラリアの首都は?": (
-        "首都はシドニーです。",
-        ["キャンベラです。", "答えはキャンベラ。", "キャンベラが首都である。",
-         "1913年に作られたキャンベラです。", "シドニーではなくキャンベラです。"],
-    ),
-}  # fmt: skip
+TEXTS = ["Sydney.", "Canberra.", "It is Canberra.", "Canberra, I think.", "Canberra!", "Canberra?"]
 
 
-@pytest.mark.parametrize("place", range(6))
-@pytest.mark.parametrize("question", CASES)
-async def test_who_says_a_falsehood_against_five_is_left_out(chat, server, question, place):
-    false, true = CASES[question]
-    texts = [*true[:place], false, *true[place:]]
-    server.answers |= {f"p{i}": text for i, text in enumerate(texts)}
-    proposers = [chat(f"p{i}") for i in range(6)]
-    graph = create_moa(proposers, chat("agg"), select=ClusterAndFilter())
-    state = await graph.ainvoke({"messages": question})
-    assert list(decision(state, "select_1")["left_out"]) == [f"p{place}"]
-    assert false not in server.of("agg")[0].system
+@pytest.mark.parametrize(
+    ("said", "left_out", "error"),
+    [
+        ("1", ["p0"], None),
+        ("1, 3", ["p0", "p2"], None),
+        ("None of them.", [], None),
+        ("1, 2, 3", [], None),  # half of them are no minority
+        ("7", [], "gave no verdict"),
+        ("Canberra", [], "gave no verdict"),
+    ],
+)
+async def test_a_judge_says_who_contradicts_the_majority(chat, server, said, left_out, error):
+    server.answers |= {f"p{i}": text for i, text in enumerate(TEXTS)} | {"judge": said}
+    select = ClusterAndFilter(judge=chat("judge"))
+    graph = create_moa(Layer([chat(f"p{i}") for i in range(6)], select=select), chat("agg"))
+    made = decision(await graph.ainvoke(QUESTION), "select_1")
+    assert list(made["left_out"]) == left_out
+    assert ("Sydney" in server.of("agg")[0].system) is ("p0" not in left_out)
+    assert (error is None and made["error"] is None) or error in made["error"]
 
 
-@pytest.mark.parametrize("question", CASES)
-async def test_with_three_of_six_nobody_is_called_an_outlier(chat, server, question):
-    false, true = CASES[question]
-    for texts in ([false] * 3 + true[:3], [true[0], false, true[1], false, true[2], false]):
-        server.answers |= {f"p{i}": text for i, text in enumerate(texts)}
-        graph = create_moa(
-            [chat(f"p{i}") for i in range(6)], chat("agg"), select=ClusterAndFilter()
-        )
-        made = decision(await graph.ainvoke({"messages": question}), "select_1")
-        assert made["left_out"] == {}
-        assert "no plain majority" in made["by"]
+def test_words_alone_call_nobody_an_outlier():
+    with pytest.raises(ValueError, match="embeddings or a judge"):
+        ClusterAndFilter()
 
 
 class Meanings(Embeddings):
@@ -298,19 +275,23 @@ class Meanings(Embeddings):
 
 
 async def test_embeddings_decide_where_they_are_given(chat, server):
-    texts = [*TRUE, FALSE]
+    texts = [*TEXTS[1:], TEXTS[0]]
     server.answers |= {f"p{i}": text for i, text in enumerate(texts)}
     graph = create_moa(
-        [chat(f"p{i}") for i in range(6)],
+        Layer(
+            [chat(f"p{i}") for i in range(6)],
+            select=[ClusterAndFilter(embeddings=Meanings()), TopK(2, embeddings=Meanings())],
+        ),
         chat("agg"),
-        select=[ClusterAndFilter(embeddings=Meanings()), TopK(2, embeddings=Meanings())],
     )
     made = decision(await graph.ainvoke(QUESTION), "select_1")
     assert "p5" in made["left_out"]
     graph = create_moa(
-        [chat(f"p{i}") for i in range(6)],
+        Layer(
+            [chat(f"p{i}") for i in range(6)],
+            select=Diverse(2, embeddings=DeterministicFakeEmbedding(size=8)),
+        ),
         chat("agg"),
-        select=Diverse(2, embeddings=DeterministicFakeEmbedding(size=8)),
     )
     assert len(decision(await graph.ainvoke(QUESTION), "select_1")["kept"]) == 2
 
@@ -319,19 +300,29 @@ async def test_embeddings_decide_where_they_are_given(chat, server):
     ("make", "kind", "says"),
     [
         (lambda m: TopK(0), ValueError, "at least 1"),
-        (lambda m: TopK("2"), TypeError, "whole number"),
+        (lambda m: TopK("2"), TypeError, "integer"),
         (lambda m: Deduplicate(1.5), ValueError, "at most 1"),
-        (lambda m: Tree(True), TypeError, "whole number"),
-        (lambda m: create_moa([m, m], m, select=TopK(2)), ValueError, "leaves nothing out"),
-        (lambda m: create_moa([m, m], m, select=Diverse(3)), ValueError, "leaves nothing out"),
-        (lambda m: create_moa([m] * 4, m, select=Tree(2)), ValueError, "layers=3"),
+        (lambda m: Tree(True), TypeError, "integer"),
+        (lambda m: create_moa(Layer([m, m], select=TopK(2)), m), ValueError, "leaves nothing out"),
         (
-            lambda m: create_moa([[m] * 5, [m] * 2], m, select=Tree(2)),
+            lambda m: create_moa(Layer([m, m], select=Diverse(3)), m),
+            ValueError,
+            "leaves nothing out",
+        ),
+        (lambda m: create_moa(Layer([m] * 4, select=Tree(2)), m), ValueError, "layers=3"),
+        (
+            lambda m: create_moa([Layer([m] * 5, select=Tree(2)), [m] * 2], m),
             ValueError,
             "would leave out some of 5",
         ),
-        (lambda m: create_moa([m, m], m, select=ClusterAndFilter()), ValueError, "5 proposers"),
-        (lambda m: create_moa([m, m], m, select="best"), TypeError, "must be a selection"),
+        (
+            lambda m: create_moa(Layer([m, m], select=ClusterAndFilter(judge=m)), m),
+            ValueError,
+            "3 proposers",
+        ),
+        (lambda m: create_moa(Layer([m, m], select="best"), m), ValueError, "no strategy 'best'"),
+        (lambda m: create_moa(Layer([m, m], select=3), m), TypeError, "must be a strategy"),
+        (lambda m: create_moa(Layer([m, m], select=Agree()), m), TypeError, "is for until"),
     ],
 )
 def test_what_makes_no_sense_is_refused(chat, make, kind, says):

@@ -12,17 +12,21 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import (
     AggregationFailed,
-    Budget,
+    CallPolicy,
     ChatMoA,
+    Layer,
     MoAContext,
     NotEnoughProposals,
     Proposer,
-    Quorum,
+    References,
+    RunLimits,
     create_moa,
 )
-from moa_graph.strategies import Chunkwise, Staircase
+from moa_graph.strategies import Staircase
+from moa_graph.strategies.experimental import Chunkwise
 from moa_graph.strategies.staircase import piece_size
 from tests.fake_server import eventually
+from tests.mixtures import mixture_of
 from tests.sampling import sampled
 from tests.test_nodes import MODES, run
 
@@ -39,8 +43,9 @@ TEXTS = {
 }
 LONG = " ".join(f"w{i}" for i in range(300))
 WRITING = [
-    {"staircase": Staircase(first, growth)} for first, growth in [(1, 1), (3, 4), (16, 2), (200, 1)]
-] + [{"chunkwise": Chunkwise(first, growth)} for first, growth in [(1, 1.5), (7, 1), (200, 4)]]
+    {"progressive": Staircase(first, growth)}
+    for first, growth in [(1, 1), (3, 4), (16, 2), (200, 1)]
+] + [{"progressive": Chunkwise(first, growth)} for first, growth in [(1, 1.5), (7, 1), (200, 4)]]
 IDS = [repr(next(iter(options.values()))) for options in WRITING]
 
 
@@ -67,7 +72,7 @@ async def streamed(graph, given=QUESTION, config=None) -> tuple[str, dict, list]
 async def test_the_answer_is_the_known_text_character_by_character(chat, server, options, text):
     server.answer_all = text
     for layers in (2, 3):
-        graph = create_moa(writers(chat, 2), chat("agg?writes"), layers=layers, **options)
+        graph = mixture_of(writers(chat, 2), chat("agg?writes"), layers=layers, **options)
         shown, state, ids = await streamed(graph)
         assert shown == state["messages"][-1].text == text
         assert set(ids) == {state["messages"][-1].id}
@@ -84,7 +89,7 @@ async def test_the_answer_is_the_known_text_character_by_character(chat, server,
 )
 async def test_every_way_of_running_gives_the_same(chat, server, options, mode):
     server.answer_all = LONG
-    graph = create_moa(writers(chat), chat("agg?writes"), layers=3, **options)
+    graph = mixture_of(writers(chat), chat("agg?writes"), layers=3, **options)
     state = await run(graph, mode, QUESTION)
     assert state["messages"][-1].text == LONG
     assert {p["status"] for p in state["proposals"]} == {"ok"}
@@ -100,7 +105,7 @@ async def test_without_a_prefix_feature_the_model_is_asked_to_go_on(
     monkeypatch.setattr("moa_graph.continuation.host_of", lambda _: "api.openai.com")
     for text in (LONG, TEXTS["code"], TEXTS["cjk"], TEXTS["circles"]):
         server.answer_all = text
-        graph = create_moa(writers(chat, 2), chat("agg?writes"), **options)
+        graph = mixture_of(writers(chat, 2), chat("agg?writes"), **options)
         shown, state, _ = await streamed(graph)
         assert shown == state["messages"][-1].text == text
     roles = [[m["role"] for m in c.messages] for c in server.of("agg")]
@@ -116,7 +121,7 @@ async def test_proposers_make_one_call_each_and_the_aggregators_prompt_grows_at_
 ):
     server.answer_all = LONG
     graph = create_moa(
-        writers(chat, 2, "writes&tps=400"), chat("agg?writes&tps=400"), staircase=Staircase()
+        writers(chat, 2, "writes&tps=400"), chat("agg?writes&tps=400"), progressive=Staircase()
     )
     await graph.ainvoke(QUESTION)
     assert [len(server.of(p)) for p in ("p0", "p1")] == [1, 1]
@@ -149,10 +154,10 @@ def test_pieces_grow_and_the_first_ones_are_small():
 @pytest.mark.parametrize(
     ("make", "kind", "says"),
     [
-        (lambda: Staircase(0), ValueError, "at least 1 token"),
-        (lambda: Staircase(1.5), TypeError, "whole number"),
+        (lambda: Staircase(0), ValueError, "at least 1"),
+        (lambda: Staircase(1.5), TypeError, "integer"),
         (lambda: Staircase(growth=0.5), ValueError, "at least 1"),
-        (lambda: Staircase(growth=float("inf")), ValueError, "at least 1"),
+        (lambda: Staircase(growth=float("inf")), ValueError, "finite"),
         (lambda: Chunkwise(True), TypeError, "Chunkwise"),
         (lambda: Chunkwise(growth="2"), TypeError, "number"),
     ],
@@ -166,13 +171,13 @@ def test_sizes_out_of_range_are_refused(make, kind, says):
 def test_models_that_cannot_go_on_are_refused(chat, options):
     function = RunnableLambda(lambda _: "hi")
     with pytest.raises(ValueError, match=r"needs chat models.*proposers\[1\]"):
-        create_moa([chat("a"), function], chat("agg"), **options)
+        mixture_of([chat("a"), function], chat("agg"), **options)
     with pytest.raises(ValueError, match=r"needs chat models.*aggregator"):
-        create_moa([chat("a")], function, **options)
+        mixture_of([chat("a")], function, **options)
 
 
 def test_it_draws_as_a_graph_that_one_can_read(chat):
-    graph = create_moa(writers(chat, 2), chat("agg"), layers=3, staircase=Staircase()).get_graph()
+    graph = create_moa(writers(chat, 2), chat("agg"), layers=3, progressive=Staircase()).get_graph()
     edges = {(e.source, e.target, e.conditional) for e in graph.edges}
     names = [[n for n in graph.nodes if n.startswith(f"layer_{i}_")] for i in (1, 2)]
     forward = {(a, b, False) for a in names[0] for b in names[1]}
@@ -203,7 +208,7 @@ async def test_a_proposer_that_fails_is_recorded_and_the_answer_goes_on(
     server.answer_all = LONG
     timeout = 1.0 if status == "timed_out" else None  # a busy machine is no failure of the others
     proposers = [*writers(chat, 2), Proposer(chat(bad), name="bad", timeout=timeout)]
-    graph = create_moa(proposers, chat("agg?writes"), max_retries=0, **options)
+    graph = mixture_of(proposers, chat("agg?writes"), retries=0, **options)
     shown, state, _ = await streamed(graph)
     assert shown == state["messages"][-1].text == LONG
     by_name = {p["proposer"]: p for p in state["proposals"]}
@@ -218,7 +223,9 @@ async def test_a_proposer_that_fails_is_recorded_and_the_answer_goes_on(
 async def test_a_proposer_whose_connection_is_cut_again_and_again_has_failed(chat, server):
     server.answer_all = LONG
     proposers = [*writers(chat, 2), chat("bad?writes&cut=5")]
-    graph = create_moa(proposers, chat("agg?writes"), max_retries=1, staircase=Staircase())
+    graph = create_moa(
+        proposers, chat("agg?writes"), progressive=Staircase(), calls=CallPolicy(retries=1)
+    )
     state = await graph.ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "failed"]
     assert state["proposals"][2]["attempts"] == 2
@@ -227,7 +234,7 @@ async def test_a_proposer_whose_connection_is_cut_again_and_again_has_failed(cha
 async def test_a_proposal_whose_connection_is_cut_goes_on_from_what_is_there(chat, server):
     server.answer_all = LONG
     graph = create_moa(
-        [chat("p?writes&cut=100&times=1")], chat("agg?writes"), staircase=Staircase()
+        [chat("p?writes&cut=100&times=1")], chat("agg?writes"), progressive=Staircase()
     )
     server._seen["p?writes&cut=100&times=1"] = 0
     state = await graph.ainvoke(QUESTION)
@@ -242,7 +249,7 @@ async def test_a_proposal_whose_connection_is_cut_goes_on_from_what_is_there(cha
 async def test_proposers_that_stop_early_or_run_on_are_handled(chat, server, options):
     server.answers = {"early": "w0 w1", "p": LONG, "long": LONG + " and on" * 2000, "agg": LONG}
     proposers = [chat("early?writes"), chat("p?writes"), chat("long?writes")]
-    graph = create_moa(proposers, chat("agg?writes"), **options)
+    graph = mixture_of(proposers, chat("agg?writes"), **options)
     shown, state, _ = await streamed(graph)
     assert shown == state["messages"][-1].text == LONG
     assert {p["status"] for p in state["proposals"]} == {"ok"}
@@ -251,7 +258,9 @@ async def test_proposers_that_stop_early_or_run_on_are_handled(chat, server, opt
 async def test_a_quorum_does_not_wait_for_the_first_chunk_of_all(chat, server):
     server.answer_all = LONG
     proposers = [*writers(chat, 2, "writes&tps=1000"), Proposer(chat("late?hang"), name="late")]
-    graph = create_moa(proposers, chat("agg?writes"), staircase=Staircase(), quorum=Quorum(2, 0.1))
+    graph = create_moa(
+        Layer(proposers, quorum=2, grace=0.1), chat("agg?writes"), progressive=Staircase()
+    )
     shown, state, _ = await streamed(graph)
     assert shown == LONG
     assert {p["proposer"]: p["status"] for p in state["proposals"]}["late"] == "abandoned"
@@ -261,7 +270,7 @@ async def test_a_quorum_does_not_wait_for_the_first_chunk_of_all(chat, server):
 
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_too_few_proposals_end_the_run(chat, server, options):
-    graph = create_moa(
+    graph = mixture_of(
         [chat("a?status=400"), chat("b?status=400")], chat("agg?writes"), layers=3, **options
     )
     with pytest.raises(NotEnoughProposals, match="0 usable proposals of 2"):
@@ -276,7 +285,7 @@ async def test_an_aggregator_that_fails_carries_the_proposals_and_is_asked_again
     server.answer_all = LONG
     bad = chat("agg?writes&status=400&times=1")
     server._seen[bad.model_name] = 0
-    graph = create_moa(writers(chat, 2), bad, checkpointer=InMemorySaver(), **options)
+    graph = mixture_of(writers(chat, 2), bad, checkpointer=InMemorySaver(), **options)
     thread = {"configurable": {"thread_id": "1"}}
     with pytest.raises(AggregationFailed, match="the server said 400"):
         await graph.ainvoke(QUESTION, thread)
@@ -288,7 +297,7 @@ async def test_an_interrupted_answer_of_the_aggregator_goes_on(chat, server):
     server.answer_all = LONG
     agg = chat("agg?writes&cut=20&times=1")
     server._seen[agg.model_name] = 0
-    graph = create_moa(writers(chat, 2), agg, staircase=Staircase(64))
+    graph = create_moa(writers(chat, 2), agg, progressive=Staircase(64))
     shown, state, _ = await streamed(graph)
     assert shown == state["messages"][-1].text == LONG
 
@@ -299,7 +308,7 @@ async def test_an_interrupted_answer_of_the_aggregator_goes_on(chat, server):
 @pytest.mark.full
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_turns_of_a_thread_begin_afresh(chat, server, options):
-    graph = create_moa(
+    graph = mixture_of(
         writers(chat, 2), chat("agg?writes"), checkpointer=InMemorySaver(), layers=3, **options
     )
     thread = {"configurable": {"thread_id": "1"}}
@@ -321,7 +330,7 @@ async def test_a_run_goes_on_from_its_last_checkpoint(chat, server):
             writers(chat, 2, "writes&tps=300"),
             chat("agg?writes&tps=300"),
             checkpointer=saver,
-            staircase=Staircase(),
+            progressive=Staircase(),
         )
 
     thread = {"configurable": {"thread_id": "1"}}
@@ -346,7 +355,7 @@ async def test_a_run_goes_on_from_its_last_checkpoint(chat, server):
 async def test_a_stream_that_is_left_ends_all_requests(chat, server):
     server.answer_all = LONG
     graph = create_moa(
-        writers(chat, 3, "writes&tps=20"), chat("agg?writes&tps=20"), staircase=Staircase(4)
+        writers(chat, 3, "writes&tps=20"), chat("agg?writes&tps=20"), progressive=Staircase(4)
     )
     task = asyncio.ensure_future(graph.ainvoke(QUESTION))
     await eventually(lambda: server.of("agg"), 10)
@@ -358,7 +367,7 @@ async def test_a_stream_that_is_left_ends_all_requests(chat, server):
 async def test_usage_is_the_sum_of_all_calls(chat, server):
     server.answer_all = LONG
     model = ChatMoA(
-        graph=create_moa(writers(chat, 2), chat("agg?writes"), staircase=Staircase(), layers=3)
+        graph=create_moa(writers(chat, 2), chat("agg?writes"), progressive=Staircase(), layers=3)
     )
     answer = None
     async for chunk in model.astream("What is a cat?"):
@@ -379,11 +388,11 @@ def search(query: str) -> str:
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_tools_are_called_in_one_piece(chat, server, options):
     server.answer_all = LONG
-    model = ChatMoA(graph=create_moa(writers(chat, 2), chat("agg?writes"), **options))
+    model = ChatMoA(graph=mixture_of(writers(chat, 2), chat("agg?writes"), **options))
     message = await model.bind_tools([search]).ainvoke("Search for 'cats'")
     assert message.tool_calls[0]["args"] == {"query": "cats"}
     assert len(server.of("agg")) == 1
-    assert "2. w0" in server.of("agg")[0].system
+    assert "2. w0" in server.of("agg")[0].messages[-1]["content"]  # it has tools
     again = await model.ainvoke("What is a cat?")
     assert again.text == LONG
 
@@ -392,7 +401,7 @@ async def test_tools_are_called_in_one_piece(chat, server, options):
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_the_longest_answer_of_a_run_holds_over_all_pieces(chat, server, options):
     server.answer_all = LONG
-    graph = create_moa(writers(chat, 2), chat("agg?writes"), **options)
+    graph = mixture_of(writers(chat, 2), chat("agg?writes"), **options)
     context = MoAContext(aggregator_max_tokens=50, proposer_max_tokens=100)
     shown, state, _ = await streamed(graph, config={})
     state = await graph.ainvoke(QUESTION, context=context)
@@ -402,7 +411,7 @@ async def test_the_longest_answer_of_a_run_holds_over_all_pieces(chat, server, o
 
 async def test_a_context_may_leave_layers_out(chat, server):
     server.answer_all = LONG
-    graph = create_moa(writers(chat, 2), chat("agg?writes"), layers=4, staircase=Staircase())
+    graph = create_moa(writers(chat, 2), chat("agg?writes"), layers=4, progressive=Staircase())
     state = await graph.ainvoke(QUESTION, context=MoAContext(layers=2))
     assert state["messages"][-1].text == LONG
     assert {p["layer"] for p in state["proposals"]} == {1}
@@ -413,9 +422,9 @@ async def test_budget_and_fence_hold_in_a_staircase(chat, server):
     graph = create_moa(
         writers(chat, 2),
         chat("agg?writes"),
-        staircase=Staircase(),
-        fenced=True,
-        budget=Budget(tokens=1_000_000),
+        progressive=Staircase(),
+        references=References(fenced=True),
+        limits=RunLimits(tokens=1_000_000),
     )
     state = await graph.ainvoke(QUESTION)
     assert state["messages"][-1].text == LONG
@@ -428,10 +437,10 @@ async def test_budget_and_fence_hold_in_a_staircase(chat, server):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("options", [WRITING[2], {"chunkwise": Chunkwise(4)}], ids=["s", "c"])
+@pytest.mark.parametrize("options", [WRITING[2], {"progressive": Chunkwise(4)}], ids=["s", "c"])
 async def test_loops_take_more_steps_than_a_chain_allows(chat, server, options):
     server.answer_all = LONG
-    graph = create_moa(writers(chat, 1), chat("agg?writes"), **options)
+    graph = mixture_of(writers(chat, 1), chat("agg?writes"), **options)
     chain = RunnableLambda(lambda question: {"messages": question}) | graph
     assert (await chain.ainvoke("What?"))["messages"][-1].text == LONG
     assert (await asyncio.to_thread(chain.invoke, "What?"))["messages"][-1].text == LONG
@@ -443,7 +452,7 @@ async def test_a_slow_reader_of_the_stream_does_not_have_proposers_asked_again(
     monkeypatch.setattr("moa_graph.running._ABANDONED", 0.3)
     server.answer_all = " ".join(f"w{i}" for i in range(40))
     proposers = writers(chat, 2, "writes&tps=30")
-    graph = create_moa(proposers, chat("agg?writes"), staircase=Staircase(2, 1))
+    graph = create_moa(proposers, chat("agg?writes"), progressive=Staircase(2, 1))
     async for _ in graph.astream(QUESTION, stream_mode=["values", "messages"]):
         await asyncio.sleep(0.02)
     assert [len(server.of(p)) for p in ("p0", "p1")] == [1, 1]
@@ -453,10 +462,9 @@ async def test_a_stalled_first_layer_does_not_use_up_the_time_of_the_second(chat
     server.answer_all = LONG
     first = [chat("p0?writes"), chat("p1?writes&stall=5")]
     graph = create_moa(
-        [first, [chat("r0?writes"), chat("r1?writes")]],
+        [Layer(first, timeout=1.0), Layer([chat("r0?writes"), chat("r1?writes")], timeout=1.0)],
         chat("agg?writes"),
-        staircase=Staircase(3),
-        layer_timeout=1.0,
+        progressive=Staircase(3),
     )
     state = await graph.ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "timed_out", "ok", "ok"]
@@ -469,7 +477,7 @@ async def test_where_time_leaves_none_of_the_last_layer_an_earlier_one_is_used(
     chat, server, options
 ):
     server.answer_all = TEXTS["code"]
-    graph = create_moa(
+    graph = mixture_of(
         [writers(chat, 2), [chat("r0?hang"), chat("r1?hang")]],
         chat("agg?writes"),
         run_timeout=3,
@@ -484,10 +492,10 @@ async def test_where_time_leaves_none_of_the_last_layer_an_earlier_one_is_used(
 
 async def test_a_piece_that_was_cut_is_not_written_twice(chat, server):
     server.answer_all = LONG
-    for options in ({"staircase": Staircase(16)}, {"chunkwise": Chunkwise(32)}):
+    for options in ({"progressive": Staircase(16)}, {"progressive": Chunkwise(32)}):
         server._seen.clear()
         reader = chat("r?writes&cut=4&times=1")
-        graph = create_moa([writers(chat, 1), [reader]], chat("agg?writes"), **options)
+        graph = mixture_of([writers(chat, 1), [reader]], chat("agg?writes"), **options)
         state = await graph.ainvoke(QUESTION)
         content = state["proposals"][1]["content"].split()
         assert len(content) == len(set(content))
@@ -496,9 +504,13 @@ async def test_a_piece_that_was_cut_is_not_written_twice(chat, server):
 
 async def test_a_budget_sets_aside_what_a_piece_may_have(chat, server):
     server.answer_all = LONG
-    for options in ({"staircase": Staircase()}, {"chunkwise": Chunkwise()}):
-        graph = create_moa(
-            writers(chat, 2), chat("agg?writes"), layers=3, budget=Budget(tokens=100_000), **options
+    for options in ({"progressive": Staircase()}, {"progressive": Chunkwise()}):
+        graph = mixture_of(
+            writers(chat, 2),
+            chat("agg?writes"),
+            layers=3,
+            tokens=100_000,
+            **options,
         )
         state = await graph.ainvoke(QUESTION)
         assert {p["status"] for p in state["proposals"]} == {"ok"}
@@ -507,7 +519,7 @@ async def test_a_budget_sets_aside_what_a_piece_may_have(chat, server):
 @pytest.mark.parametrize("options", [WRITING[2], WRITING[5]], ids=["staircase", "chunkwise"])
 async def test_a_failed_run_carries_what_was_being_written(chat, server, options):
     server.answer_all = LONG
-    graph = create_moa(writers(chat, 2, "writes&tps=200"), chat("agg?writes&status=400"), **options)
+    graph = mixture_of(writers(chat, 2, "writes&tps=200"), chat("agg?writes&status=400"), **options)
     with pytest.raises(AggregationFailed) as caught:
         await graph.ainvoke(QUESTION)
     assert [p["status"] for p in caught.value.proposals] == ["abandoned", "abandoned"]
@@ -517,6 +529,6 @@ async def test_a_failed_run_carries_what_was_being_written(chat, server, options
 async def test_a_server_that_ignores_what_it_is_to_go_on_from_does_not_say_it_twice(chat, server):
     for text in ("A cat is an animal.", LONG):
         server.answer_all = text
-        graph = create_moa([chat("a"), chat("b")], chat("agg"), layers=3, staircase=Staircase(4))
+        graph = create_moa([chat("a"), chat("b")], chat("agg"), layers=3, progressive=Staircase(4))
         shown, state, _ = await streamed(graph)
         assert shown == state["messages"][-1].text == text

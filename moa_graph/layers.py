@@ -1,0 +1,539 @@
+"""What a mixture is made of: proposers, the layers they are in, and how references are shown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, WithJsonSchema, model_validator
+
+from moa_graph.limits import Count, Number, Seconds
+from moa_graph.models import Model, ModelLike, as_model
+from moa_graph.state import Proposal
+from moa_graph.validation import check_names, value_object
+
+_FEWEST_LAYERS = 2  # one of proposers, and the aggregator
+_RESERVED = (":", "|")  # LangGraph's separators in checkpoint namespaces
+_MULTIPLE = re.compile(r"\s*\d+(?:\.\d+)?\s*x\s*", re.IGNORECASE)
+
+Reads: TypeAlias = Callable[[list[Proposal]], list[Proposal]]
+"""Which of the references a model is shown."""
+
+
+@value_object
+class Proposer:
+    """A model that proposes answers, and how it does.
+
+    Args:
+        model: `"provider:model"`, a chat model, or any Runnable from messages to a message,
+            such as an agent compiled by LangGraph.
+        name: What it is called in traces, in Studio and in its proposals; unique within its
+            layer. By default made from the model's name.
+        prompt: A role or persona, added to the system message of this proposer's calls only.
+        samples: How many answers to draw from it, each a proposer of its own (at least 1).
+            `samples=6` of one good model is Self-MoA (arXiv 2502.00674). They do not answer from
+            LangChain's LLM cache, in which they would all be the same.
+        timeout: Seconds that it may take, repeated calls included (above 0). Then its request is
+            cancelled, and its proposal is `"timed_out"`.
+        cache_key: By what a `cache` tells this model from others, for one that cannot be told
+            apart by itself: an agent or another graph, a function, a Runnable of your own. Change
+            it whenever the model's answers may change. Proposals of such a model are not cached
+            without it.
+        temperature: Sampling temperature, from 0 to 2; only of a `"provider:model"`.
+        max_tokens: The longest answer, in tokens; only of a `"provider:model"`.
+        params: What else the provider's chat model takes, such as `base_url` or `top_p`; only of
+            a `"provider:model"`. Keys belong in the environment, where every provider looks for
+            its own.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is out of range, or the name cannot be a node's.
+
+    Example:
+        ```python
+        create_moa(
+            [
+                Proposer("together:openai/gpt-oss-120b", samples=3),
+                Proposer("together:zai-org/GLM-5.2", name="critic", prompt="Look for errors."),
+            ],
+            "together:deepseek-ai/DeepSeek-V4-Pro",
+        )
+        ```
+    """
+
+    model: Annotated[Any, WithJsonSchema({"type": "string"})] = Field(
+        title="Model", description="“provider:model”."
+    )
+    _: KW_ONLY
+    name: StrictStr | None = Field(
+        default=None, title="Name", description="What it is called; unique within its layer."
+    )
+    prompt: StrictStr | None = Field(
+        default=None, title="Role", description="A role or persona, for this proposer only."
+    )
+    samples: Count = Field(
+        default=1, title="Samples", description="How many answers to draw from it."
+    )
+    timeout: Seconds | None = Field(
+        default=None, title="Timeout", description="Seconds that it may take."
+    )
+    cache_key: StrictStr | None = Field(
+        default=None, title="Cache key", description="By what a cache tells its model from others."
+    )
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
+        default=None, title="Temperature", description="Sampling temperature."
+    )
+    max_tokens: Count | None = Field(
+        default=None, title="Max tokens", description="The longest answer, in tokens."
+    )
+    params: Mapping[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        title="Parameters",
+        description="What else the provider's chat model takes.",
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> Proposer:
+        name = self.name
+        if name is not None and (
+            not name.strip() or not name.isprintable() or any(c in name for c in _RESERVED)
+        ):
+            raise ValueError(
+                f"Proposer(name={name!r}) cannot name a node: it must not be blank, nor contain "
+                "':', '|' or a line break."
+            )
+        if self.cache_key is not None and not self.cache_key.strip():
+            raise ValueError("Proposer(cache_key=…) must not be blank.")
+        if self.settings and not isinstance(self.model, str):
+            raise ValueError(
+                f"Proposer({next(iter(self.settings))}=…) is for a model given as "
+                "'provider:model': set it on the chat model itself."
+            )
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its chat model is made with, besides the name."""
+        own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {**{k: v for k, v in own.items() if v is not None}, **self.params}
+
+    def as_model(self, role: str) -> Model:
+        """Its model; errors call it `role`."""
+        return (
+            Model(self.model, role, **self.settings)
+            if self.settings
+            else (as_model(self.model, role))
+        )
+
+
+ProposerLike: TypeAlias = ModelLike | Proposer | Mapping[str, Any]
+"""A model, or a `Proposer`, or the arguments of one."""
+
+
+@value_object
+class References:
+    """How a model is shown the answers of the layer before it.
+
+    Args:
+        prompt: What to do with them; they follow it as a numbered list. By default the paper's
+            Aggregate-and-Synthesize prompt (arXiv 2406.04692, Table 1), word for word.
+        place: `"system"` is the paper's form: in the system message. `"human"` makes them the last
+            text block of the latest human message, so that all that stands before it keeps its
+            place in a provider's cache of prompts. By default `"human"` if the reader has tools,
+            or if a tool's result follows the latest human message; else `"system"`.
+        fenced: Whether they are shown as untrusted, between delimiters that no proposer can know.
+        window: Tokens that every reader takes, its answer included (at least 1). By default what
+            LangChain's profile of the model says (`model.profile`), if anything. References that
+            do not fit are shortened, each to a fair share, and the record says so.
+        reasoning: Whether the proposers' reasoning is shown before their answers.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is out of range.
+    """
+
+    prompt: StrictStr | None = Field(
+        default=None, title="Prompt", description="What to do with the references."
+    )
+    _: KW_ONLY
+    place: Literal["system", "human"] | None = Field(
+        default=None,
+        title="Place",
+        description="In the system message (the paper), or behind the latest human message.",
+    )
+    fenced: StrictBool = Field(
+        default=False, title="Fenced", description="Whether they are shown as untrusted."
+    )
+    window: Count | None = Field(
+        default=None, title="Window", description="Tokens that every reader takes."
+    )
+    reasoning: StrictBool = Field(
+        default=False, title="Reasoning", description="Whether the proposers' reasoning is shown."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> References:
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError(
+                "References(prompt=…) must not be blank: leave it out for the paper's prompt."
+            )
+        return self
+
+
+def _as_proposers(value: Any) -> Any:
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"Layer(proposers=…) must be a list of models, not {type(value).__name__}. For one "
+            "model write [model]."
+        )
+    if not value:
+        raise ValueError("Layer(proposers=[]) is empty: every layer needs at least one proposer.")
+    return tuple(_placed(i, entry) for i, entry in enumerate(value))
+
+
+def _placed(place: int, entry: ProposerLike) -> Proposer:
+    if not isinstance(entry, Mapping):
+        return as_proposer(entry)
+    try:
+        return as_proposer(entry)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"proposers[{place}]: {error}") from None
+
+
+def _as_reserve(value: Any) -> Any:
+    return _as_proposers(value) if value else ()
+
+
+def as_proposer(value: ProposerLike) -> Proposer:
+    """A proposer from a model, or from its arguments.
+
+    Raises:
+        TypeError: If an argument has the wrong type or does not exist.
+        ValueError: If a value is out of range.
+    """
+    if isinstance(value, Proposer):
+        return value
+    if isinstance(value, Mapping):
+        check_names(Proposer, (), value)
+        return Proposer(**value)
+    return Proposer(value)
+
+
+def _several(value: Any) -> Any:
+    if value is None:
+        return ()
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return tuple(value) if several else (value,)
+
+
+def _as_hedge(value: Any) -> Any:
+    if isinstance(value, str):
+        if not _MULTIPLE.fullmatch(value) or not float(value.lower().replace("x", "")):
+            raise ValueError(
+                f"Layer(hedge={value!r}) must be seconds, such as 5, or a multiple of the layer's "
+                "median time, such as '2x'."
+            )
+    elif isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise TypeError(f"Layer(hedge={value!r}) must be seconds, such as 5, or such as '2x'.")
+    elif value is not None and not 0 < value < math.inf:
+        raise ValueError(f"Layer(hedge={value!r}) must be above 0 and finite.")
+    return value
+
+
+Proposers = Annotated[tuple[Proposer, ...], BeforeValidator(_as_proposers)]
+_STRATEGY_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"strategy": {"type": "string"}},
+            "required": ["strategy"],
+        },
+    ]
+}
+StrategyData = Annotated[
+    Any, WithJsonSchema({"anyOf": [*_STRATEGY_SCHEMA["anyOf"], {"type": "null"}]})
+]
+"""A strategy; in data by its name, or its name and arguments."""
+Strategies = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(_several),
+    WithJsonSchema({"type": "array", "items": _STRATEGY_SCHEMA}),
+]
+
+
+@value_object
+class Layer:
+    """Proposers that answer at the same time, and the policy of their layer.
+
+    Args:
+        proposers: The models: `"provider:model"`, a chat model, a Runnable from messages to a
+            message, or a `Proposer` with a name, a role or samples.
+        min_proposals: How many usable proposals it must give for the run to go on; from 1 to the
+            number of proposers.
+        quorum: How many usable proposals complete it, from `min_proposals` to the number of
+            proposers. The proposers that are late are cancelled (`"abandoned"`).
+        grace: Seconds that the others still have once the quorum is there (at least 0).
+        timeout: Seconds that it may take (above 0); then the proposers that have not answered are
+            cancelled (`"timed_out"`).
+        hedge: When to ask a proposer that is late a second time: seconds since it was asked, or a
+            multiple of the median time of the layer's proposers, such as `"2x"`, which is known
+            once half of them have answered. The first answer wins, the other request is
+            cancelled. Graphs, such as agents with tools, are not asked twice: what they do may
+            have effects. (Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.)
+        select: What of its proposals goes on to the next layer: one selection of
+            `moa_graph.strategies` or a function of your own, or several in their order.
+        until: When no further layer is needed; drawn as a conditional edge behind it. Where one
+            `Layer` stands for several, it is behind each; behind the last one the aggregator
+            comes next in any case, so only an exit with `then="answer"` is there.
+        reserve: Models that take the place of proposers that fail or are late, in their order:
+            each is asked once at most in a run of the layer, for the first place that needs one.
+            The proposal's `replaces` says so.
+        references: How this layer's models are shown the answers of the layer before; by default
+            as the graph says. Of the first layer it has no effect.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is out of range, or names collide.
+
+    Example:
+        ```python
+        create_moa([Layer([a, b, c, d], quorum=3), Layer([a, b], timeout=30)], c)
+        ```
+    """
+
+    proposers: Proposers = Field(title="Proposers", description="Who answers.")
+    _: KW_ONLY
+    min_proposals: Count = Field(
+        default=1,
+        title="Min proposals",
+        description="How many usable proposals it must give for the run to go on.",
+    )
+    quorum: Count | None = Field(
+        default=None,
+        title="Quorum",
+        description="How many proposals complete it; the proposers that are late are cancelled.",
+    )
+    grace: Annotated[Number, Field(ge=0)] = Field(
+        default=0,
+        title="Grace",
+        description="Seconds that the others still have once the quorum is there.",
+    )
+    timeout: Seconds | None = Field(
+        default=None, title="Timeout", description="Seconds that it may take."
+    )
+    hedge: Annotated[float | str | None, BeforeValidator(_as_hedge)] = Field(
+        default=None,
+        title="Hedge",
+        description="When to ask a late proposer again: seconds, or such as “2x” the median.",
+    )
+    select: Strategies = Field(
+        default=(),
+        title="Select",
+        description=(
+            "What of its proposals goes on, in this order: strategies such as “top_k” with their "
+            "arguments."
+        ),
+    )
+    until: StrategyData = Field(
+        default=None,
+        title="Until",
+        description="When no further layer is needed: a strategy such as “agree”.",
+    )
+    reserve: Annotated[tuple[Proposer, ...], BeforeValidator(_as_reserve)] = Field(
+        default=(), title="Reserve", description="Who takes the place of proposers that fail."
+    )
+    references: References | None = Field(
+        default=None,
+        title="References",
+        description="How its models are shown the answers of the layer before.",
+    )
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Layer:
+        width = self.width
+        if self.min_proposals > width:
+            raise ValueError(
+                f"Layer(min_proposals={self.min_proposals}) must be at most {width}, the number of "
+                "its proposers."
+            )
+        if self.quorum is not None and not self.min_proposals <= self.quorum <= width:
+            raise ValueError(
+                f"Layer(quorum={self.quorum}) must be between {self.min_proposals} (min_proposals) "
+                f"and {width}, the number of its proposers."
+            )
+        if self.grace and self.quorum is None:
+            raise ValueError("Layer(grace=…) needs a quorum: it begins when that is there.")
+        taken = Counter(
+            name
+            for entry in self.proposers
+            if entry.name
+            for name in _sample_names(entry.name, entry.samples)
+        )
+        for name, times in taken.items():
+            if times > 1:
+                raise ValueError(
+                    f"Layer(proposers=…) has {times} proposers named {name!r}: names must be "
+                    "unique within a layer."
+                )
+        return self
+
+    @property
+    def width(self) -> int:
+        """How many proposers it has, each sample counted."""
+        return sum(entry.samples for entry in self.proposers)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One proposer's place in a layer."""
+
+    name: str
+    model: Model
+    prompt: str | None
+    sample: int
+    """How many earlier ones of its layer have the same model and role."""
+    timeout: float | None
+    reads: Reads | None = None
+    """What it is shown of the references; None for all."""
+    cache_key: str | None = None
+    """By what a cache knows its model."""
+
+    def node_name(self, layer: int) -> str:
+        """Its node's name in that layer."""
+        return f"layer_{layer}_{self.name}"
+
+    def reading(self, reads: Reads) -> Seat:
+        """The same place, with what it is shown of the references."""
+        return replace(self, reads=reads)
+
+
+def layers_of(proposers: Any, layers: int | None) -> list[Layer]:
+    """The layers of proposers of a mixture.
+
+    Args:
+        proposers: Models, one `Layer` for every layer, or a list of `Layer`s and lists of models.
+        layers: How many layers, the aggregator's included.
+
+    Raises:
+        TypeError: If that is neither.
+        ValueError: If it is empty, or contradicts `layers`.
+    """
+    if isinstance(layers, bool) or not isinstance(layers, int | None):
+        raise TypeError(
+            f"create_moa(layers={layers!r}) must be an integer: 2 is one layer of proposers and "
+            "the aggregator, 3 is the paper's MoA."
+        )
+    if layers is not None and layers < _FEWEST_LAYERS:
+        raise ValueError(
+            f"create_moa(layers={layers}) must be at least 2: it counts the aggregator's layer, so "
+            "2 is one layer of proposers and the aggregator."
+        )
+    if isinstance(proposers, Layer) or (isinstance(proposers, Mapping) and is_layer(proposers)):
+        return [as_layer(proposers)] * ((layers or _FEWEST_LAYERS) - 1)
+    if isinstance(proposers, str | Mapping) or not isinstance(proposers, Sequence):
+        raise TypeError(
+            "create_moa(proposers=…) must be a list of models, a Layer, or a list of Layers, not "
+            f"{type(proposers).__name__}. For one model write proposers=[model]."
+        )
+    if not proposers:
+        raise ValueError("create_moa(proposers=[]) is empty: give at least one model.")
+    nested = [is_layer(entry) for entry in proposers]
+    if any(nested) and not all(nested):
+        raise TypeError(
+            "create_moa(proposers=…) mixes models and layers: give either models, or one Layer "
+            "(or list of models) for each layer."
+        )
+    if not any(nested):
+        return [as_layer(proposers)] * ((layers or _FEWEST_LAYERS) - 1)
+    if layers is not None and layers != len(proposers) + 1:
+        raise ValueError(
+            f"create_moa(layers={layers}) contradicts proposers, which has {len(proposers)} "
+            f"layers: with the aggregator that makes {len(proposers) + 1}. Leave layers out, or "
+            f"give {layers - 1} of them."
+        )
+    return [_layer_at(i, entry) for i, entry in enumerate(proposers)]
+
+
+def _layer_at(place: int, entry: Any) -> Layer:
+    try:
+        return as_layer(entry)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"proposers[{place}]: {error}") from None
+
+
+def as_layer(value: Any) -> Layer:
+    """A layer from a list of models, or from its arguments.
+
+    Raises:
+        TypeError: If an argument has the wrong type or does not exist.
+        ValueError: If a value is out of range.
+    """
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, Mapping):
+        check_names(Layer, (), value)
+        return Layer(**value)
+    return Layer(value)
+
+
+def is_list_of_layers(proposers: Sequence[Any]) -> bool:
+    """Whether these are layers, and not the models of one."""
+    return any(map(is_layer, proposers))
+
+
+def is_layer(entry: object) -> bool:
+    """Whether this is a layer, or what one can be made of, and no model."""
+    if isinstance(entry, Mapping):
+        return "proposers" in entry
+    return isinstance(entry, Layer) or (isinstance(entry, Sequence) and not isinstance(entry, str))
+
+
+def seats_of(layer: Layer, where: str) -> list[Seat]:
+    """The proposers of a layer, each in its place; errors say where they stand."""
+    return list(_seats(layer.proposers, where))
+
+
+def reserve_of(layer: Layer, where: str) -> list[Seat]:
+    """The reserve of a layer, in its order."""
+    return list(_seats(layer.reserve, f"{where}.reserve"))
+
+
+def _seats(entries: Sequence[Proposer], where: str) -> Iterator[Seat]:
+    models = [entry.as_model(f"{where}[{i}]") for i, entry in enumerate(entries)]
+    taken = Counter(
+        name for entry in entries if entry.name for name in _sample_names(entry.name, entry.samples)
+    )
+    drawn: Counter[tuple[str, str | None]] = Counter()
+    for entry, model in zip(entries, models, strict=True):
+        base = entry.name or _unused(_short(model.name), taken, entry.samples)
+        for name in _sample_names(base, entry.samples):
+            sample = drawn[model.name, entry.prompt]
+            drawn[model.name, entry.prompt] += 1
+            yield Seat(name, model, entry.prompt, sample, entry.timeout, cache_key=entry.cache_key)
+
+
+def _sample_names(name: str, samples: int) -> list[str]:
+    return [name] if samples == 1 else [f"{name}_{i}" for i in range(1, samples + 1)]
+
+
+def _unused(name: str, taken: Counter[str], samples: int) -> str:
+    """The name, numbered where it or one of its samples is taken; then taken itself."""
+    candidate, number = name, 1
+    while any(n in taken for n in _sample_names(candidate, samples)):
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.update(_sample_names(candidate, samples))
+    return candidate
+
+
+def _short(model_name: str) -> str:
+    short = model_name.rstrip("/").rpartition("/")[2] or "model"
+    for character in _RESERVED:
+        short = short.replace(character, "-")
+    return short

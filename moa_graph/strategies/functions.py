@@ -1,0 +1,222 @@
+"""Strategies that are functions: what they are given, and what they may return."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Overwrite
+
+from moa_graph import sync
+from moa_graph.calling.answer import Answer, NoAnswer, read_answer
+from moa_graph.errors import MoAError
+from moa_graph.nodes import AnswerNode, must_act
+from moa_graph.state import Decision, Proposal
+from moa_graph.steps import Plan, Step
+from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
+from moa_graph.strategies.deciding import DecidingNode, decided
+from moa_graph.strategies.early_exit import Consensus, Until
+from moa_graph.strategies.route import NODE as FIRST_PASS
+from moa_graph.strategies.run import Run
+from moa_graph.strategies.selection import Chosen, Selection
+from moa_graph.wiring import AGGREGATOR
+
+Function = Callable[..., Any]
+
+
+def name_of_function(function: Function) -> str:
+    """What a function is called in records and errors."""
+    inner = function.func if isinstance(function, partial) else function
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
+async def call(function: Function, *arguments: Any) -> Any:
+    """Call a function of the user's; one that blocks runs in a thread."""
+    inner = function.func if isinstance(function, partial) else function
+    method = getattr(inner, "__call__", None)  # noqa: B004 - of an object that can be called
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(method):
+        return await function(*arguments)
+    result = await sync.in_thread(function, *arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+class FunctionSelection(Selection):
+    """`async def select(references, run) -> list[Proposal]`."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+    async def choose(self, references: list[Proposal], step: Step) -> Chosen:
+        """As `Selection`. A function that fails leaves nothing out, and the record says so."""
+        name, run = name_of_function(self.function), Run(step)
+        try:
+            kept = _references_in(await call(self.function, list(references), run), references)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            chosen = Chosen(references, by=name, error=f"{name} failed: {_said(error)}")
+        else:
+            names = {p["proposer"] for p in kept}
+            left_out = {
+                p["proposer"]: f"not kept by {name}"
+                for p in references
+                if p["proposer"] not in names
+            }
+            chosen = Chosen(kept, left_out, by=name)
+        chosen.usage, chosen.attempts = run.usage, run.attempts
+        return chosen
+
+
+class FunctionUntil(Until):
+    """`async def until(references, run) -> bool`."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
+        """As `Until`. With a function that fails the run goes on, and the record says so."""
+        name, run = name_of_function(self.function), Run(step)
+        error = None
+        reached = False
+        try:
+            reached = _truth_in(await call(self.function, list(proposals), run))
+        except GraphBubbleUp:
+            raise
+        except Exception as failure:
+            reached, error = False, f"{name} failed: {_said(failure)}"
+        return Consensus(reached, by=name, error=error, usage=run.usage, attempts=run.attempts)
+
+
+class FunctionAnswer(AnswerStrategy):
+    """`async def aggregate(references, run) -> str | AIMessage | Answer | Proposal`."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+    def node(self, plan: Plan) -> AnswerNode:
+        """As `AnswerStrategy`."""
+        return _FunctionNode(plan, self.function)
+
+
+class _FunctionNode(ChoosingNode):
+    def __init__(self, plan: Plan, function: Function) -> None:
+        super().__init__(plan, name_of_function(function))
+        self._function = function
+
+    async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
+        """As `ChoosingNode`."""
+        run = Run(step)
+        message, chosen = _answer_in(await call(self._function, list(references), run))
+        decision = decided(
+            step,
+            AGGREGATOR,
+            references[0]["layer"],
+            "chosen" if chosen else "written",
+            kept=[chosen] if chosen else references,
+            by=self.model_name,
+            usage=run.usage,
+            attempts=run.attempts,
+        )
+        return message, decision
+
+
+class FunctionRoute:
+    """`async def route(run) -> str | AIMessage | Answer | None`; None convenes the panel."""
+
+    models = ()
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+
+class FunctionRouteNode(DecidingNode):
+    """A first pass that a function makes.
+
+    Args:
+        plan: What all nodes of the graph share.
+        route: The function.
+    """
+
+    def __init__(self, plan: Plan, route: FunctionRoute) -> None:
+        super().__init__(plan, FIRST_PASS, 0)
+        self._function = route.function
+
+    async def decide(self, step: Step) -> dict[str, Any]:
+        """As `DecidingNode`. With a function that fails the mixture convenes."""
+        for needed in self.plan.models:
+            await needed.ready()
+        name, run = name_of_function(self._function), Run(step)
+        message, error = None, None
+        if must_act(step):
+            name = "the answer may call tools, or has a form"
+        else:
+            try:
+                if (said := await call(self._function, run)) is not None:
+                    message, _ = _answer_in(said)
+            except GraphBubbleUp:
+                raise
+            except Exception as failure:
+                error = f"{name} failed: {_said(failure)}"
+        decision = decided(
+            step,
+            FIRST_PASS,
+            0,
+            "alone" if message else "mixture",
+            by=name,
+            error=error,
+            usage=run.usage,
+            attempts=run.attempts,
+        )
+        if message is None:
+            return {"decisions": [decision]}
+        step.end_run()
+        message = message.model_copy(update={"usage_metadata": None})
+        # The answer is this turn's, and the proposals of an earlier one are not.
+        return {"messages": [message], "decisions": [decision], "proposals": Overwrite([])}
+
+
+def _truth_in(returned: Any) -> bool:
+    if not isinstance(returned, bool):
+        raise TypeError(f"it must return True or False, not {returned!r}")
+    return returned
+
+
+def _references_in(returned: Any, references: Sequence[Proposal]) -> list[Proposal]:
+    known = {p["proposer"]: p for p in references}
+    if not isinstance(returned, Sequence) or isinstance(returned, str):
+        raise TypeError(f"it must return a list of proposals, not {type(returned).__name__}")
+    kept: dict[str, Proposal] = {}
+    for proposal in returned:
+        if not isinstance(proposal, Mapping) or proposal.get("proposer") not in known:
+            raise TypeError("it must return proposals out of those that it was given")
+        name = str(proposal["proposer"])
+        kept[name] = {**known[name], "content": str(proposal["content"])}
+    if not kept:
+        raise ValueError("it kept no proposal")
+    return list(kept.values())
+
+
+def _answer_in(returned: Any) -> tuple[AIMessage, Proposal | None]:
+    """The message with the answer, and the proposal that it is, if it is one."""
+    if isinstance(returned, Mapping) and {"proposer", "content"} <= returned.keys():
+        return word_for_word(returned), returned  # type: ignore[arg-type, return-value]
+    if not isinstance(returned, str | BaseMessage | Answer):
+        raise TypeError(
+            "it must return a string, a message, an Answer or a proposal, not "
+            f"{type(returned).__name__}"
+        )
+    answer = returned if isinstance(returned, Answer) else read_answer(returned)
+    if not answer.says_something:
+        raise NoAnswer(answer.why_empty)
+    update = {"id": f"run--{uuid4()}", "usage_metadata": None}
+    return answer.message.model_copy(update=update), None
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, MoAError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,412 @@
+"""Strategies by name: how files and assistants call them, and how one of your own gets a name.
+
+What files and assistants give is data; it is turned into strategies here, and back. A name stands
+for what is built in, or for what the operator's own code has registered. It is never an import
+path.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+from moa_graph.models import Model
+from moa_graph.numerals import last_number
+from moa_graph.similarity import normalize
+from moa_graph.strategies.analyse import Analyse
+from moa_graph.strategies.answers import AnswerStrategy
+from moa_graph.strategies.base import Strategy
+from moa_graph.strategies.early_exit import Agree, JudgedAgreement, Similar, Unchanged, Until
+from moa_graph.strategies.functions import (
+    FunctionAnswer,
+    FunctionRoute,
+    FunctionSelection,
+    FunctionUntil,
+)
+from moa_graph.strategies.pieces import Chunkwise, Staircase
+from moa_graph.strategies.rank import MostCentral, Rank
+from moa_graph.strategies.residual import Residual
+from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
+from moa_graph.strategies.route import Route
+from moa_graph.strategies.selection import (
+    Deduplicate,
+    Diverse,
+    Selection,
+    Shuffle,
+    TopK,
+    Tree,
+)
+from moa_graph.strategies.sequential import SelfMoASeq
+from moa_graph.strategies.vote import Vote
+from moa_graph.validation import check_names, nearest, represented_as
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Place: TypeAlias = Literal["select", "until", "aggregator", "route", "progressive", "parse"]
+"""Which argument a strategy is for; `"parse"` is for functions from a text to an answer."""
+
+ENTRY_POINTS = "moa_graph.strategies"
+"""The group of entry points that are loaded when a name is not known: they register strategies."""
+
+_POSITIONAL = {"select": 2, "until": 2, "aggregator": 2, "route": 1, "parse": 1}
+_SIGNATURES = {
+    "select": "async def select(references, run) -> list[Proposal]",
+    "until": "async def until(references, run) -> bool",
+    "aggregator": "async def aggregate(references, run) -> str",
+    "route": "async def route(run) -> str | None",
+    "parse": "def parse(text) -> answer",
+}
+_MODELS = ("model", "writer", "judge", "analyst")
+"""Arguments of strategies that are models."""
+
+
+def _named(*strategies: type[Any]) -> dict[str, Any]:
+    return {snake_case(strategy.__name__): strategy for strategy in strategies}
+
+
+def snake_case(name: str) -> str:
+    """A class's name as files write it: `"top_k"` for `TopK`."""
+    name = name.replace("MoA", "Moa")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+_STRATEGIES: dict[Place, dict[str, Any]] = {
+    "select": _named(TopK, Diverse, Deduplicate, Shuffle, Tree, ClusterAndFilter, Residual),
+    "until": _named(Agree, Similar, JudgedAgreement, Unchanged),
+    "aggregator": _named(
+        Rank, Vote, MostCentral, Analyse, SelfMoASeq, DropoutAndVote, DropoutAndCluster
+    ),
+    "route": _named(Route),
+    "progressive": _named(Staircase, Chunkwise),
+    "parse": {"text": normalize, "number": last_number},
+}
+_KINDS: dict[str, type[Any] | tuple[type[Any], ...]] = {
+    "select": Selection,
+    "until": Until,
+    "aggregator": AnswerStrategy,
+    "route": Route,
+    "progressive": (Staircase, Chunkwise),
+}
+_WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "select": FunctionSelection,
+    "until": FunctionUntil,
+    "aggregator": FunctionAnswer,
+    "route": FunctionRoute,
+}
+_EXAMPLES = {
+    "select": "TopK(3)",
+    "until": "Agree()",
+    "aggregator": "Rank(judge)",
+    "route": "Route(model, samples=3)",
+    "progressive": "Staircase()",
+}
+
+
+@overload
+def register_strategy(strategy: F, *, place: Place, name: str | None = None) -> F: ...
+@overload
+def register_strategy(
+    strategy: None = None, *, place: Place, name: str | None = None
+) -> Callable[[F], F]: ...
+def register_strategy(strategy: Any = None, *, place: Place, name: str | None = None) -> Any:
+    """Give a strategy of your own a name, by which files and assistants can use it.
+
+    Call it where your server's or command's code is imported, or in a module that is an entry
+    point of the group `moa_graph.strategies`. Keyword-only arguments of the function are what a
+    file may set.
+
+    Args:
+        strategy: A function with the signature of its place, sync or async; or a subclass of a
+            built-in strategy. Left out, this is a decorator.
+        place: Which argument it is for.
+        name: Its name; by default the function's, or the class's in snake case.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        TypeError: If it cannot be called as its place calls it.
+        ValueError: If the name is taken or no name, or the place does not exist.
+
+    Example:
+        ```python
+        @register_strategy(place="select")
+        async def longest(references, run, *, count=1):
+            return sorted(references, key=lambda p: -len(p["content"]))[:count]
+
+        # in a file: select = [{ strategy = "longest", count = 2 }]
+        ```
+    """
+    if place not in _STRATEGIES or place == "progressive":
+        places = [p for p in _STRATEGIES if p != "progressive"]
+        raise ValueError(
+            f"register_strategy(place={place!r}) must be one of {', '.join(map(repr, places))}."
+            f"{nearest(str(place), places)}"
+        )
+    if strategy is None:
+        return lambda given: register_strategy(given, place=place, name=name)
+    if not isinstance(strategy, type):
+        check_function(strategy, place, "register_strategy(…)")
+    found = str(getattr(strategy, "__name__", ""))
+    own = name or (snake_case(found) if isinstance(strategy, type) else found)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", own):
+        raise ValueError(
+            f"register_strategy(name={own!r}) must be a name of letters, digits and underscores."
+        )
+    taken = _STRATEGIES[place].get(own)
+    if taken is not None and not _is_same(taken, strategy):
+        raise ValueError(f"register_strategy(name={own!r}): {place} has a strategy of that name.")
+    _STRATEGIES[place][own] = strategy
+    return strategy
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether it is the same code, as where a module is loaded anew."""
+    names = [(getattr(s, "__module__", s), getattr(s, "__qualname__", s)) for s in (one, other)]
+    return names[0] == names[1]
+
+
+def check_function(function: Any, place: Place, where: str) -> None:
+    """Refuse a function that cannot be called as its place calls it.
+
+    Raises:
+        TypeError: If it is none, or has other arguments.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"{where}: {_short(function)} must be a function: {_SIGNATURES[place]}.")
+    try:
+        inspect.signature(function).bind(*[None] * _POSITIONAL[place])
+    except TypeError as error:
+        raise TypeError(
+            f"{where}: the function {getattr(function, '__name__', function)!r} must be called as "
+            f"{_SIGNATURES[place]} ({error})."
+        ) from None
+    except ValueError:  # a built-in without a signature
+        return
+
+
+def _short(value: Any) -> str:
+    return represented_as("", {"": value})[2:-1]
+
+
+def strategy_names(place: Place) -> list[str]:
+    """The names that a file may use there."""
+    _load_entry_points()
+    return sorted(_STRATEGIES[place])
+
+
+@lru_cache(maxsize=1)
+def _load_entry_points() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def named(place: Place, name: str, where: str) -> Any:
+    """The strategy of that name.
+
+    Raises:
+        ValueError: If there is none; names the nearest, and all that there are.
+    """
+    if name not in _STRATEGIES[place]:
+        _load_entry_points()
+    if name in _STRATEGIES[place]:
+        return _STRATEGIES[place][name]
+    elsewhere = [p for p in _STRATEGIES if name in _STRATEGIES[p]]
+    hint = nearest(name, _STRATEGIES[place]) or (
+        f" It is a strategy for {elsewhere[0]}." if elsewhere else ""
+    )
+    raise ValueError(
+        f"{where}: there is no strategy {name!r}.{hint} There are: "
+        f"{', '.join(sorted(_STRATEGIES[place]))}."
+    )
+
+
+def as_strategy(place: Place, value: Any, where: str) -> Any:
+    """A strategy from what a user gives: one, a function, its name, or its name and arguments.
+
+    Args:
+        place: Which argument it is for.
+        value: What was given; None stays None.
+        where: What errors call the argument.
+
+    Raises:
+        TypeError: If it is no strategy for that place.
+        ValueError: If there is no strategy of that name, or its arguments are out of range.
+    """
+    if value is None or isinstance(value, _KINDS[place]):
+        return value
+    if isinstance(value, str):
+        return _built(place, {"strategy": value}, where)
+    if isinstance(value, Mapping):
+        return _built(place, value, where)
+    for other, kind in _KINDS.items():
+        if isinstance(value, kind):
+            raise TypeError(f"{where} is a {type(value).__name__}, which is for {other}.")
+    if place in _WRAPPERS and callable(value) and not isinstance(value, type):
+        check_function(value, place, where)
+        return _WRAPPERS[place](value)
+    example = f"such as {_EXAMPLES[place]}"
+    function = f", or a function: {_SIGNATURES[place]}" if place in _WRAPPERS else ""
+    shown = where.replace("…", _short(value))
+    raise TypeError(f"{shown} must be a strategy for {place}, {example}{function}.")
+
+
+def as_selections(value: Sequence[Any], where: str) -> list[Selection]:
+    """The selections of a layer, in their order."""
+    return [as_strategy("select", one, where) for one in value]
+
+
+def _built(place: Place, data: Mapping[str, Any], where: str) -> Any:
+    default = "route" if place == "route" else "staircase" if place == "progressive" else None
+    name = data.get("strategy", default)
+    if not isinstance(name, str):
+        raise ValueError(
+            f"{where} must say which strategy: {{ strategy = {snake_case(_EXAMPLES[place])!r} }}."
+        )
+    strategy = named(place, name, where)
+    arguments = {key: value for key, value in data.items() if key != "strategy"}
+    check_names(strategy, (), arguments, f"{where}: {name}")
+    if isinstance(strategy, type):
+        _check_needed(strategy, arguments, f"{where}: {name}")
+        given = {k: _argument(k, v, f"{where}: {name}({k}=…)") for k, v in arguments.items()}
+        return strategy(**given)
+    return _WRAPPERS[place](partial(strategy, **arguments) if arguments else strategy)
+
+
+def _check_needed(strategy: type[Any], given: Mapping[str, Any], where: str) -> None:
+    for name, parameter in inspect.signature(strategy).parameters.items():
+        needed = parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        )
+        if needed and name not in given:
+            raise ValueError(f"{where} needs {name}.")
+
+
+def _argument(name: str, value: Any, where: str) -> Any:
+    """An argument of a strategy from its data."""
+    if value is None:
+        return None
+    if name in _MODELS or (name == "tie" and _is_judge(value)):
+        return model_of(value, where)
+    if name == "parse" and isinstance(value, str):
+        return named("parse", value, where)
+    return value
+
+
+def model_of(value: Any, where: str) -> Any:
+    """A model from its data: a string, or a mapping with `model` and its settings.
+
+    Raises:
+        TypeError: If a field does not exist.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    check_names(_model, (), value, where)
+    return _model(**value)
+
+
+def _model(
+    model: str,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Model:
+    own = {"temperature": temperature, "max_tokens": max_tokens}
+    return Model(model, model, **{k: v for k, v in own.items() if v is not None}, **(params or {}))
+
+
+# --- and back ------------------------------------------------------------------------------
+
+
+def plain(place: Place, strategy: Any, where: str) -> Any:
+    """A strategy as a file writes it.
+
+    Raises:
+        ValueError: If a part of it has no name, such as a function that is not registered.
+    """
+    if strategy is None or isinstance(strategy, str | Mapping):
+        return strategy
+    function = getattr(strategy, "function", None)
+    if function is not None:
+        arguments = dict(function.keywords) if isinstance(function, partial) else {}
+        inner = function.func if isinstance(function, partial) else function
+        return _shortest({"strategy": _name_of(place, inner, where), **arguments})
+    name = _name_of(place, type(strategy), where)
+    given = strategy.given if isinstance(strategy, Strategy) else _fields_of(strategy)
+    arguments = {key: _plain_argument(key, value, where) for key, value in given.items()}
+    return _shortest({"strategy": name, **{k: v for k, v in arguments.items() if v is not None}})
+
+
+def _fields_of(strategy: Any) -> dict[str, Any]:
+    fields = type(strategy).__dataclass_fields__
+    return {name: getattr(strategy, name) for name in fields}
+
+
+def _shortest(data: dict[str, Any]) -> Any:
+    return data["strategy"] if len(data) == 1 else data
+
+
+def _name_of(place: Place, strategy: Any, where: str) -> str:
+    for name, known in _STRATEGIES[place].items():
+        if known is strategy:
+            return name
+    raise ValueError(
+        f"{where} cannot be written to a file: {getattr(strategy, '__name__', strategy)!r} has no "
+        f"name. Give it one: register_strategy(…, place={place!r})."
+    )
+
+
+def _plain_argument(name: str, value: Any, where: str) -> Any:
+    if name in _MODELS or isinstance(value, Model):
+        return plain_model(value, where)
+    if name == "parse" and value is not None:
+        return _name_of("parse", value, where)
+    if name == "embeddings" and value is not None and not isinstance(value, str):
+        raise ValueError(
+            f"{where} cannot be written to a file: embeddings is a {type(value).__name__}. Give it "
+            "as 'provider:model'."
+        )
+    if isinstance(value, type):
+        raise ValueError(
+            f"{where} cannot be written to a file: {name} is the class {value.__name__}. Give it "
+            "as a JSON schema."
+        )
+    return value
+
+
+def plain_model(value: Any, where: str) -> Any:
+    """A model as a file writes it.
+
+    Raises:
+        ValueError: If it was given as an object.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Model) and (data := value.data) is not None:
+        return data
+    raise ValueError(
+        f"{where} cannot be written to a file: it is a {type(value).__name__}. Give it as "
+        "'provider:model'."
+    )
+
+
+def model_arguments(value: Any) -> dict[str, Any]:
+    """The arguments of a strategy's data that are models."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {
+        name: argument
+        for name, argument in value.items()
+        if argument is not None and (name in _MODELS or (name == "tie" and _is_judge(argument)))
+    }
+
+
+def _is_judge(tie: Any) -> bool:
+    return isinstance(tie, Mapping) or ":" in str(tie)
