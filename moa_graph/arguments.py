@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.cache.base import BaseCache
+from langgraph.store.base import BaseStore
 
 from moa_graph.budget import price_of
 from moa_graph.caching import ProposalCache
+from moa_graph.context import MoAContext
 from moa_graph.layers import Layer, References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.models import (
@@ -101,7 +103,9 @@ def check_concurrent(calls: CallPolicy, models: Sequence[Model]) -> None:
     if any(model.provider is None for model in models):
         return  # an agent or a function: which models are inside is not known
     for name in calls.concurrent:
-        if name not in known:
+        # A policy that several graphs share may name what only another one has.
+        alien = known.isdisjoint(calls.concurrent)
+        if name not in known and (alien or nearest(name, known, 0.8)):
             raise ValueError(
                 f"CallPolicy(concurrent=…) names {name!r}, but this graph has: "
                 f"{', '.join(map(repr, sorted(known)))}.{nearest(name, known)}"
@@ -118,3 +122,19 @@ def check_types(**arguments: tuple[Any, type]) -> None:
     for argument, (value, kind) in arguments.items():
         if not isinstance(value, kind):
             raise TypeError(f"create_moa({argument}={value!r}) must be {kinds[kind]}.")
+
+
+def check_langgraphs(context_schema: Any, store: Any) -> None:
+    """Refuse what LangGraph would take, and fail with in a run.
+
+    Raises:
+        TypeError: Names the argument, and what belongs there.
+    """
+    if not (isinstance(context_schema, type) and issubclass(context_schema, MoAContext)):
+        raise TypeError(
+            f"create_moa(context_schema={context_schema!r}) must be MoAContext, or a subclass."
+        )
+    if not isinstance(store, BaseStore | None):
+        raise TypeError(
+            f"create_moa(store={store!r}) must be a LangGraph store, such as InMemoryStore()."
+        )

@@ -87,6 +87,12 @@ class ChatMoA(ChatModelWithRuns):
                 f"graph must come from create_moa, not {type(graph).__name__}: "
                 "ChatMoA(graph=create_moa([...], aggregator))."
             )
+        if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+            raise ValueError(
+                "ChatMoA(graph=…) was made with interrupt_before or interrupt_after: a chat model "
+                "answers at once, and cannot stop for somebody. Use the graph itself, or leave "
+                "them out."
+            )
         # Each call brings its whole conversation: a thread would add it to the last call's.
         return cast(MoAGraph, graph.copy({"checkpointer": None}))
 

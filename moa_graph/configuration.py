@@ -61,6 +61,16 @@ _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
 _OF_LAYERS = ("select", "until")  # strategies of a layer
 
 
+_NOT_DATA = {
+    "checkpointer": "give it to create(), or let the server bring its own",
+    "store": "give it to create(), or let the server bring its own",
+    "cache": "give it to create()",
+    "interrupt_before": "give it to create()",
+    "interrupt_after": "give it to create()",
+    "context_schema": "give it to create()",
+}
+
+
 def _plain_data(value: Any) -> Any:
     """Data as JSON has them: what is compared, and written to files."""
     if isinstance(value, Mapping):
@@ -101,6 +111,14 @@ class Configuration(BaseModel):
     limits: RunLimits | None = None
     calls: CallPolicy | None = None
     stream_proposals: StrictBool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_in_files(cls, given: Any) -> Any:
+        for name, why in _NOT_DATA.items():
+            if isinstance(given, Mapping) and name in given:
+                raise ValueError(f"{name} is not data: {why}")
+        return given
 
     @model_validator(mode="after")
     def _makes_a_mixture(self) -> Configuration:

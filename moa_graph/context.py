@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from moa_graph.calling.text import utf8
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+from moa_graph.validation import nearest
 
 
 class AggregatorOptions(BaseModel):
@@ -49,6 +50,22 @@ class AggregatorOptions(BaseModel):
     def given(self) -> dict[str, Any]:
         """Those that are set."""
         return self.model_dump(exclude_none=True)
+
+
+_BUILT_IN = {
+    **dict.fromkeys(
+        (
+            "proposers", "aggregator", "references", "route", "progressive", "limits", "calls",
+            "checkpointer", "store", "cache", "interrupt_before", "interrupt_after", "name",
+            "context_schema",
+        ),
+        "an argument of create_moa",
+    ),
+    **dict.fromkeys(("min_proposals", "hedge", "select", "until", "reserve"), "a Layer"),
+    **dict.fromkeys(("prompt", "place", "fenced", "window", "reasoning"), "its References"),
+    **dict.fromkeys(("usd", "prices"), "its RunLimits"),
+    **dict.fromkeys(("retries", "concurrent"), "its CallPolicy"),
+}  # fmt: skip
 
 
 class MoAContext(BaseModel):
@@ -172,6 +189,23 @@ class MoAContext(BaseModel):
             "metadata. None: as the graph was built."
         ),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if name in cls.model_fields:
+                continue
+            if name in _BUILT_IN:
+                raise ValueError(
+                    f"{name} is not a setting of a run: it is built into the graph, by "
+                    f"{_BUILT_IN[name]}."
+                )
+            raise ValueError(
+                f"MoAContext has no setting {name!r}.{nearest(str(name), cls.model_fields)} "
+                f"Settings are: {', '.join(cls.model_fields)}."
+            )
+        return given
 
     @property
     def call_options(self) -> Mapping[str, Any]:

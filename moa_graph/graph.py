@@ -16,6 +16,7 @@ from moa_graph.arguments import (
     as_object,
     as_references,
     check_concurrent,
+    check_langgraphs,
     check_prices,
     check_types,
 )
@@ -122,10 +123,8 @@ def create_moa(
         ```
     """
     arguments = dict(locals())
-    check_types(
-        name=(name, str),
-        stream_proposals=(stream_proposals, bool),
-    )
+    check_types(name=(name, str), stream_proposals=(stream_proposals, bool))
+    check_langgraphs(context_schema, store)
     mixture = Mixture.of(
         layers_of(proposers, layers),
         aggregator,

@@ -185,14 +185,14 @@ class References:
         return self
 
 
-def _as_proposers(value: Any) -> Any:
-    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+def _as_proposers(value: Any, argument: str = "proposers") -> Any:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
         raise TypeError(
-            f"Layer(proposers=…) must be a list of models, not {type(value).__name__}. For one "
+            f"Layer({argument}=…) must be a list of models, not {type(value).__name__}. For one "
             "model write [model]."
         )
     if not value:
-        raise ValueError("Layer(proposers=[]) is empty: every layer needs at least one proposer.")
+        raise ValueError(f"Layer({argument}=[]) is empty: every layer needs at least one proposer.")
     return tuple(_placed(i, entry) for i, entry in enumerate(value))
 
 
@@ -206,7 +206,7 @@ def _placed(place: int, entry: ProposerLike) -> Proposer:
 
 
 def _as_reserve(value: Any) -> Any:
-    return _as_proposers(value) if value else ()
+    return () if value is None or value in ([], ()) else _as_proposers(value, "reserve")
 
 
 def as_proposer(value: ProposerLike) -> Proposer:
@@ -224,11 +224,26 @@ def as_proposer(value: ProposerLike) -> Proposer:
     return Proposer(value)
 
 
-def _several(value: Any) -> Any:
+def _as_selections(value: Any) -> Any:
     if value is None:
         return ()
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    return tuple(value) if several else (value,)
+    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return tuple(_as_strategy(one, "select") for one in (value if several else [value]))
+
+
+def _as_until(value: Any) -> Any:
+    return None if value is None else _as_strategy(value, "until")
+
+
+def _as_strategy(value: Any, argument: str) -> Any:
+    # By their names, strategies are looked up when the graph is built.
+    named = isinstance(value, str) or (isinstance(value, Mapping) and "strategy" in value)
+    if named or callable(value) or hasattr(value, "given"):
+        return value
+    raise TypeError(
+        f"Layer({argument}={value!r}) must be a strategy of moa_graph.strategies, its name, or a "
+        "function."
+    )
 
 
 def _as_hedge(value: Any) -> Any:
@@ -262,7 +277,7 @@ StrategyData = Annotated[
 """A strategy; in data by its name, or its name and arguments."""
 Strategies = Annotated[
     tuple[Any, ...],
-    BeforeValidator(_several),
+    BeforeValidator(_as_selections),
     WithJsonSchema({"type": "array", "items": _STRATEGY_SCHEMA}),
 ]
 
@@ -340,7 +355,7 @@ class Layer:
             "arguments."
         ),
     )
-    until: StrategyData = Field(
+    until: Annotated[StrategyData, BeforeValidator(_as_until)] = Field(
         default=None,
         title="Until",
         description="When no further layer is needed: a strategy such as “agree”.",

@@ -87,6 +87,8 @@ def _short(value: Any) -> str:
         return f"[{', '.join(map(_short, value))}]"
     if hasattr(type(value), "__dataclass_fields__") or hasattr(value, "given"):
         return repr(value)
+    if inspect.isfunction(value):
+        return str(value.__name__)
     return type(value).__name__  # a model may hold more than should be printed
 
 
@@ -189,7 +191,13 @@ def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, ty
     return "; ".join(dict.fromkeys(unknown) or problems.values()).rstrip(".") + "."
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A question whether the nearest of these words was meant; empty if none is near."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+def nearest(word: str, words: Iterable[str], likeness: float = 0.5) -> str:
+    """A question whether the nearest of these words was meant; empty if none is near.
+
+    Args:
+        word: What was written.
+        words: What there is.
+        likeness: From which ratio of equal letters on a word is near, from 0 to 1.
+    """
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=likeness)
     return f" Did you mean {close[0]!r}?" if close else ""

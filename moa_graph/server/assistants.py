@@ -132,6 +132,12 @@ class AssistantContext(RunContext):
 
 _SHAPE = ("proposers", "aggregator", "layers", "references", "route", "progressive", "limits")
 _REFUSED = {
+    "store": "the server brings its own",
+    "interrupt_before": "it is an option of a run on the server",
+    "interrupt_after": "it is an option of a run on the server",
+    "name": "an assistant has a name of its own",
+    "context_schema": "it is the server's",
+    **dict.fromkeys(("select", "until", "hedge", "reserve"), "it is a field of a layer"),
     "calls": "how calls are made, over all runs, is the server's to say",
     "cache": "where proposals are kept is the server's to say",
     "checkpointer": "where threads are kept is the server's to say",

@@ -105,12 +105,28 @@ def decided(
     return decision
 
 
+def check_embeddings(what: str, embeddings: object) -> None:
+    """Refuse what are no embeddings.
+
+    Raises:
+        TypeError: If they are none.
+    """
+    named = isinstance(embeddings, str) and ":" in embeddings
+    if not (embeddings is None or named or hasattr(embeddings, "embed_documents")):
+        raise TypeError(
+            f"{what}(embeddings={embeddings!r}) must be LangChain embeddings, or "
+            "'provider:model', such as 'openai:text-embedding-3-small'."
+        )
+
+
 def check_comparable(what: str, embeddings: object) -> None:
     """Refuse a strategy that compares texts where nothing can.
 
     Raises:
+        TypeError: If what is given are no embeddings.
         ValueError: If neither scikit-learn is installed nor embeddings are given.
     """
+    check_embeddings(what, embeddings)
     if embeddings is None and not is_installed():
         raise ValueError(f"{what} compares texts: run {INSTALL}, or give it embeddings=….")
 

@@ -18,7 +18,7 @@ from moa_graph.similarity import Matrix, similarities
 from moa_graph.state import Proposal
 from moa_graph.steps import Plan, Step
 from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.deciding import check_whole
+from moa_graph.strategies.deciding import check_embeddings, check_whole
 from moa_graph.strategies.judging import Case, judge
 from moa_graph.strategies.rank import MostCentral
 from moa_graph.strategies.selection import Chosen, Selection
@@ -64,6 +64,7 @@ class ClusterAndFilter(Selection):
     ) -> None:
         if (embeddings is None) == (judge is None):
             raise ValueError("ClusterAndFilter() needs embeddings or a judge: one of them.")
+        check_embeddings("ClusterAndFilter", embeddings)
         self.embeddings = embeddings
         self.judge = None if judge is None else as_model(judge, "ClusterAndFilter(judge=…)")
 
@@ -267,6 +268,7 @@ class DropoutAndCluster(_Dropout):
         seed: int = 0,
         embeddings: Embeddings | str | None = None,
     ) -> None:
+        check_embeddings("DropoutAndCluster", embeddings)
         super().__init__(writer, subsets=subsets, drop=drop, seed=seed, name="DropoutAndCluster")
         self._central = MostCentral(embeddings=embeddings)
 

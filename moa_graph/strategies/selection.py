@@ -238,11 +238,13 @@ class Shuffle(Selection):
             looks like a rank.
 
     Raises:
-        TypeError: If `seed` is no whole number.
+        TypeError: If `seed` is no integer, or `letters` neither True nor False.
     """
 
     def __init__(self, seed: int = 0, *, letters: bool = False) -> None:
         check_whole("Shuffle(seed=…)", seed, least=0)
+        if not isinstance(letters, bool):
+            raise TypeError(f"Shuffle(letters={letters!r}) must be True or False.")
         self.seed = seed
         self.letters = letters
 

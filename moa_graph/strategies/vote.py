@@ -22,6 +22,7 @@ from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_
 from moa_graph.strategies.deciding import decided
 from moa_graph.strategies.judging import Case, Verdict, judge, numbers_in
 from moa_graph.strategies.rank import RANKER
+from moa_graph.strategies.schemas import model_of_schema
 from moa_graph.validation import nearest
 from moa_graph.wiring import AGGREGATOR
 
@@ -50,7 +51,8 @@ class Vote(AnswerStrategy):
             text without case, spaces, punctuation around it, and what stands before "answer:".
         tie: Who wins among answers that are as frequent: the one given by the `"first"`
             proposer, the `"shortest"` or `"longest"` proposal, or a model that judges.
-        schema: A pydantic model, a TypedDict or a dataclass: what the proposals are.
+        schema: A pydantic model, a TypedDict, a dataclass or a JSON schema: what the proposals
+            are.
         weights: What the vote of each proposer counts, by its name or its model's, such as the
             logarithm of the odds that it is right; above 0, and 1 for who is not named. Where a
             fallback answered, its model's weight comes first.
@@ -70,7 +72,7 @@ class Vote(AnswerStrategy):
         *,
         parse: Parse | None = None,
         tie: TieRule | ModelLike = "first",
-        schema: type | None = None,
+        schema: type | Mapping[str, Any] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         if parse is not None and schema is not None:
@@ -90,10 +92,10 @@ class Vote(AnswerStrategy):
             )
         if schema is not None and weights is not None:
             raise ValueError("Vote() takes weights or schema: fields have one vote each.")
-        for name, weight in (weights or {}).items():
-            if not (math.isfinite(weight) and weight > 0):
-                raise ValueError(f"Vote(weights={{{name!r}: {weight}}}) must be above 0.")
-        self.schema = schema
+        _check_weights(weights)
+        if not isinstance(schema, type | Mapping | None):
+            raise TypeError(f"Vote(schema={schema!r}) must be a class, or a JSON schema.")
+        self.schema = model_of_schema(schema) if isinstance(schema, Mapping) else schema
         self.weights = dict(weights or {})
 
     @property
@@ -121,6 +123,16 @@ class Vote(AnswerStrategy):
     def node(self, plan: Plan) -> AnswerNode:
         """As `AnswerStrategy`."""
         return _VoteNode(plan, self) if self.schema is None else _FieldsNode(plan, self)
+
+
+def _check_weights(weights: Any) -> None:
+    if not isinstance(weights, Mapping | None):
+        raise TypeError(f"Vote(weights={weights!r}) must be a mapping from names to numbers.")
+    for name, weight in (weights or {}).items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise TypeError(f"Vote(weights={{{name!r}: {weight!r}}}) must be a number.")
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"Vote(weights={{{name!r}: {weight}}}) must be above 0.")
 
 
 class _VoteNode(ChoosingNode):
