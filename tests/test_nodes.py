@@ -65,7 +65,7 @@ MODES = ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"]
 
 
 async def test_layers_run_in_order_proposers_at_once_and_the_aggregator_last(chat, server):
-    graph = create_moa([chat(f"{p}?latency=0.2") for p in "abcdefgh"], chat("agg"), layers=3)
+    graph = create_moa([chat(f"{p}?latency=0.5") for p in "abcdefgh"], chat("agg"), layers=3)
     for mode in ("invoke", "ainvoke"):
         server.reset()
         await run(graph, mode, QUESTION)
