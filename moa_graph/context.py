@@ -21,20 +21,53 @@ class AggregatorOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tools: list[dict[str, Any]] | None = None
-    """Tools that it may call, as JSON (OpenAI's form, which LangChain turns into every other)."""
-    tool_choice: str | None = None
-    """`"auto"`, `"none"`, `"any"`, or the name of the tool that it must call."""
-    parallel_tool_calls: bool | None = None
-    """Whether it may call several tools at once."""
-    response_format: dict[str, Any] | None = None
-    """The form of its answer, such as a JSON schema (OpenAI's `response_format`)."""
-    stop: list[str] | None = None
-    """Where it stops."""
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    seed: int | None = None
+    tools: list[dict[str, Any]] | None = Field(
+        default=None,
+        title="Tools",
+        description="Tools that it may call, as JSON in OpenAI's form.",
+    )
+    tool_choice: str | None = Field(
+        default=None,
+        title="Tool choice",
+        description="“auto”, “none”, “any”, or the name of the tool that it must call.",
+    )
+    parallel_tool_calls: bool | None = Field(
+        default=None,
+        title="Parallel tool calls",
+        description="Whether it may call several tools at once.",
+    )
+    response_format: dict[str, Any] | None = Field(
+        default=None,
+        title="Response format",
+        description="The form of its answer, such as a JSON schema (OpenAI's `response_format`).",
+    )
+    stop: list[str] | None = Field(
+        default=None, title="Stop", description="Texts at which the answer ends."
+    )
+    top_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        title="Top p",
+        description="Nucleus sampling: the share of tokens.",
+    )
+    frequency_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        title="Frequency penalty",
+        description="How much tokens are avoided that came often.",
+    )
+    presence_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        title="Presence penalty",
+        description="How much tokens are avoided that came at all.",
+    )
+    seed: int | None = Field(
+        default=None, title="Seed", description="For answers that can be repeated, where served."
+    )
 
     @field_validator("tools")
     @classmethod
@@ -257,6 +290,8 @@ def context_schema_of(
         fields["aggregation_prompt"]["langgraph_nodes"] = [*later, "aggregator"]
         fields["layers"]["anyOf"][0].setdefault("maximum", layers)
         fields["quorum"]["anyOf"][0].setdefault("maximum", quorum)
+        for field in fields.values():
+            field.setdefault("langgraph_nodes", [*proposers, "aggregator"])
 
     @classmethod  # type: ignore[misc]
     def model_json_schema(cls: type[MoAContext], *args: Any, **kwargs: Any) -> dict[str, Any]:

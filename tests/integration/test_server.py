@@ -20,6 +20,7 @@ from langgraph_sdk import get_client
 from langgraph_sdk.errors import UnprocessableEntityError
 
 from moa_graph.presets import PRESETS
+from moa_graph.server.assistants import AssistantContext
 from tests.fake_server import eventually
 from tests.integration.langgraph_server import REPOSITORY, langgraph_dev
 from tests.test_readme import SERVER, blocks
@@ -70,6 +71,7 @@ async def test_schemas_describe_every_setting(client):
         assert field["title"]
         assert len(field["description"]) > 20
         assert "default" in field
+        assert set(field["langgraph_nodes"]) <= set(await nodes(client, "together"))
     assert properties["aggregation_prompt"]["langgraph_type"] == "prompt"
     assert properties["aggregator_temperature"]["langgraph_nodes"] == ["aggregator"]
     assert set(properties["quorum"]["langgraph_nodes"]) < set(await nodes(client, "together"))
@@ -85,6 +87,16 @@ async def test_schemas_describe_every_setting(client):
     for name in own:
         assert of_mixture[name]["title"]
         assert len(of_mixture[name]["description"]) > 20
+        assert of_mixture[name]["langgraph_nodes"]
+    described = AssistantContext.model_json_schema()["$defs"]
+    assert {"AggregatorOptions", "Layer", "Proposer", "References", "RunLimits"} < set(described)
+    for definition in described.values():
+        for field in definition["properties"].values():
+            assert field["title"]
+            assert field["description"]
+    layer = described["Layer"]["properties"]
+    assert layer["quorum"]["anyOf"][0] == {"type": "integer", "minimum": 1}
+    assert layer["timeout"]["anyOf"][0] == {"type": "number", "exclusiveMinimum": 0}
     assert of_mixture["route"]["langgraph_nodes"] == ["first_pass"]
     assert set(schemas["output_schema"]["properties"]) == {"messages", "proposals"}
 
