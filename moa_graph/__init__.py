@@ -1,8 +1,8 @@
 """Mixture-of-Agents (arXiv 2406.04692) as a LangGraph graph."""
 
-from moa_graph.caching import ProposalCache
+from moa_graph.building.compiled import MoAGraph
+from moa_graph.calling.cache import ProposalCache
 from moa_graph.chat_model import ChatMoA
-from moa_graph.compiled import MoAGraph
 from moa_graph.context import MoAContext
 from moa_graph.errors import (
     AggregationFailed,

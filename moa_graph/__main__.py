@@ -1,6 +1,6 @@
 """`python -m moa_graph` is the command `moa`."""
 
-from moa_graph.cli import main
+from moa_graph.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from moa_graph.compiled import MoAGraph
-from moa_graph.configuration import Configuration
+from moa_graph.building.compiled import MoAGraph
 from moa_graph.context import MoAContext
 from moa_graph.errors import explain
 from moa_graph.presets import load_preset
+from moa_graph.presets.configuration import Configuration
 from moa_graph.state import total_usage
 
 if TYPE_CHECKING:

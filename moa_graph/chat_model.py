@@ -28,15 +28,15 @@ from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited
+from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.answer import REASONING_KEY
-from moa_graph.compiled import MoAGraph
+from moa_graph.calling.parent_run import ParentRun, current_parent, inside, users_configurable
+from moa_graph.calling.streams import is_answer
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
-from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode
-from moa_graph.runs import ParentRun, current_parent, inside, users_configurable
+from moa_graph.nodes.aggregator import AGGREGATOR_RECORD, AnswerNode
+from moa_graph.nodes.plan import AGGREGATOR
 from moa_graph.state import Decision, MoAState, Proposal, decisions_of, total_usage
-from moa_graph.streaming import is_answer
-from moa_graph.wiring import AGGREGATOR
 
 _STREAM_MODES = ["messages", "values"]
 

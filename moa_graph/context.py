@@ -8,9 +8,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from moa_graph.calling.text import utf8
+from moa_graph.errors import nearest
+from moa_graph.models.text import utf8
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
-from moa_graph.validation import nearest
 
 
 class AggregatorOptions(BaseModel):
@@ -235,8 +235,8 @@ class MoAContext(BaseModel):
                     f"{_BUILT_IN[name]}."
                 )
             raise ValueError(
-                f"MoAContext has no setting {name!r}.{nearest(str(name), cls.model_fields)} "
-                f"Settings are: {', '.join(cls.model_fields)}."
+                f"unknown field {name!r}.{nearest(str(name), cls.model_fields)} Fields are: "
+                f"{', '.join(cls.model_fields)}."
             )
         return given
 

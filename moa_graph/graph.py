@@ -11,7 +11,7 @@ from langgraph.graph import MessagesState
 from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
 
-from moa_graph.arguments import (
+from moa_graph.building.arguments import (
     as_cache,
     as_object,
     as_references,
@@ -20,22 +20,23 @@ from moa_graph.arguments import (
     check_prices,
     check_types,
 )
-from moa_graph.caching import ProposalCache, StoredProposals, why_not_cached
-from moa_graph.combining import check_combination
-from moa_graph.compiled import MoABuilder, MoAGraph
+from moa_graph.building.compiled import MoABuilder, MoAGraph
+from moa_graph.building.members import is_list_of_layers, layers_of
+from moa_graph.building.parts import Mixture, stages_of
+from moa_graph.building.rules import check_combination
+from moa_graph.building.wiring import wire
+from moa_graph.calling.cache import ProposalCache, StoredProposals, why_not_cached
 from moa_graph.context import MoAContext, context_schema_of
-from moa_graph.layers import Layer, ProposerLike, References, Seat, is_list_of_layers, layers_of
+from moa_graph.errors import names_checked, nearest
+from moa_graph.layers import Layer, ProposerLike, References
 from moa_graph.limits import CallPolicy, RunLimits
-from moa_graph.mixture import Mixture, stages_of
 from moa_graph.models import ModelLike
+from moa_graph.nodes.plan import Member, Plan
+from moa_graph.progressive.pieces import Chunkwise, Staircase
 from moa_graph.state import DecidedState, DraftedDecidedState, DraftedState, MoAState
-from moa_graph.steps import Plan
-from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.pieces import Chunkwise, Staircase
+from moa_graph.strategies.aggregate import AnswerStrategy
 from moa_graph.strategies.registry import as_strategy
 from moa_graph.strategies.route import Route
-from moa_graph.validation import names_checked, nearest
-from moa_graph.wiring import wire
 
 logger = logging.getLogger("moa_graph")
 
@@ -142,7 +143,7 @@ def create_moa(
     check_prices(given_limits, mixture.models)
     given_calls = as_object("calls", calls, CallPolicy) or CallPolicy()
     check_concurrent(given_calls, mixture.models)
-    widths = [len(seats) for seats in mixture.seats]
+    widths = [len(members) for members in mixture.members]
     plan = Plan(
         policies=mixture.policies,
         models=mixture.models,
@@ -150,7 +151,7 @@ def create_moa(
         stream_proposals=stream_proposals,
         # Sync runs use a thread for each proposer and one for the stream, however few the cores.
         concurrency=(sum if mixture.progressive else max)(widths) + 2,
-        proposers=[[seat.name for seat in seats] for seats in mixture.seats],
+        proposers=[[member.name for member in members] for members in mixture.members],
         limits=given_limits,
         calls=given_calls,
         overlaps=isinstance(mixture.progressive, Staircase),
@@ -159,15 +160,15 @@ def create_moa(
         recipe=(create_moa, arguments),
     )
     if kept:
-        _tell_what_is_not_cached([seat for seats in mixture.seats for seat in seats])
+        _tell_what_is_not_cached([member for members in mixture.members for member in members])
     builder = MoABuilder(
         _STATES[mixture.loops, mixture.decides],
         context_schema_of(
             context_schema,
             proposers=[
-                seat.node_name(number)
-                for number, seats in enumerate(mixture.seats, 1)
-                for seat in seats
+                member.node_name(number)
+                for number, members in enumerate(mixture.members, 1)
+                for member in members
             ],
             layers=plan.layers,
             quorum=max(widths),
@@ -213,12 +214,14 @@ def _nodes(
     return given
 
 
-def _tell_what_is_not_cached(seats: Sequence[Seat]) -> None:
+def _tell_what_is_not_cached(members: Sequence[Member]) -> None:
     """Log which proposers a cache will always ask, and why."""
     reasons = {
-        seat.name: why
-        for seat in seats
-        if seat.cache_key is None and seat.model.built and (why := why_not_cached(seat.model.built))
+        member.name: why
+        for member in members
+        if member.cache_key is None
+        and member.model.built
+        and (why := why_not_cached(member.model.built))
     }
     if reasons:
         listed = "; ".join(f"{name}: {why}" for name, why in reasons.items())

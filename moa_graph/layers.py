@@ -5,23 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, WithJsonSchema, model_validator
 
+from moa_graph.errors import check_names, value_object
 from moa_graph.limits import Count, Number, Seconds
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.state import Proposal
-from moa_graph.validation import check_names, value_object
 
-_FEWEST_LAYERS = 2  # one of proposers, and the aggregator
-_RESERVED = (":", "|")  # LangGraph's separators in checkpoint namespaces
+RESERVED = (":", "|")  # LangGraph's separators in checkpoint namespaces
 _MULTIPLE = re.compile(r"\s*\d+(?:\.\d+)?\s*x\s*", re.IGNORECASE)
-
-Reads: TypeAlias = Callable[[list[Proposal]], list[Proposal]]
-"""Which of the references a model is shown."""
 
 
 @value_object
@@ -101,7 +96,7 @@ class Proposer:
     def _usable(self) -> Proposer:
         name = self.name
         if name is not None and (
-            not name.strip() or not name.isprintable() or any(c in name for c in _RESERVED)
+            not name.strip() or not name.isprintable() or any(c in name for c in RESERVED)
         ):
             raise ValueError(
                 f"Proposer(name={name!r}) cannot name a node: it must not be blank, nor contain "
@@ -388,7 +383,7 @@ class Layer:
             name
             for entry in self.proposers
             if entry.name
-            for name in _sample_names(entry.name, entry.samples)
+            for name in sample_names(entry.name, entry.samples)
         )
         for name, times in taken.items():
             if times > 1:
@@ -402,84 +397,6 @@ class Layer:
     def width(self) -> int:
         """How many proposers it has, each sample counted."""
         return sum(entry.samples for entry in self.proposers)
-
-
-@dataclass(frozen=True)
-class Seat:
-    """One proposer's place in a layer."""
-
-    name: str
-    model: Model
-    prompt: str | None
-    sample: int
-    """How many earlier ones of its layer have the same model and role."""
-    timeout: float | None
-    reads: Reads | None = None
-    """What it is shown of the references; None for all."""
-    cache_key: str | None = None
-    """By what a cache knows its model."""
-
-    def node_name(self, layer: int) -> str:
-        """Its node's name in that layer."""
-        return f"layer_{layer}_{self.name}"
-
-    def reading(self, reads: Reads) -> Seat:
-        """The same place, with what it is shown of the references."""
-        return replace(self, reads=reads)
-
-
-def layers_of(proposers: Any, layers: int | None) -> list[Layer]:
-    """The layers of proposers of a mixture.
-
-    Args:
-        proposers: Models, one `Layer` for every layer, or a list of `Layer`s and lists of models.
-        layers: How many layers, the aggregator's included.
-
-    Raises:
-        TypeError: If that is neither.
-        ValueError: If it is empty, or contradicts `layers`.
-    """
-    if isinstance(layers, bool) or not isinstance(layers, int | None):
-        raise TypeError(
-            f"create_moa(layers={layers!r}) must be an integer: 2 is one layer of proposers and "
-            "the aggregator, 3 is the paper's MoA."
-        )
-    if layers is not None and layers < _FEWEST_LAYERS:
-        raise ValueError(
-            f"create_moa(layers={layers}) must be at least 2: it counts the aggregator's layer, so "
-            "2 is one layer of proposers and the aggregator."
-        )
-    if isinstance(proposers, Layer) or (isinstance(proposers, Mapping) and is_layer(proposers)):
-        return [as_layer(proposers)] * ((layers or _FEWEST_LAYERS) - 1)
-    if isinstance(proposers, str | Mapping) or not isinstance(proposers, Sequence):
-        raise TypeError(
-            "create_moa(proposers=…) must be a list of models, a Layer, or a list of Layers, not "
-            f"{type(proposers).__name__}. For one model write proposers=[model]."
-        )
-    if not proposers:
-        raise ValueError("create_moa(proposers=[]) is empty: give at least one model.")
-    nested = [is_layer(entry) for entry in proposers]
-    if any(nested) and not all(nested):
-        raise TypeError(
-            "create_moa(proposers=…) mixes models and layers: give either models, or one Layer "
-            "(or list of models) for each layer."
-        )
-    if not any(nested):
-        return [as_layer(proposers)] * ((layers or _FEWEST_LAYERS) - 1)
-    if layers is not None and layers != len(proposers) + 1:
-        raise ValueError(
-            f"create_moa(layers={layers}) contradicts proposers, which has {len(proposers)} "
-            f"layers: with the aggregator that makes {len(proposers) + 1}. Leave layers out, or "
-            f"give {layers - 1} of them."
-        )
-    return [_layer_at(i, entry) for i, entry in enumerate(proposers)]
-
-
-def _layer_at(place: int, entry: Any) -> Layer:
-    try:
-        return as_layer(entry)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"proposers[{place}]: {error}") from None
 
 
 def as_layer(value: Any) -> Layer:
@@ -497,11 +414,6 @@ def as_layer(value: Any) -> Layer:
     return Layer(value)
 
 
-def is_list_of_layers(proposers: Sequence[Any]) -> bool:
-    """Whether these are layers, and not the models of one."""
-    return any(map(is_layer, proposers))
-
-
 def is_layer(entry: object) -> bool:
     """Whether this is a layer, or what one can be made of, and no model."""
     if isinstance(entry, Mapping):
@@ -509,46 +421,6 @@ def is_layer(entry: object) -> bool:
     return isinstance(entry, Layer) or (isinstance(entry, Sequence) and not isinstance(entry, str))
 
 
-def seats_of(layer: Layer, where: str) -> list[Seat]:
-    """The proposers of a layer, each in its place; errors say where they stand."""
-    return list(_seats(layer.proposers, where))
-
-
-def reserve_of(layer: Layer, where: str) -> list[Seat]:
-    """The reserve of a layer, in its order."""
-    return list(_seats(layer.reserve, f"{where}.reserve"))
-
-
-def _seats(entries: Sequence[Proposer], where: str) -> Iterator[Seat]:
-    models = [entry.as_model(f"{where}[{i}]") for i, entry in enumerate(entries)]
-    taken = Counter(
-        name for entry in entries if entry.name for name in _sample_names(entry.name, entry.samples)
-    )
-    drawn: Counter[tuple[str, str | None]] = Counter()
-    for entry, model in zip(entries, models, strict=True):
-        base = entry.name or _unused(_short(model.name), taken, entry.samples)
-        for name in _sample_names(base, entry.samples):
-            sample = drawn[model.name, entry.prompt]
-            drawn[model.name, entry.prompt] += 1
-            yield Seat(name, model, entry.prompt, sample, entry.timeout, cache_key=entry.cache_key)
-
-
-def _sample_names(name: str, samples: int) -> list[str]:
+def sample_names(name: str, samples: int) -> list[str]:
+    """What the samples of a proposer are called."""
     return [name] if samples == 1 else [f"{name}_{i}" for i in range(1, samples + 1)]
-
-
-def _unused(name: str, taken: Counter[str], samples: int) -> str:
-    """The name, numbered where it or one of its samples is taken; then taken itself."""
-    candidate, number = name, 1
-    while any(n in taken for n in _sample_names(candidate, samples)):
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.update(_sample_names(candidate, samples))
-    return candidate
-
-
-def _short(model_name: str) -> str:
-    short = model_name.rstrip("/").rpartition("/")[2] or "model"
-    for character in _RESERVED:
-        short = short.replace(character, "-")
-    return short

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
 
-from moa_graph.slots import CallSlots
-from moa_graph.validation import value_object
+from moa_graph.calling.slots import CallSlots
+from moa_graph.errors import value_object
 
 Price = tuple[float, float]
 """US dollars per million input tokens, and per million output tokens."""

@@ -12,7 +12,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langgraph.graph import MessagesState
 from typing_extensions import TypedDict
 
-from moa_graph.calling.text import utf8
+from moa_graph.models.text import utf8
 
 ProposalStatus = Literal["ok", "failed", "timed_out", "abandoned"]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 
-from moa_graph import retries
+from moa_graph.calling import retries
 from tests.fake_server import FakeServer
 
 PREFIXES = ("HF_", "LANGSMITH_", "LANGCHAIN_", "MOA_", "OPENAI_", "TOGETHER_")

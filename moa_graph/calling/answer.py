@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from moa_graph.calling.filters import broken_off, filter_reason, finish_reason
 from moa_graph.calling.reasoning import ReasoningSplitter
-from moa_graph.calling.text import is_thought, repaired
 from moa_graph.errors import MoAError
+from moa_graph.models.text import is_thought, repaired
 
 REASONING_KEY = "reasoning_content"
 """Where LangChain's messages keep reasoning that came outside of the content."""

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from moa_graph.calling.answer import read_answer
 from moa_graph.calling.reasoning import ReasoningSplitter
-from moa_graph.calling.text import is_thought, utf8
+from moa_graph.models.text import is_thought, utf8
 
 _HIGH_SURROGATES = ("\ud800", "\udbff")
 

@@ -9,8 +9,8 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 from langchain_core.runnables import Runnable
 
 from moa_graph.calling.reasoning import split_reasoning
-from moa_graph.calling.text import is_thought, repaired
 from moa_graph.models import brings_prompt, chat_models_in, has_tools, provider_of
+from moa_graph.models.text import is_thought, repaired
 from moa_graph.prompts import Place
 
 _MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}

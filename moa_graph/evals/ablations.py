@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
-from moa_graph.configuration import Configuration
+from moa_graph.errors import nearest
 from moa_graph.evals.files import EvalError, Row
-from moa_graph.validation import nearest
+from moa_graph.presets.configuration import Configuration
 
 Study: TypeAlias = Literal["proposers", "layers", "roles", "ranker"]
 STUDIES: tuple[Study, ...] = get_args(Study)

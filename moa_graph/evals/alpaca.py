@@ -23,6 +23,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage
 
+from moa_graph.calling.sync import run
 from moa_graph.evals.files import (
     EvalError,
     EvalFailed,
@@ -35,10 +36,9 @@ from moa_graph.evals.files import (
     write_json,
 )
 from moa_graph.evals.hub import download, is_available
-from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import AnswerFailed, Target
-from moa_graph.sync import run
+from moa_graph.evals.workers import do_all
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 """The judge of AlpacaEval 2.0's leaderboard: GPT-4 Turbo, its preference weighted."""

@@ -11,16 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from moa_graph.calling.sync import run
 from moa_graph.evals import intervals, pairwise, plots
 from moa_graph.evals.datasets import Dataset, Item
 from moa_graph.evals.experiment import Experiment
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, digest, replace, write_json
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.pairwise import ORDERS, Pair
-from moa_graph.evals.running import do_all
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target, unique_names
-from moa_graph.sync import run
+from moa_graph.evals.workers import do_all
 
 _FEWEST = 2
 _LONGEST_NAME = 80

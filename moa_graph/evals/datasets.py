@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
+from moa_graph.errors import nearest
 from moa_graph.evals.files import EvalError, Row, digest, name_of, read_rows
-from moa_graph.numerals import last_number
-from moa_graph.similarity import normalize
-from moa_graph.validation import nearest
+from moa_graph.strategies.numerals import last_number
+from moa_graph.strategies.similarity import normalize
 
 Scorer: TypeAlias = Literal["exact", "number", "contains"]
 """How an answer is compared with the reference: as short texts, by its last number, or whether it

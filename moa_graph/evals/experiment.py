@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import convert_to_openai_messages
 
+from moa_graph.calling.sync import run
 from moa_graph.errors import explain
 from moa_graph.evals.datasets import Dataset, Item
 from moa_graph.evals.files import EvalError, Journal, Row, digest
 from moa_graph.evals.targets import Target
-from moa_graph.sync import run
 
 if TYPE_CHECKING:
     from langsmith import Client

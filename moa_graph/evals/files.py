@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from moa_graph.errors import MoAError
-from moa_graph.validation import nearest
+from moa_graph.errors import MoAError, nearest
 
 Row: TypeAlias = dict[str, Any]
 """A JSON object."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
+from moa_graph.calling.sync import run
 from moa_graph.evals.files import (
     EvalError,
     Journal,
@@ -28,10 +29,9 @@ from moa_graph.evals.files import (
     read_results,
     read_rows,
 )
-from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target
-from moa_graph.sync import run
+from moa_graph.evals.workers import do_all, results
 
 TITLE = "FLASK"
 SKILLS = (

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from moa_graph.calling.sync import run
 from moa_graph.evals.files import (
     EvalError,
     Journal,
@@ -28,10 +29,9 @@ from moa_graph.evals.files import (
     replace,
 )
 from moa_graph.evals.hub import download
-from moa_graph.evals.running import do_all, results
 from moa_graph.evals.tables import table
 from moa_graph.evals.targets import AnswerFailed, Target
-from moa_graph.sync import run
+from moa_graph.evals.workers import do_all, results
 
 TITLE = "MT-Bench"
 CATEGORIES = (

@@ -12,7 +12,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from moa_graph.errors import MoAError
+from moa_graph.calling.sync import run
+from moa_graph.errors import MoAError, nearest
 from moa_graph.evals import intervals
 from moa_graph.evals.files import EvalError, Row
 from moa_graph.evals.intervals import Interval
@@ -21,11 +22,9 @@ from moa_graph.evals.tables import table
 from moa_graph.evals.verifiable import RecordedModel, RecordedSet
 from moa_graph.graph import create_moa
 from moa_graph.layers import Proposer
-from moa_graph.strategies.answers import AnswerStrategy
+from moa_graph.strategies.aggregate import AnswerStrategy
 from moa_graph.strategies.rank import MostCentral
 from moa_graph.strategies.vote import Vote
-from moa_graph.sync import run
-from moa_graph.validation import nearest
 
 _FOLDS = 5
 _SEED = 0

@@ -14,10 +14,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langgraph.cache.base import BaseCache
 
-from moa_graph.budget import Amount, known_price
 from moa_graph.calling.answer import Answer, read_answer
+from moa_graph.calling.budget import Amount, known_price
 from moa_graph.chat_model import ChatMoA
-from moa_graph.configuration import Configuration
 from moa_graph.errors import explain
 from moa_graph.evals.files import EvalError, EvalFailed, Row, digest
 from moa_graph.evals.recorded import RecordedProposals
@@ -25,7 +24,8 @@ from moa_graph.layers import Proposer
 from moa_graph.limits import Price
 from moa_graph.models import Model, build_chat_model
 from moa_graph.presets import PRESETS, load_preset
-from moa_graph.strategies.pieces import Chunkwise
+from moa_graph.presets.configuration import Configuration
+from moa_graph.progressive.pieces import Chunkwise
 from moa_graph.strategies.registry import as_strategy
 from moa_graph.strategies.vote import NothingToCount
 

@@ -11,10 +11,10 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from moa_graph import sync
+from moa_graph.calling import sync
 from moa_graph.errors import MoAError, explain
-from moa_graph.local import check_local_name, local_chat_model
 from moa_graph.models.inputs import check_kind, check_prompt, same_input
+from moa_graph.models.local import check_local_name, local_chat_model
 from moa_graph.models.runnables import (
     answering_name,
     name_of,

@@ -23,7 +23,7 @@ from langchain_core.runnables.retry import RunnableRetry
 from pydantic import BaseModel, SecretStr
 
 from moa_graph._compat import clients_of, http_client_of, with_clients
-from moa_graph.connections import client_for
+from moa_graph.models.connections import client_for
 from moa_graph.models.inputs import first_step, nested_graph
 
 _UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called

@@ -12,7 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from pydantic import SecretStr
 
-from moa_graph import sync
+from moa_graph.calling import sync
 from moa_graph.errors import status_of
 from moa_graph.models.runnables import MAX_TOKENS_FIELDS, map_chat_models
 

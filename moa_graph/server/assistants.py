@@ -13,16 +13,16 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_sdk.runtime import ServerRuntime
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from moa_graph.compiled import MoAGraph
-from moa_graph.configuration import Configuration, Data
+from moa_graph.building.compiled import MoAGraph
 from moa_graph.context import MoAContext
+from moa_graph.errors import what_is_wrong
 from moa_graph.layers import Layer, Proposer, References
 from moa_graph.limits import RunLimits
 from moa_graph.presets import PRESETS
+from moa_graph.presets.configuration import Configuration, Data
+from moa_graph.progressive.pieces import Staircase
 from moa_graph.server.bounds import check_bounds, check_names_no_file
 from moa_graph.server.settings import SETTINGS
-from moa_graph.strategies.pieces import Staircase
-from moa_graph.validation import what_is_wrong
 
 _KEPT = 256  # graphs, those used last
 _TEMPERATURE = 0.7  # the reference code's

@@ -6,11 +6,11 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from moa_graph.configuration import Configuration
-from moa_graph.local import LOCAL_MODELS
-from moa_graph.mixture import as_answer
+from moa_graph.building.parts import as_answer
+from moa_graph.models.local import LOCAL_MODELS
+from moa_graph.presets.configuration import Configuration
 from moa_graph.server.settings import SETTINGS
-from moa_graph.strategies.answers import AnswerStrategy
+from moa_graph.strategies.aggregate import AnswerStrategy
 
 _CHARACTERS_OF_A_TOKEN = 4  # about
 _ALL = ("proposers", "aggregator", "route")
@@ -44,8 +44,8 @@ def check_bounds(configuration: Configuration, given: Collection[str] = _ALL) ->
         widths.append(sum(map(_samples, layer["proposers"])))
     if "aggregator" in given and configuration.writer is None:
         answer = as_answer(configuration.aggregator)
-        own_seats = answer.seats(widths[-1]) if isinstance(answer, AnswerStrategy) else []
-        most = len(own_seats)
+        own_members = answer.members(widths[-1]) if isinstance(answer, AnswerStrategy) else []
+        most = len(own_members)
         _check("aggregations of subsets", most, SETTINGS.max_proposers, "MOA_MAX_PROPOSERS")
     if isinstance(configuration.route, Mapping):
         drawn = _samples(configuration.route)

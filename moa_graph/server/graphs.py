@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph_sdk.runtime import ServerRuntime
 
-from moa_graph.compiled import MoAGraph
+from moa_graph.building.compiled import MoAGraph
 from moa_graph.server.assistants import mixture, preset
 
 __all__ = [

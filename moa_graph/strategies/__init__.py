@@ -23,18 +23,18 @@ One of your own is a function; `Run` is what it is given:
 """
 
 from moa_graph.calling.answer import Answer
+from moa_graph.progressive.pieces import Staircase
 from moa_graph.state import Decision
 from moa_graph.strategies.analyse import Analyse
-from moa_graph.strategies.early_exit import Agree, JudgedAgreement, Similar, Unchanged
-from moa_graph.strategies.pieces import Staircase
 from moa_graph.strategies.rank import MostCentral, Rank
 from moa_graph.strategies.registry import register_strategy
 from moa_graph.strategies.residual import Residual
 from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
 from moa_graph.strategies.route import Route, route_rates
 from moa_graph.strategies.run import Run
-from moa_graph.strategies.selection import Deduplicate, Diverse, Shuffle, TopK, Tree
+from moa_graph.strategies.select import Deduplicate, Diverse, Shuffle, TopK, Tree
 from moa_graph.strategies.sequential import SelfMoASeq
+from moa_graph.strategies.until import Agree, JudgedAgreement, Similar, Unchanged
 from moa_graph.strategies.vote import Vote
 
 __all__ = [

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from moa_graph.asking import ask
+from moa_graph.calling.references import Question
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AggregatorNode, AnswerNode
+from moa_graph.nodes.aggregator import AggregatorNode, AnswerNode
+from moa_graph.nodes.ask import ask
+from moa_graph.nodes.decision import DecidingNode, decided
+from moa_graph.nodes.plan import Plan
+from moa_graph.nodes.step import Step
 from moa_graph.prompts import Place, fence_of, fenced, instructed
-from moa_graph.references import Question
-from moa_graph.steps import Plan, Step
-from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.deciding import DecidingNode, decided
+from moa_graph.strategies.aggregate import AnswerStrategy
 
 ANALYSE = (
     "You have been provided with a set of responses from various models to the latest user query. "
@@ -88,9 +89,9 @@ class _AnalysisNode(DecidingNode):
 
     async def decide(self, step: Step) -> dict[str, Any]:
         """As `DecidingNode`."""
-        references = step.references()
+        references = step.reading.references()
         reply = await ask(
-            step, self._model, lambda model: step.asking(model, references, prompt=ANALYSE)
+            step, self._model, lambda model: step.reading.asking(model, references, prompt=ANALYSE)
         )
         text = reply.answer.text if reply.answer and not reply.answer.filtered else ""
         why = reply.why_unusable
@@ -112,13 +113,13 @@ class _AnalysisNode(DecidingNode):
 class _WriterNode(AggregatorNode):
     def _question(self, step: Step, model: Any) -> Question:
         texts = [d.get("texts", {}).get(NODE, "") for d in step.decisions if d["step"] == NODE]
-        question = step.question(model, own=True)
+        question = step.reading.question(model, own=True)
         if not (texts and texts[0]):
             return question
         analysis = texts[0]
-        if step.shown.fenced:
+        if step.reading.shown.fenced:
             analysis = fenced(analysis, "analysis", fence_of("analysis", analysis))
-        return _WithAnalysis(question, analysis, step.place_for(model))
+        return _WithAnalysis(question, analysis, step.reading.place_for(model))
 
 
 class _WithAnalysis(Question):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Self
 
-from moa_graph.validation import check_names, represented_as
+from moa_graph.errors import check_names, represented_as
 
 
 class Strategy:

@@ -12,19 +12,20 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Overwrite
 
-from moa_graph import sync
+from moa_graph.calling import sync
 from moa_graph.calling.answer import Answer, NoAnswer, read_answer
 from moa_graph.errors import MoAError
-from moa_graph.nodes import AnswerNode, must_act
+from moa_graph.nodes.aggregator import AnswerNode
+from moa_graph.nodes.decision import DecidingNode, decided
+from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.settings import must_act
+from moa_graph.nodes.step import Step
 from moa_graph.state import Decision, Proposal
-from moa_graph.steps import Plan, Step
-from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
-from moa_graph.strategies.deciding import DecidingNode, decided
-from moa_graph.strategies.early_exit import Consensus, Until
+from moa_graph.strategies.aggregate import AnswerStrategy, ChoosingNode, word_for_word
 from moa_graph.strategies.route import NODE as FIRST_PASS
 from moa_graph.strategies.run import Run
-from moa_graph.strategies.selection import Chosen, Selection
-from moa_graph.wiring import AGGREGATOR
+from moa_graph.strategies.select import Chosen, Selection
+from moa_graph.strategies.until import Consensus, Until
 
 Function = Callable[..., Any]
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import AIMessage
 
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AnswerNode
-from moa_graph.similarity import most_central, similarities
+from moa_graph.nodes.aggregator import AnswerNode
+from moa_graph.nodes.decision import decided
+from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.step import Step
 from moa_graph.state import Decision, Proposal
-from moa_graph.steps import Plan, Step
-from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
-from moa_graph.strategies.deciding import check_comparable, decided
-from moa_graph.strategies.judging import Case, Verdict, judge, numbers_in
-from moa_graph.wiring import AGGREGATOR
+from moa_graph.strategies.aggregate import AnswerStrategy, ChoosingNode, word_for_word
+from moa_graph.strategies.checks import check_comparable
+from moa_graph.strategies.judge import Case, Verdict, judge, numbers_in
+from moa_graph.strategies.similarity import most_central, similarities
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

@@ -14,25 +14,24 @@ from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
+from moa_graph.errors import check_names, nearest, represented_as
 from moa_graph.models import Model
-from moa_graph.numerals import last_number
-from moa_graph.similarity import normalize
+from moa_graph.progressive.pieces import Chunkwise, Staircase
+from moa_graph.strategies.aggregate import AnswerStrategy
 from moa_graph.strategies.analyse import Analyse
-from moa_graph.strategies.answers import AnswerStrategy
 from moa_graph.strategies.base import Strategy
-from moa_graph.strategies.early_exit import Agree, JudgedAgreement, Similar, Unchanged, Until
 from moa_graph.strategies.functions import (
     FunctionAnswer,
     FunctionRoute,
     FunctionSelection,
     FunctionUntil,
 )
-from moa_graph.strategies.pieces import Chunkwise, Staircase
+from moa_graph.strategies.numerals import last_number
 from moa_graph.strategies.rank import MostCentral, Rank
 from moa_graph.strategies.residual import Residual
 from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
 from moa_graph.strategies.route import Route
-from moa_graph.strategies.selection import (
+from moa_graph.strategies.select import (
     Deduplicate,
     Diverse,
     Selection,
@@ -41,8 +40,9 @@ from moa_graph.strategies.selection import (
     Tree,
 )
 from moa_graph.strategies.sequential import SelfMoASeq
+from moa_graph.strategies.similarity import normalize
+from moa_graph.strategies.until import Agree, JudgedAgreement, Similar, Unchanged, Until
 from moa_graph.strategies.vote import Vote
-from moa_graph.validation import check_names, nearest, represented_as
 
 F = TypeVar("F", bound=Callable[..., Any])
 

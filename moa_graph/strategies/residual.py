@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from moa_graph.nodes.step import Step
 from moa_graph.prompts import letters
-from moa_graph.similarity import most_central, similarities, words
 from moa_graph.state import Proposal, proposals_of_layer, usable
-from moa_graph.steps import Step
-from moa_graph.strategies.deciding import check_comparable, check_share
-from moa_graph.strategies.selection import Chosen, Selection
+from moa_graph.strategies.checks import check_comparable, check_share
+from moa_graph.strategies.select import Chosen, Selection
+from moa_graph.strategies.similarity import most_central, similarities, words
 
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 _NOTHING = "[agrees with response {base}]"
@@ -57,7 +57,7 @@ class Residual(Selection):
         base = most_central(await similarities(texts, step.asked))
         before = proposals_of_layer(step.proposals, references[0]["layer"] - 1)
         earlier = [p["content"] for p in usable(before)]
-        names = letters(len(texts)) if step.lettered else range(1, len(texts) + 1)
+        names = letters(len(texts)) if step.reading.lettered else range(1, len(texts) + 1)
         label = list(names)[base]
         kept = []
         for i, proposal in enumerate(references):

@@ -11,17 +11,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from moa_graph.layers import Reads, Seat
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AnswerNode
-from moa_graph.similarity import Matrix, similarities
+from moa_graph.nodes.aggregator import AnswerNode
+from moa_graph.nodes.plan import Member, Plan, Reads
+from moa_graph.nodes.step import Step
 from moa_graph.state import Proposal
-from moa_graph.steps import Plan, Step
-from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.deciding import check_embeddings, check_whole
-from moa_graph.strategies.judging import Case, judge
+from moa_graph.strategies.aggregate import AnswerStrategy
+from moa_graph.strategies.checks import check_embeddings, check_whole
+from moa_graph.strategies.judge import Case, judge
 from moa_graph.strategies.rank import MostCentral
-from moa_graph.strategies.selection import Chosen, Selection
+from moa_graph.strategies.select import Chosen, Selection
+from moa_graph.strategies.similarity import Matrix, similarities
 from moa_graph.strategies.vote import Parse, Vote
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class _Dropout(AnswerStrategy):
         """As `AnswerStrategy`."""
         return [self._model]
 
-    def seats(self, width: int) -> list[Seat]:
+    def members(self, width: int) -> list[Member]:
         """As `AnswerStrategy`: an aggregation is a proposer that sees a subset."""
         drop = self.drop if self.drop is not None else max(1, width // 3)
         if not 1 <= drop < width:
@@ -185,7 +185,7 @@ class _Dropout(AnswerStrategy):
                 "out."
             )
         return [
-            Seat(f"subset_{i + 1}", self._model, None, i, None, self._reads(i, drop))
+            Member(f"subset_{i + 1}", self._model, None, i, None, self._reads(i, drop))
             for i in range(self.subsets)
         ]
 

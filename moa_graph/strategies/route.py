@@ -8,18 +8,20 @@ from typing import Any
 
 from langgraph.types import Overwrite
 
-from moa_graph import sync
-from moa_graph.asking import ask
+from moa_graph.calling import sync
 from moa_graph.calling.answer import Answer
+from moa_graph.calling.references import Question
 from moa_graph.models import Model, ModelLike, as_model, without_llm_cache
-from moa_graph.nodes import must_act, proposer_settings
-from moa_graph.references import Question
-from moa_graph.similarity import majority, normalize
+from moa_graph.nodes.ask import ask
+from moa_graph.nodes.decision import DecidingNode, decided
+from moa_graph.nodes.plan import Plan
+from moa_graph.nodes.settings import must_act, proposer_settings
+from moa_graph.nodes.step import Step
 from moa_graph.state import Proposal, total_usage
-from moa_graph.steps import Plan, Step
 from moa_graph.strategies.base import Strategy
-from moa_graph.strategies.deciding import DecidingNode, check_share, check_whole, decided
-from moa_graph.strategies.judging import Case, judge, yes_or_no
+from moa_graph.strategies.checks import check_share, check_whole
+from moa_graph.strategies.judge import Case, judge, yes_or_no
+from moa_graph.strategies.similarity import majority, normalize
 from moa_graph.strategies.vote import Parse
 
 NODE = "first_pass"
@@ -186,7 +188,7 @@ class RouteNode(DecidingNode):
             ask(
                 step,
                 self._route.model,
-                lambda tuned: Question(step.conversation(tuned, own=True)),
+                lambda tuned: Question(step.reading.conversation(tuned, own=True)),
                 settings=proposer_settings(step),
                 runnable=model,
             )

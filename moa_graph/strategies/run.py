@@ -8,13 +8,13 @@ from typing import Any
 from langchain_core.messages import AnyMessage, HumanMessage, convert_to_messages
 from langchain_core.messages.ai import UsageMetadata
 
-from moa_graph.asking import Reply, ask
 from moa_graph.calling.answer import Answer
+from moa_graph.calling.references import Question
 from moa_graph.errors import MoAError
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.references import Question
+from moa_graph.nodes.ask import Reply, ask
+from moa_graph.nodes.step import Step
 from moa_graph.state import Decision, Proposal, total_usage
-from moa_graph.steps import Step
 
 
 class Run:

@@ -6,15 +6,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from moa_graph.asking import ask
+from moa_graph.calling.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AGGREGATOR_RECORD, AnswerNode, aggregator_settings, as_answer
-from moa_graph.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
+from moa_graph.nodes.aggregator import AGGREGATOR_RECORD, AnswerNode, as_answer
+from moa_graph.nodes.ask import ask
+from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.settings import aggregator_settings
+from moa_graph.nodes.step import Step
 from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
-from moa_graph.steps import Plan, Step
-from moa_graph.strategies.answers import AnswerStrategy
-from moa_graph.strategies.deciding import check_whole
-from moa_graph.wiring import AGGREGATOR
+from moa_graph.strategies.aggregate import AnswerStrategy
+from moa_graph.strategies.checks import check_whole
 
 _SO_FAR = "synthesis"
 
@@ -74,7 +75,7 @@ class _WindowNode(AnswerNode):
 
     async def answer(self, step: Step) -> dict[str, Any]:
         """One window."""
-        references = step.references()
+        references = step.reading.references()
         draft = step.draft(AGGREGATOR)
         seen = _seen(len(draft["pieces"]), self._window)
         window = self._references(draft, references[seen:], references)
@@ -85,7 +86,9 @@ class _WindowNode(AnswerNode):
         reply = await ask(
             step,
             self._model,
-            lambda model: step.asking(model, window, step.conversation(model, own=True)),
+            lambda model: step.reading.asking(
+                model, window, step.reading.conversation(model, own=True)
+            ),
             settings=aggregator_settings(step, acts=last),
             writes=True,
             streams=last,

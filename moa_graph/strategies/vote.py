@@ -11,20 +11,20 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from moa_graph import sync
+from moa_graph.calling import sync
 from moa_graph.calling.answer import NoAnswer
+from moa_graph.errors import nearest
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes import AnswerNode
-from moa_graph.similarity import majority, most_frequent, normalize
+from moa_graph.nodes.aggregator import AnswerNode
+from moa_graph.nodes.decision import decided
+from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.step import Step
 from moa_graph.state import Decision, Proposal
-from moa_graph.steps import Plan, Step
-from moa_graph.strategies.answers import AnswerStrategy, ChoosingNode, word_for_word
-from moa_graph.strategies.deciding import decided
-from moa_graph.strategies.judging import Case, Verdict, judge, numbers_in
+from moa_graph.strategies.aggregate import AnswerStrategy, ChoosingNode, word_for_word
+from moa_graph.strategies.judge import Case, Verdict, judge, numbers_in
 from moa_graph.strategies.rank import RANKER
 from moa_graph.strategies.schemas import model_of_schema
-from moa_graph.validation import nearest
-from moa_graph.wiring import AGGREGATOR
+from moa_graph.strategies.similarity import majority, most_frequent, normalize
 
 TieRule: TypeAlias = Literal["first", "shortest", "longest"]
 

@@ -21,7 +21,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from moa_graph import Layer, create_moa
-from moa_graph.references import estimated_prompt
+from moa_graph.calling.references import estimated_prompt
 from tests.benchmarks.report import Table
 from tests.benchmarks.server import Server
 

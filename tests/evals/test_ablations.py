@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from moa_graph.building.parts import as_answer
 from moa_graph.evals.ablations import configurations
 from moa_graph.evals.files import EvalError
-from moa_graph.mixture import as_answer
 from moa_graph.strategies import Rank
 
 MODELS = ["together:x/a", "together:b", "together:c", "together:d"]

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from typer.testing import CliRunner
 
-from moa_graph.cli import app
+from moa_graph.cli.app import app
 
 MIX = 'proposers = ["together:a?latency=0.01", "together:b?latency=0.02"]\naggregator = "together:agg?latency=0.01"\n'
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

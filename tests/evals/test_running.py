@@ -6,7 +6,7 @@ import io
 import pytest
 
 from moa_graph.evals.files import EvalFailed, Journal
-from moa_graph.evals.running import do_all
+from moa_graph.evals.workers import do_all
 
 
 async def test_at_most_so_many_run_at_once_and_all_are_done(tmp_path):

@@ -12,9 +12,9 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from moa_graph import AggregationFailed, ChatMoA, MoAContext, RunLimits, create_moa
+from moa_graph.calling.retries import can_pass
 from moa_graph.errors import status_of
 from moa_graph.models import Settings, with_settings
-from moa_graph.retries import can_pass
 from tests.mock_openai import completion, mock_openai, refusal
 
 REFUSALS = {  # of a setting, what providers say

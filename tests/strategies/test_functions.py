@@ -21,8 +21,8 @@ from moa_graph import (
     RunLimits,
     create_moa,
 )
-from moa_graph.configuration import Configuration
 from moa_graph.presets import load_preset
+from moa_graph.presets.configuration import Configuration
 from moa_graph.server.assistants import check_given, mixture
 from moa_graph.strategies import Answer, Decision, Run, register_strategy, registry
 

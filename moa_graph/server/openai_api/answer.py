@@ -13,10 +13,10 @@ from langchain_core.messages import AIMessage
 
 from moa_graph.calling.answer import was_cut
 from moa_graph.calling.filters import filter_reason
+from moa_graph.calling.streams import is_answer
 from moa_graph.server.openai_api.errors import ApiError, failed
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, given
 from moa_graph.state import total_usage
-from moa_graph.streaming import is_answer
 
 
 class Answer:

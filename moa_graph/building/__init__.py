@@ -1,0 +1,1 @@
+"""From arguments to a graph: checks, parts, rules and wiring."""

@@ -1,0 +1,140 @@
+"""What `create_moa` refuses once the models are known, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langgraph.cache.base import BaseCache
+from langgraph.store.base import BaseStore
+
+from moa_graph.calling.budget import price_of
+from moa_graph.calling.cache import ProposalCache
+from moa_graph.context import MoAContext
+from moa_graph.errors import check_names, nearest
+from moa_graph.layers import Layer, References
+from moa_graph.limits import CallPolicy, RunLimits
+from moa_graph.models import (
+    Model,
+    chat_models_in,
+    name_of_chat_model,
+    nested_graph,
+    provider_of,
+)
+
+
+def as_object(argument: str, value: Any, kind: type[Any]) -> Any:
+    """A value object, or its arguments as a mapping; None stays None.
+
+    Raises:
+        TypeError: If it is neither; names the argument and the kind.
+    """
+    if value is None or isinstance(value, kind):
+        return value
+    if isinstance(value, Mapping):
+        check_names(kind, (), value)
+        return kind(**value)
+    example = {RunLimits: "RunLimits(timeout=60)", CallPolicy: "CallPolicy(retries=3)"}
+    raise TypeError(
+        f"create_moa({argument}={value!r}) must be a {kind.__name__}, such as "
+        f"{example.get(kind, 'References(fenced=True)')}."
+    )
+
+
+def as_references(value: Any) -> References:
+    """`create_moa`'s references: its default, or what was given."""
+    references: References | None = as_object("references", value, References)
+    return references or References()
+
+
+def as_cache(value: Any) -> ProposalCache | None:
+    """`create_moa`'s cache, with how long it keeps proposals.
+
+    Raises:
+        TypeError: If it is no cache.
+    """
+    if value is None or isinstance(value, ProposalCache):
+        return value
+    if not isinstance(value, BaseCache):
+        raise TypeError(
+            f"create_moa(cache={value!r}) must be a LangGraph cache, such as InMemoryCache(), or "
+            "ProposalCache(cache, ttl=…)."
+        )
+    return ProposalCache(value)
+
+
+def check_hedges(layers: Sequence[Layer], models: Sequence[Sequence[Model]]) -> None:
+    """Refuse a hedge that no proposer of its layer can be subject to.
+
+    Raises:
+        ValueError: If all of them are graphs.
+    """
+    for layer, own in zip(layers, models, strict=True):
+        graphs = [model.built is not None and nested_graph(model.built) for model in own]
+        if layer.hedge is not None and all(graphs):
+            raise ValueError(
+                "Layer(hedge=…) has no proposer that can be asked twice: all of them are graphs, "
+                "and what an agent does may have effects. Leave hedge out, or give a chat model "
+                "too."
+            )
+
+
+def check_prices(limits: RunLimits | None, models: Iterable[Model]) -> None:
+    """Refuse a budget in dollars where a price is not known.
+
+    Raises:
+        ValueError: Names the model, and how to tell its price.
+    """
+    if limits is None or limits.usd is None:
+        return
+    for model in models:
+        price_of(limits, model.name, model.provider)
+        for one in chat_models_in(model.built) if model.built is not None else ():
+            price_of(limits, name_of_chat_model(one), provider_of(one))
+
+
+def check_concurrent(calls: CallPolicy, models: Sequence[Model]) -> None:
+    """Refuse limits that name no model of this graph.
+
+    Raises:
+        ValueError: Names them, and those that there are.
+    """
+    known = {name for model in models for name in model.names}
+    if any(model.provider is None for model in models):
+        return  # an agent or a function: which models are inside is not known
+    for name in calls.concurrent:
+        # A policy that several graphs share may name what only another one has.
+        alien = known.isdisjoint(calls.concurrent)
+        if name not in known and (alien or nearest(name, known, 0.8)):
+            raise ValueError(
+                f"CallPolicy(concurrent=…) names {name!r}, but this graph has: "
+                f"{', '.join(map(repr, sorted(known)))}.{nearest(name, known)}"
+            )
+
+
+def check_types(**arguments: tuple[Any, type]) -> None:
+    """Refuse arguments of `create_moa` that have the wrong type.
+
+    Raises:
+        TypeError: Names the first one.
+    """
+    kinds = {str: "a string", bool: "True or False"}
+    for argument, (value, kind) in arguments.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"create_moa({argument}={value!r}) must be {kinds[kind]}.")
+
+
+def check_langgraphs(context_schema: Any, store: Any) -> None:
+    """Refuse what LangGraph would take, and fail with in a run.
+
+    Raises:
+        TypeError: Names the argument, and what belongs there.
+    """
+    if not (isinstance(context_schema, type) and issubclass(context_schema, MoAContext)):
+        raise TypeError(
+            f"create_moa(context_schema={context_schema!r}) must be MoAContext, or a subclass."
+        )
+    if not isinstance(store, BaseStore | None):
+        raise TypeError(
+            f"create_moa(store={store!r}) must be a LangGraph store, such as InMemoryStore()."
+        )

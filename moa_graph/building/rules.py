@@ -1,0 +1,131 @@
+"""Which parts of a mixture go together, and why others do not."""
+
+from __future__ import annotations
+
+from moa_graph.building.parts import Mixture, Part
+from moa_graph.layers import References
+from moa_graph.models import Model, chat_models_in, nested_graph
+from moa_graph.progressive.pieces import Chunkwise, Staircase
+from moa_graph.strategies.aggregate import AnswerStrategy
+from moa_graph.strategies.robust import DropoutAndCluster, DropoutAndVote
+from moa_graph.strategies.sequential import SelfMoASeq
+from moa_graph.strategies.until import Unchanged
+
+
+def check_combination(mixture: Mixture, *, references: References, cached: bool) -> None:
+    """Refuse parts that contradict each other, or would do nothing.
+
+    Args:
+        mixture: The parts.
+        references: How references are shown.
+        cached: Whether proposals are kept in a cache.
+
+    Raises:
+        ValueError: Says which two, and why.
+    """
+    if mixture.progressive:
+        _check_progressive(mixture, mixture.progressive, cached=cached)
+    answer = mixture.strategy
+    for number, part in enumerate(mixture.parts, 1):
+        _check_select(part, answer)
+        _check_until(mixture, part, number)
+    if references.fenced and len(mixture.parts) == 1 and answer and answer.whole:
+        raise ValueError(
+            f"References(fenced=True) and {type(answer).__name__} with layers=2 cannot be "
+            "combined: nobody is shown the references but a judge, who sees them fenced in any "
+            "case."
+        )
+
+
+def _check_progressive(
+    mixture: Mixture, progressive: Staircase | Chunkwise, *, cached: bool
+) -> None:
+    name = type(progressive).__name__
+    layers = [part.layer for part in mixture.parts]
+    for what, given, why in (
+        ("Layer(select=…)", any(layer.select for layer in layers), "chooses among whole answers"),
+        ("Layer(until=…)", any(layer.until for layer in layers), "compares whole answers"),
+        (type(mixture.answer).__name__, mixture.strategy, "needs whole answers"),
+        (
+            "Layer(hedge=…)",
+            any(layer.hedge for layer in layers),
+            "asks a proposer a second time for a whole answer",
+        ),
+        (
+            "Layer(reserve=…)",
+            any(layer.reserve for layer in layers),
+            "asks another model for a whole answer",
+        ),
+    ):
+        if given:
+            raise ValueError(
+                f"{name} and {what} cannot be combined: {what} {why}, and in {name} the next model "
+                "reads them while they are written."
+            )
+    if isinstance(progressive, Chunkwise) and cached:
+        raise ValueError(
+            "Chunkwise and a cache cannot be combined: each chunk goes on from the aggregated "
+            "text, so that the same question leads to other calls."
+        )
+    assert isinstance(mixture.answer, Model)
+    _check_writers(mixture, mixture.answer, name)
+
+
+def _check_writers(mixture: Mixture, aggregator: Model, name: str) -> None:
+    proposers = [member.model for members in mixture.members for member in members]
+    for model in [aggregator, *proposers]:
+        if model.built is None:
+            continue  # a string is a chat model
+        if nested_graph(model.built) or next(chat_models_in(model.built), None) is None:
+            raise ValueError(
+                f"{name} needs chat models, which stream and go on from a text of their own, but "
+                f"{model.role} ({model.name}) is not one. Use a chat model, or remove "
+                f"progressive={name}()."
+            )
+
+
+def _check_select(part: Part, answer: AnswerStrategy | None) -> None:
+    select = part.selections
+    rewriting = [s for s in select if s.rewrites]
+    if not rewriting:
+        return
+    name = type(rewriting[0]).__name__
+    if len(rewriting) > 1 or select[-1] is not rewriting[0]:
+        raise ValueError(
+            f"Layer(select=…): {name} writes the references anew, each in view of the others, so "
+            "it comes last and once: put the other selections before it."
+        )
+    if part.tree:
+        raise ValueError(
+            f"Layer(select=…): {name} and Tree cannot be combined: what {name} writes refers to "
+            "one reference in full, which some readers of a Tree would not see."
+        )
+    if answer and answer.whole:
+        raise ValueError(
+            f"Layer(select=…): {name} and {type(answer).__name__} cannot be combined: the answer "
+            f"is chosen among whole proposals, and {name} passes on parts of them."
+        )
+    if isinstance(answer, SelfMoASeq | DropoutAndVote | DropoutAndCluster):
+        raise ValueError(
+            f"Layer(select=…): {name} and {type(answer).__name__} cannot be combined: what {name} "
+            "writes refers to one reference in full, which not every call would see."
+        )
+
+
+def _check_until(mixture: Mixture, part: Part, number: int) -> None:
+    until, layers = part.until, len(mixture.parts)
+    if until is None:
+        return
+    first_of_others = number == 1 and not (mixture.repeated and layers > 1)
+    if isinstance(until, Unchanged) and first_of_others:
+        raise ValueError(
+            "Layer(until=Unchanged()) compares a layer with the one before: give layers=3 or more, "
+            "and leave it out of the first Layer of a list."
+        )
+    is_last = number == layers and not mixture.own_members
+    if until.then == "aggregate" and is_last and not (mixture.repeated and layers > 1):
+        raise ValueError(
+            "Layer(until=…) of the last layer of proposers has no effect: the aggregator comes "
+            "next in any case. Give layers=3 or more, or then='answer' to return a consensus "
+            "without it."
+        )

@@ -1,0 +1,155 @@
+"""From stages to edges: what runs at the same time, what comes next, and what may come instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
+
+from langchain_core.runnables import Runnable
+from langgraph.graph import END, START
+
+from moa_graph.nodes.plan import AGGREGATOR
+from moa_graph.state import decisions_of, has_ended, turn_of
+
+
+class TaggedBuilder(Protocol):
+    """LangGraph's `StateGraph`, with tags for the runs of nodes."""
+
+    tags: dict[str, Sequence[str]]
+
+    @property
+    def add_node(self) -> Callable[..., Any]:
+        """As LangGraph's."""
+
+    @property
+    def add_edge(self) -> Callable[..., Any]:
+        """As LangGraph's."""
+
+    @property
+    def add_conditional_edges(self) -> Callable[..., Any]:
+        """As LangGraph's."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the graph.
+
+    Args:
+        name: Its name.
+        runnable: What it does.
+        metadata: Of its runs.
+        tags: Of its runs.
+        after: The nodes of the stage before from which an edge leads to it; None for all.
+    """
+
+    name: str
+    runnable: Runnable[Any, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    after: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Nodes that run at the same time.
+
+    Args:
+        nodes: The nodes.
+        exits: Where the run goes instead of to the next stage, by the outcome of the stage's
+            decision.
+        again: Says whether a node is to be visited again; None where none ever is.
+    """
+
+    nodes: Sequence[Node]
+    exits: Mapping[str, str] = field(default_factory=dict)
+    again: Callable[[Any, str], bool] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Its nodes' names."""
+        return [node.name for node in self.nodes]
+
+
+def wire(
+    builder: TaggedBuilder,
+    stages: Sequence[Stage],
+    *,
+    loop: bool = False,
+) -> None:
+    """Add the stages to a graph, one behind the other.
+
+    Args:
+        builder: The graph.
+        stages: The stages; the last one gives the answer.
+        loop: Whether the answer's node leads back to the first stage until it has ended.
+    """
+    for stage in stages:
+        _add(builder, stage)
+    for name in stages[0].names:
+        builder.add_edge(START, name)
+    for stage, following in pairwise(stages):
+        _connect(builder, stage, following)
+    back = loop_start(stages) if loop else [AGGREGATOR] if stages[-1].again else []
+    if back:
+        builder.add_conditional_edges(
+            AGGREGATOR,
+            lambda state: back if unfinished(state, AGGREGATOR) else [END],
+            [*back, END],
+        )
+    else:
+        builder.add_edge(AGGREGATOR, END)
+
+
+def _add(builder: TaggedBuilder, stage: Stage) -> None:
+    for node in stage.nodes:
+        metadata = dict(node.metadata)
+        builder.add_node(node.name, node.runnable, metadata=metadata)
+        builder.tags[node.name] = node.tags
+        if stage.again and node.name != AGGREGATOR:
+            builder.add_conditional_edges(node.name, _itself(node.name, stage.again), [node.name])
+
+
+def _connect(builder: TaggedBuilder, stage: Stage, following: Stage) -> None:
+    if stage.exits:
+        (name,) = stage.names
+        targets = dict.fromkeys([*following.names, *stage.exits.values()])
+        way = _way(name, following.names, stage.exits)
+        builder.add_conditional_edges(name, way, list(targets))
+        return
+    for node in following.nodes:
+        for name in stage.names:
+            if node.after is None or name in node.after:
+                builder.add_edge(name, node.name)
+
+
+def loop_start(stages: Sequence[Stage]) -> list[str]:
+    """Where a loop begins again: with the first stage that does not decide about the whole."""
+    return next(stage.names for stage in stages if not stage.exits)
+
+
+def unfinished(state: Any, node: str) -> bool:
+    """Whether a node that is visited several times has more to write."""
+    return not (has_ended(state, node) or has_ended(state, AGGREGATOR))
+
+
+def _itself(name: str, again: Callable[[Any, str], bool]) -> Callable[[Any], list[str]]:
+    return lambda state: [name] if again(state, name) else []
+
+
+def _way(
+    step: str, following: Sequence[str], exits: Mapping[str, str]
+) -> Callable[[Any], list[str]]:
+    # Annotated with a state, LangGraph would show it that state's fields only.
+    def way(state: Any) -> list[str]:
+        turn = max(turn_of(state.get("proposals", [])), turn_of(decisions_of(state)))
+        outcomes = (
+            # Where the run's context leaves the layer out, the last turn's decision still stands.
+            decision["outcome"]
+            for decision in decisions_of(state)
+            if decision["step"] == step and decision["turn"] == turn
+        )
+        return [exits[o] for o in outcomes if o in exits] or list(following)
+
+    return way

@@ -1,0 +1,309 @@
+"""One question to one model, asked until it is answered: what that costs, and how errors read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+
+from moa_graph._compat import inherited
+from moa_graph.calling import sync
+from moa_graph.calling.answer import Answer, read_answer
+from moa_graph.calling.budget import Amount, Ledger
+from moa_graph.calling.callbacks import ModelRuns
+from moa_graph.calling.references import Question, estimated_prompt
+from moa_graph.calling.retries import (
+    can_pass,
+    is_of_another_loop,
+    is_too_long,
+    may_be_too_long,
+    retried_by_client,
+    seconds_before_retry,
+)
+from moa_graph.calling.slots import CallSlots
+from moa_graph.context import MoAContext
+from moa_graph.errors import explain, status_of
+from moa_graph.limits import Price
+from moa_graph.models import (
+    Settings,
+    input_for,
+    is_same_model,
+    max_tokens_of,
+    nested_graph,
+    repeats_by_itself,
+    secrets_of,
+)
+from moa_graph.state import total_usage
+
+_NO_SETTINGS = Settings()
+_MOST_LOST = 100  # connections of another event loop that are tried one after the other
+
+
+@dataclass(frozen=True)
+class Account:
+    """From what a call is paid.
+
+    Args:
+        ledger: The run's.
+        price: The model's; of several that may answer, the highest.
+        prices: By name, those of all models that may answer.
+        always: Whether to make the call even where the budget has no room for it.
+    """
+
+    ledger: Ledger
+    price: Price = (0.0, 0.0)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    always: bool = False
+
+    def spent(self, used: Mapping[str, UsageMetadata]) -> Amount:
+        """What a call has cost, by the name of each model that was used for it."""
+        total = Amount(0, 0.0)
+        for name, usage in used.items():
+            known = next((self.prices[n] for n in self.prices if is_same_model(n, name)), None)
+            total += Amount.used(usage, known or self.price)
+        return total
+
+
+@dataclass(frozen=True)
+class CallTerms:
+    """How a model may be called.
+
+    Args:
+        retries: How often a call is repeated after an error that can pass (at least 0).
+        slots: How many calls there may be at once.
+        names: What the limits know the model by: its provider, and `"provider:model"`.
+        account: From what it is paid; None without a budget.
+        once_shown: Whether tokens that were streamed already forbid to repeat the call.
+    """
+
+    retries: int = 0
+    slots: CallSlots = field(default_factory=lambda: CallSlots({}))
+    names: Sequence[str] = ()
+    account: Account | None = None
+    once_shown: bool = False
+
+
+class Call:
+    """One question to one model.
+
+    Args:
+        model: The model.
+        question: What it is asked.
+        config: That of the run it belongs to.
+        terms: How it may be called.
+        settings: What the run sets. Those that the provider refuses are left out.
+        context: The run's.
+        callbacks: Added to the run's.
+        until: The moment (of `time.monotonic`) from which on nobody waits for the answer.
+    """
+
+    def __init__(
+        self,
+        model: Runnable[Any, Any],
+        question: Question,
+        config: RunnableConfig,
+        terms: CallTerms,
+        *,
+        settings: Settings = _NO_SETTINGS,
+        context: MoAContext | None = None,
+        callbacks: Sequence[BaseCallbackHandler] = (),
+        until: float | None = None,
+    ) -> None:
+        self.question = question
+        self.started = time.perf_counter()
+        """When it was made, in seconds of `time.perf_counter`."""
+        self.dropped: list[str] = []
+        """The settings that were left out, as the provider refused them."""
+        self._given = model
+        self._settings = settings
+        self._context = context
+        self._terms = terms
+        self._config = config
+        self._callbacks = callbacks
+        self._until = until
+        self._runs: list[ModelRuns] = []
+        self._retried = 0
+        self._lost = 0
+        self._limit: Amount | None = None
+        if terms.account:
+            self._limit_by(terms.account)
+
+    @property
+    def attempts(self) -> int:
+        """Requests so far, those that fallbacks and the provider's client made included."""
+        return sum(runs.requests for runs in self._runs)
+
+    @property
+    def answered(self) -> tuple[str | None, str | None]:
+        """Which model has answered, see `ModelRuns`."""
+        named = [runs.answered for runs in self._runs if any(runs.answered)]
+        return named[-1] if named else (None, None)
+
+    @property
+    def _model(self) -> Runnable[Any, Any]:
+        return self._settings.without(self.dropped).applied(self._given)
+
+    async def ask(self, sink: Callable[[Any], None] | None = None) -> Answer:
+        """Ask the model until it answers.
+
+        Args:
+            sink: Takes each chunk as it comes; with it, the model streams.
+
+        Returns:
+            What it answered.
+
+        Raises:
+            Exception: What the last request raised.
+        """
+        while True:
+            try:
+                async with self._terms.slots.hold(*self._terms.names):
+                    with self._inner_limits() as limits, self._attempt(limits) as attempt:
+                        return attempt.done(await self._ask(attempt, sink))
+            except Exception as error:
+                wait = self._seconds_before_retry(error)
+                if wait is None:
+                    raise
+            await sync.sleep(wait)
+
+    def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
+        """Tokens of all model calls behind this one; an agent makes several."""
+        counted = total_usage(
+            usage for runs in self._runs for usage in runs.usage_metadata.values()
+        )
+        return counted or (message.usage_metadata if message else None)
+
+    def explain(self, error: BaseException) -> str:
+        """What went wrong, in one line for people."""
+        return explain(error, secrets_of(self._given))
+
+    async def _ask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
+        model = self.question.prepare(self._model)
+        given, config, arguments = self._input(), attempt.config, self._arguments()
+        try:
+            if sink is None:
+                in_thread = nested_graph(self._given) is not None
+                return await sync.call(model, given, config, in_thread=in_thread, **arguments)
+            chunks = []
+            async for chunk in model.astream(given, config, **arguments):
+                sink(chunk)
+                chunks.append(chunk)
+            return _joined(chunks)
+        except sync.Cancelled as error:
+            await attempt.runs.cancelled(config.get("callbacks"), error)
+            raise
+
+    def _input(self) -> Any:
+        return input_for(self._given, self.question.messages)
+
+    def _arguments(self) -> dict[str, Any]:
+        graph = nested_graph(self._given)
+        schema = graph.context_schema if graph is not None else None
+        if isinstance(schema, type) and issubclass(schema, MoAContext):
+            # LangGraph would hand this run's context on; it is not meant for another mixture.
+            return {"context": MoAContext()}
+        if graph is not None and self._context is not None and self._context.call_options:
+            # Nor are this run's tools for a mixture further inside.
+            return {"context": self._context.with_call_options({})}
+        return {}
+
+    def _inner_limits(self) -> AbstractContextManager[list[BaseCallbackHandler]]:
+        return self._terms.slots.inside(*self._terms.names)
+
+    @contextmanager
+    def _attempt(self, limits: Sequence[BaseCallbackHandler]) -> Iterator[_Attempt]:
+        """One request: its tokens are counted, and paid for."""
+        settle = self._reserve()
+        runs = ModelRuns()
+        self._runs.append(runs)
+        config = merge_configs(self._config, {"callbacks": [*limits, runs, *self._callbacks]})
+        if "max_concurrency" not in self._config:
+            config.pop("max_concurrency", None)  # merging brings back what the node inherits
+        attempt = _Attempt(config, runs)
+        try:
+            with inherited(attempt.config):
+                yield attempt
+        except Exception as error:
+            if settle and status_of(error) is not None:
+                settle(Amount(0, 0.0))  # refused: nobody pays for that
+            raise
+        if settle and self._terms.account and attempt.used:
+            settle(self._terms.account.spent(attempt.used))
+
+    def _limit_by(self, account: Account) -> None:
+        """Give the model what the budget has for it, where nothing else limits its answer."""
+        prompt = estimated_prompt(self.question.messages)
+        longest = max_tokens_of(self.question.prepare(self._model))
+        if longest is None:
+            longest = account.ledger.longest_answer(prompt, account.price, always=account.always)
+            if longest is not None:
+                self._settings = self._settings.with_(max_tokens=longest)
+        elif not self.question.is_part:
+            account.ledger.expect_one_call_less()
+        self._limit = Amount.of(prompt, longest or 0, account.price)
+
+    def _reserve(self) -> Callable[[Amount], None] | None:
+        if self._terms.account is None or self._limit is None:
+            return None
+        return self._terms.account.ledger.reserve(self._limit, always=self._terms.account.always)
+
+    def _can_be_helped(self, error: Exception) -> bool:
+        """Whether the same question can be asked at once in another way, which then is settled."""
+        # Fallbacks raise the first error, and another one may be what can be helped.
+        errors = [error, *(self._runs[-1].errors if self._runs else ())]
+        if any(map(is_too_long, errors)) and self.question.shorten():
+            return True
+        settings = self._settings.without(self.dropped)
+        if refused := set[str]().union(*map(settings.refused, errors)):
+            self.dropped += sorted(refused)
+            return True
+        if any(map(may_be_too_long, errors)) and self.question.shorten(guess=True):
+            return True
+        self._lost += is_of_another_loop(error)  # nothing has reached the provider
+        return is_of_another_loop(error) and self._lost < _MOST_LOST
+
+    def _seconds_before_retry(self, error: Exception) -> float | None:
+        """How long to wait before asking again; None if that is not worth it."""
+        if self._can_be_helped(error):
+            return 0.0
+        by_itself = retried_by_client(error) or repeats_by_itself(self._given)
+        shown = self._terms.once_shown and any(runs.streamed for runs in self._runs)
+        if by_itself or shown or self._retried >= self._terms.retries or not can_pass(error):
+            return None
+        wait = seconds_before_retry(error, self._retried + 1)
+        if wait is None or (self._until is not None and time.monotonic() + wait >= self._until):
+            return None
+        self._retried += 1
+        return wait
+
+
+def _joined(chunks: Sequence[Any]) -> Any:
+    if chunks and all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
+        return add_ai_message_chunks(*chunks)
+    whole = chunks[0] if chunks else AIMessageChunk(content="")
+    for chunk in chunks[1:]:
+        whole += chunk
+    return whole
+
+
+@dataclass
+class _Attempt:
+    config: RunnableConfig
+    runs: ModelRuns
+    used: Mapping[str, UsageMetadata] = field(default_factory=dict)
+    """Tokens by the model's name; "" where it is not known."""
+
+    def done(self, output: Any) -> Answer:
+        """Note what was used for this output, and read it."""
+        answer = read_answer(output)
+        told = answer.message.usage_metadata
+        self.used = self.runs.usage_metadata or ({"": told} if told else {})
+        return answer

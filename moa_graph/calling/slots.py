@@ -1,0 +1,177 @@
+"""How many calls a provider or a model gets at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+
+from moa_graph.calling import sync
+from moa_graph.errors import MoAError
+
+_held: ContextVar[frozenset[_Slots]] = ContextVar("moa_held_slots", default=frozenset())
+
+
+class CallSlots:
+    """The most calls in flight, by provider or by model; whoever comes later waits in line.
+
+    Args:
+        limits: By provider (`"ollama"`) or by model (`"ollama:llama3.2"`): how many calls at
+            once.
+    """
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._slots = {name: _Slots(calls) for name, calls in limits.items()}
+
+    @property
+    def names(self) -> set[str]:
+        """The providers and models that are limited."""
+        return set(self._slots)
+
+    @asynccontextmanager
+    async def hold(self, *names: str) -> AsyncIterator[None]:
+        """Wait for a place at each of these that is limited, and keep it meanwhile."""
+        if not self._slots:
+            yield
+            return
+        held: list[_Slots] = []
+        token = None
+        try:
+            await self._take(names, held)
+            token = _held.set(_held.get() | set(held))
+            yield
+        finally:
+            if token is not None:
+                _held.reset(token)
+            for slot in held:
+                slot.give_back()
+
+    @contextmanager
+    def inside(self, *names: str) -> Iterator[list[BaseCallbackHandler]]:
+        """Count the chat models that are called inside of one call, as an agent or a chain does.
+
+        Args:
+            *names: What `hold` has counted already for the call itself.
+
+        Yields:
+            Callbacks for the call; none where nothing is limited. What is held at its end, as it
+            was cancelled, is given back.
+        """
+        if not self._slots:
+            yield []
+            return
+        inner = _InnerCalls(self, names)
+        try:
+            yield [inner]
+        finally:
+            inner.give_all_back()
+
+    async def _take(self, names: Collection[str], held: list[_Slots]) -> None:
+        # Always in the same order, so that nobody waits in a circle; and what a call around this
+        # one holds is not waited for, which would never end.
+        slots = [self._slots[name] for name in sorted(set(names)) if name in self._slots]
+        for slot in [slot for slot in slots if slot not in _held.get()]:
+            place = slot.take()
+            try:
+                await sync.done(place)
+            except BaseException:
+                slot.give_up(place)
+                raise
+            held.append(slot)
+
+
+class _InnerCalls(AsyncCallbackHandler):
+    """Waits for a place before each chat model inside of a call is asked."""
+
+    run_inline = True
+    raise_error = True
+
+    def __init__(self, limits: CallSlots, counted: Collection[str]) -> None:
+        self._limits = limits
+        self._counted = set(counted)
+        self._held: dict[UUID, list[_Slots]] = {}
+        self._closed = False
+
+    async def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Wait until the model may be asked.
+
+        Raises:
+            MoAError: If the call around it was cancelled meanwhile: nobody waits for the answer.
+        """
+        told = metadata or {}
+        provider, model = told.get("ls_provider"), told.get("ls_model_name")
+        names = {str(provider), f"{provider}:{model}"} - self._counted
+        held: list[_Slots] = []
+        if not self._closed:
+            await self._limits._take(names, held)  # noqa: SLF001 - a part of it
+        self._held[run_id] = held
+        if self._closed:
+            self._give_back(run_id)
+            raise MoAError("not asked: nobody waits for the answer any more")
+
+    async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Its answer is there."""
+        self._give_back(run_id)
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """It has failed."""
+        self._give_back(run_id)
+
+    def give_all_back(self) -> None:
+        """Nobody waits for them any more."""
+        self._closed = True
+        for run_id in list(self._held):
+            self._give_back(run_id)
+
+    def _give_back(self, run_id: UUID) -> None:
+        for slot in self._held.pop(run_id, ()):
+            slot.give_back()
+
+
+class _Slots:
+    """A semaphore for threads and event loops alike, first come first served."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._line: deque[Future[None]] = deque()
+        self._lock = sync.Lock()
+
+    def take(self) -> Future[None]:
+        """A place: done as soon as it is there."""
+        place: Future[None] = Future()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                place.set_result(None)
+            else:
+                self._line.append(place)
+        return place
+
+    def give_back(self) -> None:
+        """The place goes to the next who still waits for it."""
+        with self._lock:
+            while self._line:
+                if (place := self._line.popleft()).set_running_or_notify_cancel():
+                    place.set_result(None)
+                    return
+            self._free += 1
+
+    def give_up(self, place: Future[None]) -> None:
+        """Nobody waits for that place any more; if it was there already, it goes on."""
+        if not place.cancel():
+            self.give_back()

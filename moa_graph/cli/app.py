@@ -1,0 +1,345 @@
+"""The command `moa`: ask, chat, draw, presets. Needs `moa-graph[cli]`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+
+from moa_graph.building.compiled import MoAGraph
+from moa_graph.errors import MoAError, explain
+from moa_graph.models import local
+from moa_graph.presets import PRESETS, load_preset
+from moa_graph.presets.configuration import Configuration
+from moa_graph.state import MoAState, Proposal, total_usage
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+
+    from moa_graph.cli import evaluate
+    from moa_graph.cli.terminal import (
+        FAILED,
+        STOPPED,
+        WRONG_CALL,
+        RunView,
+        print_json,
+        print_proposals,
+        say,
+    )
+except ImportError as error:  # the base package works without a terminal
+    sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
+
+app = typer.Typer(
+    help="Mixture-of-Agents: several models propose, one synthesizes the answer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", "-p", help="A preset's name (see `moa presets`), or a file."),
+]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", "-c", help="Your own configuration, TOML or YAML.")
+]
+LayersOption = Annotated[
+    int | None, typer.Option(help="Layers to build, the aggregator's included.")
+]
+
+
+@app.command()
+def ask(
+    question: Annotated[
+        str, typer.Argument(help="The question; `-` reads it from standard input.")
+    ],
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    layers: LayersOption = None,
+    show_proposals: Annotated[
+        bool, typer.Option("--show-proposals", help="Print every proposal before the answer.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, with all proposals.")
+    ] = False,
+) -> None:
+    """Ask one question, and watch the models answer it."""
+    if question == "-":
+        question = sys.stdin.read()
+    question = question.strip()
+    if not question:
+        _wrong("The question is blank.")
+    configuration = _choose(preset, config)
+    graph = _build(configuration, layers=layers)
+    started = time.monotonic()
+    view = RunView(quiet=as_json, show_proposals=show_proposals)
+    try:
+        with _running():
+            _fetch_weights(configuration)
+            state = asyncio.run(view.show(graph, question))
+    except _Failed as failure:
+        if as_json:
+            record = {"question": question, "preset": configuration.name, "error": str(failure)}
+            print_json({**record, "proposals": failure.proposals})
+        elif show_proposals:
+            print_proposals(failure.proposals)
+        say(str(failure))
+        raise typer.Exit(FAILED) from None
+    if as_json:
+        print_json(
+            {
+                "question": question,
+                "preset": configuration.name,
+                "answer": state["messages"][-1].text,
+                "proposals": state["proposals"],
+                "usage": _total_usage(state),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+
+
+_CHAT_HELP = """\
+Write a question, or:
+  /proposals        what each model proposed in the last turn
+  /model            the models of this mixture
+  /model NAME       another preset or configuration file, same conversation
+  /new              forget the conversation
+  /help             this
+  /exit             leave (Ctrl-D does too); Ctrl-C stops an answer"""
+
+
+@app.command()
+def chat(
+    preset: PresetOption = None, config: ConfigOption = None, layers: LayersOption = None
+) -> None:
+    """Talk over several turns; every model sees the earlier answers."""
+    conversation = _Conversation(_choose(preset, config), layers)
+    say(_CHAT_HELP)
+    with asyncio.Runner() as runner:
+        while (line := _read_line()) not in {"/exit", "/quit"}:
+            if line.startswith("/"):
+                conversation.command(line)
+            elif line:
+                conversation.ask(runner, line)
+
+
+class _Conversation:
+    """One thread with one mixture; both can be changed on the way."""
+
+    def __init__(self, configuration: Configuration, layers: int | None) -> None:
+        self._memory = InMemorySaver()
+        self._layers = layers
+        self._use(configuration)
+        self._begin()
+
+    def _use(self, configuration: Configuration) -> None:
+        graph = _build(configuration, layers=self._layers, checkpointer=self._memory)
+        self._configuration, self._graph = configuration, graph
+
+    def _begin(self) -> None:
+        self._thread: RunnableConfig = {"configurable": {"thread_id": str(uuid.uuid4())}}
+
+    def ask(self, runner: asyncio.Runner, question: str) -> None:
+        try:
+            with _running():
+                _fetch_weights(self._configuration)
+                runner.run(RunView().show(self._graph, question, self._thread))
+        except KeyboardInterrupt:
+            say("\nStopped.")
+        except _Failed as failure:
+            say(str(failure))
+
+    def command(self, line: str) -> None:
+        name, _, argument = line.partition(" ")
+        if name == "/proposals":
+            print_proposals(self._graph.get_state(self._thread).values.get("proposals", []))
+        elif name == "/new":
+            self._begin()
+            say("A new conversation.")
+        elif name == "/model":
+            if argument:
+                # A wrong name is no reason to leave.
+                with suppress(typer.Exit):
+                    self._use(_choose(argument.strip(), None))
+            say("\n".join([f"{self._configuration.name}:", *self._configuration.models()]))
+        else:
+            say(_CHAT_HELP)
+
+
+@app.command()
+def draw(
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    layers: LayersOption = None,
+    ascii_art: Annotated[
+        bool, typer.Option("--ascii", help="Draw with characters instead of Mermaid.")
+    ] = False,
+) -> None:
+    """Draw a mixture's graph, as Mermaid or with characters; offline."""
+    drawing = _build(_choose(preset, config), layers=layers).get_graph()
+    # The names say it already; as it is, each box would repeat its run's metadata.
+    drawing.nodes = {name: node._replace(metadata=None) for name, node in drawing.nodes.items()}
+    typer.echo(drawing.draw_ascii() if ascii_art else drawing.draw_mermaid())
+
+
+@app.command()
+def presets() -> None:
+    """List the presets."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for name, preset in PRESETS.items():
+            typer.echo(f"{name}\t{preset.description}")
+        return
+    table = Table("preset", "layers", "models (the last one aggregates)", "", box=None)
+    for name, preset in PRESETS.items():
+        models = [model.partition(":")[2].rpartition("/")[2] for model in preset.models()]
+        models.append("→ " + (preset.answer.rpartition(":")[2].rpartition("/")[2]))
+        table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
+    console.print(table)
+
+
+app.add_typer(evaluate.app, name="eval")
+
+cluster = typer.Typer(help="Several servers on this machine.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
+
+FolderOption = Annotated[Path, typer.Option(help="Where settings and logs are kept.")]
+
+
+@cluster.command("up")
+def cluster_up(
+    servers: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
+    host: Annotated[str, typer.Option(help="The address that they listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The first one's; the others' follow.")] = 2026,
+    config: Annotated[Path, typer.Option(help="The langgraph.json.")] = Path("langgraph.json"),
+    folder: FolderOption = Path(".moa-cluster"),
+) -> None:
+    """Start servers over one PostgreSQL and one Redis, which are installed where missing."""
+    with _administering():
+        from moa_graph.server.cluster import up  # noqa: PLC0415 - needs [server]
+
+        for url in up(folder, config, servers=servers, host=host, port=port, tell=say):
+            typer.echo(url)
+
+
+@cluster.command("down")
+def cluster_down(
+    folder: FolderOption = Path(".moa-cluster"),
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the threads too.")] = False,
+) -> None:
+    """Stop them, and PostgreSQL and Redis."""
+    with _administering():
+        from moa_graph.server.cluster import down  # noqa: PLC0415 - needs [server]
+
+        down(folder, remove=remove)
+
+
+@contextmanager
+def _administering() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        _wrong(f"This needs more packages ({error.name}): pip install 'moa-graph[server]'")
+    except RuntimeError as error:
+        say(str(error))
+        raise typer.Exit(FAILED) from None
+
+
+def main() -> None:
+    """Run the command; what `moa` on the command line calls."""
+    logging.getLogger("moa_graph").addHandler(logging.NullHandler())  # the display tells it
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+class _Failed(Exception):
+    """A run failed; the text is for people."""
+
+    def __init__(self, message: str, proposals: list[Proposal]) -> None:
+        super().__init__(message)
+        self.proposals = proposals
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except MoAError as error:
+        raise _Failed(str(error), getattr(error, "proposals", [])) from None
+    except Exception as error:  # noqa: BLE001 - a traceback helps nobody at a prompt
+        raise _Failed(explain(error), []) from None
+
+
+def _choose(preset: str | None, config: str | None) -> Configuration:
+    if preset and config:
+        _wrong("Give --preset or --config, not both.")
+    try:
+        return load_preset(preset or config or _default_preset())
+    except (ValueError, OSError) as error:
+        _wrong(str(error))
+
+
+def _default_preset() -> str:
+    if os.environ.get("TOGETHER_API_KEY"):
+        return "together"
+    if not local.is_installed():
+        _wrong(
+            "For models on Together, set TOGETHER_API_KEY (https://api.together.ai/settings/api-keys).\n"
+            f"For small models on this machine, without a key: {local.INSTALL}"
+        )
+    return "local"
+
+
+def _build(configuration: Configuration, **options: Any) -> MoAGraph:
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        # The proposers' tokens are not printed, but counted while they come.
+        return configuration.create(stream_proposals=True, **given)
+    except (ValueError, TypeError) as error:
+        _wrong(str(error))
+
+
+def _fetch_weights(configuration: Configuration) -> None:
+    """Before the run's own display: a download has its own."""
+    for model in configuration.models():
+        if model.startswith("local:") and local.is_installed():
+            local.fetch(model.removeprefix("local:"))
+
+
+def _total_usage(state: MoAState) -> UsageMetadata | None:
+    usages = [p["usage"] for p in state["proposals"]]
+    usages.append(getattr(state["messages"][-1], "usage_metadata", None))
+    return total_usage(usages)
+
+
+def _read_line() -> str:
+    """The next line; `/exit` where there is none."""
+    try:
+        return input("\n> " if sys.stdin.isatty() else "").strip()
+    except KeyboardInterrupt:
+        say("\nCtrl-D or /exit leaves.")
+        return ""
+    except EOFError:
+        say("")
+        return "/exit"
+
+
+def _wrong(text: str) -> NoReturn:
+    say(text)
+    raise typer.Exit(WRONG_CALL)

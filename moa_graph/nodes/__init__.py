@@ -1,0 +1,1 @@
+"""What a node does, and its view of the run."""

@@ -1,0 +1,197 @@
+"""What the models of one step are shown: the conversation and the references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import Runnable
+
+from moa_graph.calling.conversation import (
+    conversation_for,
+    place_for,
+    place_for_references,
+)
+from moa_graph.calling.references import Question
+from moa_graph.errors import NotEnoughProposals
+from moa_graph.layers import References
+from moa_graph.models import (
+    max_tokens_of,
+    window_of,
+)
+from moa_graph.models.text import utf8
+from moa_graph.nodes.plan import Reads
+from moa_graph.prompts import (
+    AGGREGATE_AND_SYNTHESIZE,
+    Place,
+    instructed,
+    letters,
+)
+from moa_graph.state import (
+    Proposal,
+    proposals_of_layer,
+    text_for_readers,
+    usable,
+)
+
+if TYPE_CHECKING:
+    from moa_graph.nodes.step import Step
+
+
+class Reading:
+    """What the models of one step are shown: the conversation and the references.
+
+    Args:
+        step: The step.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def conversation(
+        self, model: Runnable[Any, Any], role: str | None = None, *, own: bool = False
+    ) -> list[AnyMessage]:
+        """The conversation as a model can take it, with its role.
+
+        Args:
+            model: Who is asked.
+            role: Its role or persona.
+            own: Whether it is the model that writes the graph's answers.
+        """
+        messages = conversation_for(model, self._step.messages, own=own)
+        return instructed(messages, utf8(role), place_for(model)) if role else messages
+
+    def question(
+        self,
+        model: Runnable[Any, Any],
+        role: str | None = None,
+        reads: Reads | None = None,
+        *,
+        own: bool = False,
+    ) -> Question:
+        """What a model of this layer is asked: the references of the layer before included.
+
+        Args:
+            model: Who is asked.
+            role: Its role or persona.
+            reads: Which of the references it is shown.
+            own: Whether it is the model that writes the graph's answers.
+
+        Raises:
+            NotEnoughProposals: If that layer gave too few.
+        """
+        messages = self.conversation(model, role, own=own)
+        if self._step.layer == 1:
+            return Question(messages)
+        return self.asking(model, self.references(reads), messages)
+
+    def asking(
+        self,
+        model: Runnable[Any, Any],
+        references: Sequence[Proposal],
+        messages: Sequence[AnyMessage] | None = None,
+        prompt: str | None = None,
+    ) -> Question:
+        """The conversation with these references, as this graph shows them to a model.
+
+        Args:
+            model: Who is asked.
+            references: What it is shown.
+            messages: The conversation; by default the state's.
+            prompt: What to do with the references; by default the run's, else the graph's.
+        """
+        return Question(
+            self.conversation(model) if messages is None else messages,
+            references,
+            prompt or self.aggregation_prompt,
+            labels=letters(len(references)) if self.lettered else None,
+            fenced=self.shown.fenced,
+            place=self.place_for(model),
+            reasoning=self.shown.reasoning,
+            window=self.window_of(model),
+            answer=max_tokens_of(model),
+        )
+
+    def window_of(self, model: Runnable[Any, Any]) -> int | None:
+        """Tokens that a model takes, its answer included; None if nobody knows."""
+        return self.shown.window or window_of(model)
+
+    def place_for(self, model: Runnable[Any, Any]) -> Place:
+        """Where a model is shown references."""
+        return self.shown.place or place_for_references(model, self._step.messages)
+
+    @property
+    def shown(self) -> References:
+        """How this step's models are shown references."""
+        own = self._step.policy.references if self._step.layer < self._step.plan.layers else None
+        return own or self._step.plan.references
+
+    @property
+    def aggregation_prompt(self) -> str:
+        """What models are told to do with references: the run's, else the graph's."""
+        return utf8(
+            self._step.context.aggregation_prompt or self.shown.prompt or AGGREGATE_AND_SYNTHESIZE
+        )
+
+    def references(self, reads: Reads | None = None) -> list[Proposal]:
+        """The proposals that this step's models are shown, after what was selected of them.
+
+        Args:
+            reads: Which of these one model is shown; where it leaves none, all.
+
+        Raises:
+            NotEnoughProposals: If the layer before gave too few.
+        """
+        given = self.usable_before()
+        selection = self._step.decision(f"select_{given[0]['layer']}") if given else None
+        if selection is not None:
+            by_name = {p["proposer"]: p for p in given}
+            given = [
+                by_name[name] | {"content": text_for_readers(by_name[name], selection)}
+                for name in selection["kept"]
+                if name in by_name
+            ]
+        return (reads(given) or given) if reads else given
+
+    def usable_before(self) -> list[Proposal]:
+        """The usable proposals of the layer before, in the proposers' order.
+
+        Raises:
+            NotEnoughProposals: If there are too few.
+        """
+        before = proposals_of_layer(self._step.proposals, self._step.layer_before)
+        references = usable(before)
+        if len(references) >= self._step.plan.policies[self._step.layer_before - 1].min_proposals:
+            return references
+        # A quorum leaves enough, so abandoned ones are those that the budget had no room for.
+        over_budget = any(p["status"] == "abandoned" for p in before)
+        late = self._step.timing.run_timeout is not None and any(
+            p["status"] == "timed_out" for p in before
+        )
+        if over_budget or late:
+            for layer in range(self._step.layer_before, 0, -1):
+                if what_there_is := usable(proposals_of_layer(self._step.proposals, layer)):
+                    return what_there_is
+        if over_budget:
+            return []
+        raise self.not_enough(self._step.layer_before, len(references))
+
+    def not_enough(self, layer: int, count: int) -> NotEnoughProposals:
+        """That a layer gave too few usable proposals, which ends the run."""
+        before = proposals_of_layer(self._step.proposals, layer)
+        reasons = "; ".join(
+            f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
+        )
+        self._step.end_run()
+        policy = self._step.plan.policies[layer - 1]
+        return NotEnoughProposals(
+            f"Layer {layer} gave {count} usable proposals of "
+            f"{policy.width}, and {policy.min_proposals} are needed. {reasons}",
+            self._step.proposals,
+        )
+
+    @property
+    def lettered(self) -> bool:
+        """Whether references are called A, B, … instead of 1, 2, …"""
+        return self._step.plan.policies[self._step.layer_before - 1].lettered

@@ -1,0 +1,260 @@
+"""One node's view of a run: where it stands, and what was decided and written so far."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import Runtime, get_runtime
+
+from moa_graph.calling import sync
+from moa_graph.context import MoAContext
+from moa_graph.events import LayerEnded
+from moa_graph.models.text import utf8
+from moa_graph.nodes.plan import Plan, Policy
+from moa_graph.nodes.reading import Reading
+from moa_graph.nodes.shared import Run
+from moa_graph.nodes.spending import Spending
+from moa_graph.nodes.timing import Timing
+from moa_graph.prompts import (
+    check_conversation,
+    fence_of,
+)
+from moa_graph.state import (
+    Decision,
+    Draft,
+    MoAState,
+    Proposal,
+    decisions_of,
+    proposals_of_layer,
+    turn_of,
+    usable,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node's view of the run."""
+
+    plan: Plan
+    layer: int
+    messages: list[AnyMessage]
+    proposals: list[Proposal]
+    context: MoAContext
+    config: RunnableConfig
+    runtime: Runtime[Any]
+    earlier_decisions: list[Decision] = field(default_factory=list)
+    """Those in the state, an earlier turn's perhaps among them."""
+    earlier_drafts: dict[str, Draft] = field(default_factory=dict)
+    """Those in the state, of an earlier question perhaps."""
+    opens: bool = False
+    """Whether the step comes before the proposers, and begins the turn."""
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        layer: int,
+        state: MoAState,
+        config: RunnableConfig | None,
+        *,
+        after: bool = False,
+        opens: bool = False,
+    ) -> Step | None:
+        """The step, or None if the run's context leaves this layer out.
+
+        Args:
+            plan: What all nodes of the graph share.
+            layer: The layer, from 1.
+            state: The node's input.
+            config: That of the node's run.
+            after: Whether the step stands behind that layer, and reads its proposals.
+            opens: Whether it stands before the first.
+
+        Raises:
+            ValueError: If the conversation or the context is not usable.
+        """
+        runtime = get_runtime(MoAContext)
+        # A parent graph's own context reaches its subgraphs: it is not meant for us.
+        context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
+        _check_context(plan, context)
+        if layer < plan.layers and layer >= (context.layers or plan.layers):
+            return None
+        if after:
+            layer += 1
+        if layer == 1:
+            check_conversation(state["messages"])
+        return cls(
+            plan,
+            layer,
+            state["messages"],
+            state.get("proposals", []),
+            context,
+            config or {},
+            runtime,
+            decisions_of(state),
+            state.get("drafts") or {},  # type: ignore[arg-type]
+            opens,
+        )
+
+    @property
+    def reading(self) -> Reading:
+        """What its models are shown."""
+        return Reading(self)
+
+    @property
+    def timing(self) -> Timing:
+        """How long it may take."""
+        return Timing(self)
+
+    @property
+    def spending(self) -> Spending:
+        """What its calls may cost, and how they are made."""
+        return Spending(self)
+
+    @property
+    def policy(self) -> Policy:
+        """This layer's, if it is one of proposers."""
+        return self.plan.policies[self.layer - 1]
+
+    @property
+    def asked(self) -> str:
+        """The text of the latest human message."""
+        questions = [m.text for m in self.messages if isinstance(m, HumanMessage)]
+        return utf8(str(questions[-1])) if questions else ""
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What the steps of this turn have decided so far."""
+        return [d for d in self.earlier_decisions if d["turn"] == self.turn]
+
+    def decision(self, step: str) -> Decision | None:
+        """The decision of a step of this turn, by its node; None if there is none."""
+        return next((d for d in self.decisions if d["step"] == step), None)
+
+    @property
+    def streams_proposals(self) -> bool:
+        """Whether a stream of messages has the proposers' tokens."""
+        streams = self.context.stream_proposals
+        return self.plan.stream_proposals if streams is None else streams
+
+    @property
+    def run(self) -> Run:
+        """What this run's nodes share."""
+        return self.plan.runs.of(self.runtime.control, self.namespace)
+
+    def end_run(self) -> None:
+        """The run has its answer, or will have none."""
+        self.plan.runs.end(self.runtime.control, self.namespace)
+
+    async def within(self, node: Coroutine[Any, Any, T]) -> T:
+        """Run a node's coroutine; a run that is cancelled in it leaves no record behind."""
+        try:
+            return await node
+        except sync.Cancelled:
+            self.end_run()
+            raise
+
+    def tell_layer_ended(self) -> None:
+        """Tell the custom stream that the layer before is done."""
+        if self.layer == 1:
+            return
+        before = proposals_of_layer(self.proposals, self.layer_before)
+        ok = len(usable(before))
+        self.runtime.stream_writer(
+            LayerEnded(type="layer_ended", layer=self.layer_before, ok=ok, failed=len(before) - ok)
+        )
+
+    @property
+    def layer_before(self) -> int:
+        """The layer whose proposals are this step's references; 0 for the first."""
+        if self.layer == self.plan.layers:
+            for decision in self.decisions:
+                if decision["outcome"] == "exit":
+                    return decision["layer"]
+        return min(self.layer, self.context.layers or self.plan.layers) - 1
+
+    @property
+    def turn(self) -> int:
+        """The turn of the conversation that the run answers, from 1."""
+        for draft in self.drafts.values():
+            return draft["turn"]
+        before = turn_of(self.proposals)
+        if self.layer > 1:
+            return before
+        begun = turn_of(self.earlier_decisions)
+        return begun if self.plan.routed and not self.opens else max(before, begun) + 1
+
+    @property
+    def drafts(self) -> dict[str, Draft]:
+        """What the nodes have written of this turn's answer so far, by node."""
+        return {
+            node: draft
+            for node, draft in self.earlier_drafts.items()
+            if draft["question"] == self.question_key
+        }
+
+    def draft(self, node: str) -> Draft:
+        """What a node has written so far; an empty draft where that is nothing."""
+        return self.drafts.get(node) or Draft(
+            node=node,
+            question=self.question_key,
+            turn=self.turn,
+            pieces=[],
+            tail="",
+            tokens=0,
+            ended=False,
+            closed=False,
+            views=[],
+            usage=None,
+            attempts=0,
+            latency=0.0,
+            message_id=f"run--{uuid4()}",
+        )
+
+    @property
+    def question_key(self) -> str:
+        """What tells this turn's question from every other of the thread."""
+        last = self.messages[-1]
+        return f"{last.id} {fence_of(str(last.content))}"
+
+    @property
+    def record_id(self) -> str:
+        """An id for what this node writes: that of LangGraph's task, of which each has its own."""
+        info = self.runtime.execution_info
+        return info.task_id if info else uuid4().hex
+
+    @property
+    def attempt(self) -> int:
+        """How often LangGraph has started this node, this time included."""
+        info = self.runtime.execution_info
+        return info.node_attempt if info else 1
+
+    @property
+    def namespace(self) -> str:
+        """The run's place in the checkpoints of the graphs around it."""
+        info = self.runtime.execution_info
+        return info.checkpoint_ns.rpartition("|")[0] if info else ""
+
+
+def _check_context(plan: Plan, context: MoAContext) -> None:
+    if context.layers is not None and context.layers > plan.layers:
+        raise ValueError(
+            f"The context asks for {context.layers} layers, but this graph was built with "
+            f"{plan.layers}: give create_moa(layers={context.layers}) or ask for fewer."
+        )
+    if context.quorum is None:
+        return
+    run = plan.policies[: (context.layers or plan.layers) - 1]
+    if not any(policy.has_room(context.quorum) for policy in run):
+        rooms = ", ".join(f"{policy.min_proposals} to {policy.width}" for policy in run)
+        raise ValueError(
+            f"The context asks for a quorum of {context.quorum}, for which no layer has room. The "
+            f"layers take (min_proposals to proposers): {rooms}."
+        )

@@ -1,0 +1,187 @@
+"""Mixtures by name: the paper's, today's, and your own from a file.
+
+A configuration file is accepted wherever a preset's name is, see `configuration.py`:
+
+    proposers = [
+      "together:openai/gpt-oss-120b",
+      { model = "together:zai-org/GLM-5.2", name = "critic", prompt = "Look for errors." },
+    ]
+    aggregator = "together:deepseek-ai/DeepSeek-V4-Pro"
+    layers = 3
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from moa_graph.errors import nearest, what_is_wrong
+from moa_graph.layers import References
+from moa_graph.limits import CallPolicy, RunLimits
+from moa_graph.presets.configuration import Configuration
+
+_SUFFIXES = (".toml", ".yaml", ".yml")
+
+
+def load_preset(name_or_path: str | Path) -> Configuration:
+    """A configuration by its preset's name, or from a TOML or YAML file.
+
+    Args:
+        name_or_path: A name in `PRESETS`, or the path of a file that ends in `.toml`, `.yaml` or
+            `.yml`.
+
+    Raises:
+        ValueError: If there is no such preset, or the file is not a configuration; names the
+            field and the nearest right one.
+        FileNotFoundError: If there is no such file.
+    """
+    if isinstance(name_or_path, str) and name_or_path in PRESETS:
+        return PRESETS[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ValueError(
+            f"There is no preset {str(name_or_path)!r}.{nearest(str(name_or_path), PRESETS)} "
+            f"Presets are: {', '.join(PRESETS)}. A configuration of your own is a file that ends "
+            "in .toml or .yaml."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no configuration file {path}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        # The line, but not its text: a key may stand in it.
+        place = str(getattr(error, "problem_mark", "") or error).strip().splitlines()[-1]
+        raise ValueError(f"{path} cannot be read: {place}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold the fields {', '.join(Configuration.model_fields)}.")
+    try:
+        return Configuration.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise ValueError(f"{path}: {what_is_wrong(error, Configuration, _ENTRIES)}") from None
+
+
+_ENTRIES: dict[str, type] = {"references": References, "limits": RunLimits, "calls": CallPolicy}
+
+_PAPER_PROPOSERS = [
+    "together:microsoft/WizardLM-2-8x22B",
+    "together:Qwen/Qwen1.5-110B-Chat",
+    "together:Qwen/Qwen1.5-72B-Chat",
+    "together:meta-llama/Llama-3-70b-chat-hf",
+    "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
+    "together:databricks/dbrx-instruct",
+]
+_NOT_SERVED = (
+    " Together no longer serves all of these models: for reference, or your own endpoints."
+)
+
+PRESETS: dict[str, Configuration] = {
+    "moa": Configuration(
+        name="moa",
+        description="The paper's MoA: six open models, three layers." + _NOT_SERVED,
+        proposers=_PAPER_PROPOSERS,
+        aggregator="together:Qwen/Qwen1.5-110B-Chat",
+        layers=3,
+        temperature=0.7,
+        max_tokens=2048,
+    ),
+    "moa-gpt4o": Configuration(
+        name="moa-gpt4o",
+        description="The paper's MoA with GPT-4o as the aggregator." + _NOT_SERVED,
+        proposers=_PAPER_PROPOSERS,
+        aggregator="openai:gpt-4o",
+        layers=3,
+        temperature=0.7,
+        max_tokens=2048,
+    ),
+    "moa-lite": Configuration(
+        name="moa-lite",
+        description="The paper's MoA-Lite: two layers and a smaller aggregator." + _NOT_SERVED,
+        proposers=_PAPER_PROPOSERS,
+        aggregator="together:Qwen/Qwen1.5-72B-Chat",
+        layers=2,
+        temperature=0.7,
+        max_tokens=2048,
+    ),
+    "moa-50-lines": Configuration(
+        name="moa-50-lines",
+        description="The 50-line script of the paper's repository (moa.py)." + _NOT_SERVED,
+        proposers=[
+            "together:Qwen/Qwen2-72B-Instruct",
+            "together:Qwen/Qwen1.5-72B-Chat",
+            "together:mistralai/Mixtral-8x22B-Instruct-v0.1",
+            "together:databricks/dbrx-instruct",
+        ],
+        aggregator="together:mistralai/Mixtral-8x22B-Instruct-v0.1",
+        layers=2,
+        temperature=0.7,
+        max_tokens=512,
+    ),
+    "together": Configuration(
+        name="together",
+        description="Four of today's open models on Together, two layers. Needs TOGETHER_API_KEY.",
+        proposers=[
+            "together:deepseek-ai/DeepSeek-V4-Pro",
+            "together:zai-org/GLM-5.2",
+            "together:MiniMaxAI/MiniMax-M3",
+            "together:openai/gpt-oss-120b",
+        ],
+        aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
+        layers=2,
+        temperature=0.7,
+        max_tokens=8192,
+    ),
+    "self-moa": Configuration(
+        name="self-moa",
+        description="Self-MoA: six samples of one model. Needs TOGETHER_API_KEY.",
+        proposers=[{"model": "together:deepseek-ai/DeepSeek-V4-Pro", "samples": 6}],
+        aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
+        layers=2,
+        temperature=0.7,
+        max_tokens=8192,
+    ),
+    "local": Configuration(
+        name="local",
+        description="Small models on this machine, no key: to try the pipeline, not for quality.",
+        proposers=[
+            {"model": "local:qwen2.5-coder-0.5b", "samples": 2},
+            {"model": "local:smollm2-135m", "prompt": "You are a helpful assistant."},
+        ],
+        aggregator="local:qwen2.5-coder-0.5b",
+        layers=2,
+        temperature=0.7,
+        max_tokens=256,
+    ),
+    "local-vote": Configuration(
+        name="local-vote",
+        description="Four samples of the smallest local model, and the majority of their numbers.",
+        proposers=[
+            {"model": "local:smollm2-135m", "samples": 4, "prompt": "You are a helpful assistant."}
+        ],
+        aggregator={"strategy": "vote", "parse": "number"},
+        layers=2,
+        temperature=0.7,
+        max_tokens=128,
+    ),
+    "local-tiny": Configuration(
+        name="local-tiny",
+        description="The smallest local model three times, no key: a 93 MB download.",
+        proposers=[
+            {"model": "local:smollm2-135m", "samples": 3, "prompt": "You are a helpful assistant."}
+        ],
+        aggregator="local:smollm2-135m",
+        layers=2,
+        temperature=0.7,
+        max_tokens=128,
+    ),
+}
+"""Presets by name.
+
+The paper's are arXiv 2406.04692, section 3.1, with the reference code's temperature and length.
+The models of `together` and `self-moa` were looked up on 2026-11-23 in public catalogues of
+Together's serverless models (newest entries of July and August 2026), not on the live API: where
+one has been retired, its proposer fails, says so, and the others go on.
+"""

@@ -1,0 +1,400 @@
+"""A mixture in plain data: what a preset is, what a file holds, and what an assistant may say.
+
+A configuration is TOML or YAML with the fields of `Configuration`. What stands in them are the
+arguments of the objects of the same names:
+
+    layers = 3
+    aggregator = { strategy = "rank", judge = "openai:gpt-5.2" }
+    references = { fenced = true }
+
+    [[proposers]]                     # a Layer
+    proposers = ["openai:a", { model = "openai:b", samples = 2 }, "ollama:c"]
+    quorum = 3
+    select = [{ strategy = "top_k", k = 2 }]
+
+    [[proposers]]                     # the next one
+    proposers = ["openai:a", "openai:b"]
+    until = { strategy = "agree", then = "answer" }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
+
+from moa_graph.building.compiled import MoAGraph
+from moa_graph.building.members import layers_of
+from moa_graph.errors import arguments_of
+from moa_graph.graph import create_moa
+from moa_graph.layers import Layer, Proposer, References, is_layer
+from moa_graph.limits import CallPolicy, Count, Number, RunLimits
+from moa_graph.models import Model
+from moa_graph.strategies.registry import (
+    as_selections,
+    as_strategy,
+    model_arguments,
+    model_of,
+    plain,
+    plain_model,
+)
+
+_OPTIONS = (  # of `create_moa`, and fields of `Configuration`
+    "layers",
+    "references",
+    "limits",
+    "calls",
+    "stream_proposals",
+    "name",
+)
+_OF_LAYERS = ("select", "until")  # strategies of a layer
+
+
+_NOT_DATA = {
+    "checkpointer": "give it to create(), or let the server bring its own",
+    "store": "give it to create(), or let the server bring its own",
+    "cache": "give it to create()",
+    "interrupt_before": "give it to create()",
+    "interrupt_after": "give it to create()",
+    "context_schema": "give it to create()",
+}
+
+
+def _plain_data(value: Any) -> Any:
+    """Data as JSON has them: what is compared, and written to files."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain_data(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list | tuple):
+        return list(map(_plain_data, value))
+    return value
+
+
+Data = Annotated[Any, BeforeValidator(_plain_data)]
+"""What only `create_moa` reads: strings, numbers, lists and mappings."""
+
+
+class Configuration(BaseModel):
+    """A Mixture-of-Agents in plain data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    proposers: Data = Field(title="Proposers")
+    """Models for every layer, one layer for every layer, or a list of layers. A model is
+    `"provider:model"` or the arguments of a `Proposer`, a layer the arguments of a `Layer`."""
+    aggregator: Data = Field(title="Aggregator")
+    """A model, as `"provider:model"` or with its settings; or a strategy, by its name or with its
+    arguments."""
+    layers: int | None = Field(default=None, ge=2)
+    """How many layers, the aggregator's included; 2 unless `proposers` says otherwise."""
+    name: StrictStr = "moa"
+    description: StrictStr = ""
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    """For every model that has none of its own."""
+    max_tokens: Count | None = None
+    """For every model that has none of its own, in tokens."""
+    references: References | None = None
+    route: Data = None
+    """A strategy, or the arguments of a `Route`."""
+    progressive: Data = None
+    """A strategy, or the arguments of a `Staircase`."""
+    limits: RunLimits | None = None
+    calls: CallPolicy | None = None
+    stream_proposals: StrictBool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_in_files(cls, given: Any) -> Any:
+        for name, why in _NOT_DATA.items():
+            if isinstance(given, Mapping) and name in given:
+                raise ValueError(f"{name} is not data: {why}")
+        return given
+
+    @model_validator(mode="after")
+    def _makes_a_mixture(self) -> Configuration:
+        try:
+            for layer in layers_of(self.proposers, self.layers):
+                _check_layer(layer)
+            if _is_strategy(self.aggregator):
+                as_strategy("aggregator", self.aggregator, "aggregator")
+            else:
+                _check_model(self.aggregator, "aggregator")
+            as_strategy("route", self.route, "route")
+            as_strategy("progressive", self.progressive, "progressive")
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @classmethod
+    def of(cls, graph: MoAGraph, **fields: Any) -> Configuration:
+        """The configuration of a graph that was made of models given as `"provider:model"`.
+
+        What is no data is left out: the checkpointer, the store, the cache, interrupts and the
+        context's schema.
+
+        Args:
+            graph: The graph.
+            **fields: Fields besides, such as `description`.
+
+        Raises:
+            ValueError: If a part of it cannot be written, such as a model given as an object or a
+                function that is not registered; says which.
+        """
+        _, given = graph.plan.recipe
+        data = {
+            "proposers": _plain_proposers(given["proposers"]),
+            "aggregator": _plain_answer(given["aggregator"]),
+            "route": plain("route", given["route"], "route"),
+            "progressive": plain("progressive", given["progressive"], "progressive"),
+            **{name: given[name] for name in _OPTIONS},
+        }
+        return cls(**{**data, **fields})
+
+    def create(self, *, proposers: Sequence[Proposer] | None = None, **options: Any) -> MoAGraph:
+        """Build the graph.
+
+        Args:
+            proposers: Take the place of the configuration's.
+            **options: What `create_moa` takes besides, such as `checkpointer`; `layers` and the
+                like win over the configuration's.
+
+        Raises:
+            TypeError: As `create_moa`.
+            ValueError: As `create_moa`.
+        """
+        given = {name: getattr(self, name) for name in _OPTIONS}
+        return create_moa(
+            proposers or self._with_defaults(self.proposers),
+            self._answer_with_defaults(),
+            route=self._strategy(self.route),
+            progressive=self.progressive,
+            **{**given, **options},
+        )
+
+    def models(self) -> Iterator[str]:
+        """Every model, as `"provider:model"`, in the order of the graph, each once."""
+        return iter(dict.fromkeys(model for model, _ in self.entries()))
+
+    def entries(
+        self, fields: Sequence[str] = ("route", "proposers", "aggregator")
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Every model, and what it is given, in the order of the graph.
+
+        Args:
+            fields: Of which fields.
+        """
+        for field in fields:
+            if field == "proposers":
+                yield from self._entries_of_layers()
+            elif field == "aggregator" and not _is_strategy(self.aggregator):
+                yield _entry(self.aggregator)
+            else:
+                yield from map(_entry, model_arguments(getattr(self, field)).values())
+
+    def _entries_of_layers(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for layer in self.described_layers():
+            for proposer in [*layer["proposers"], *(layer.get("reserve") or ())]:
+                yield _entry(proposer)
+            for field in _OF_LAYERS:
+                several = layer.get(field) or []
+                for strategy in several if isinstance(several, list) else [several]:
+                    yield from map(_entry, model_arguments(strategy).values())
+
+    def described_layers(self) -> list[dict[str, Any]]:
+        """The layers of proposers that are written, each as the arguments of a `Layer`."""
+        if isinstance(self.proposers, Mapping):
+            return [dict(self.proposers)]
+        if not any(map(is_layer, self.proposers)):
+            return [{"proposers": self.proposers}]
+        return [dict(p) if isinstance(p, Mapping) else {"proposers": p} for p in self.proposers]
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        # A key may be among the parameters of a model.
+        for name in type(self).model_fields:
+            if (value := getattr(self, name)) is not None:
+                yield name, _without_params(value)
+
+    @property
+    def depth(self) -> int:
+        """How many layers there are, the aggregator's included."""
+        return len(layers_of(self.proposers, self.layers)) + 1
+
+    @property
+    def answer(self) -> str:
+        """Who gives the answer: a model as `"provider:model"`, or a strategy's name."""
+        if isinstance(self.aggregator, Mapping):
+            return str(self.aggregator.get("strategy") or self.aggregator.get("model"))
+        return str(self.aggregator)
+
+    @property
+    def writer(self) -> tuple[str, Mapping[str, Any]] | None:
+        """The model that aggregates, and what it is given; None where a strategy does."""
+        if _is_strategy(self.aggregator):
+            return None
+        model, own = _entry(self.aggregator)
+        return model, {**self._defaults, **own}
+
+    def to_toml(self) -> str:
+        """The configuration as TOML."""
+        return tomli_w.dumps(self.data())
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML."""
+        return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True))
+
+    def save(self, path: str | Path) -> None:
+        """Write a file that `load_preset` reads: TOML if its name ends in `.toml`, else YAML."""
+        toml = Path(path).suffix.lower() == ".toml"
+        Path(path).write_text(self.to_toml() if toml else self.to_yaml(), encoding="utf-8")
+
+    def data(self) -> dict[str, Any]:
+        """What a file holds: the fields that are not the defaults."""
+        objects = ("references", "limits", "calls")
+        dumped = self.model_dump(mode="json", exclude_defaults=True, exclude=set(objects))
+        dumped["name"] = self.name
+        for name in objects:
+            if (value := getattr(self, name)) is not None:
+                dumped[name] = arguments_of(value)
+        plain_data: dict[str, Any] = _plain_data(dumped)
+        return plain_data
+
+    # --- what models without settings of their own are given ---------------------------------
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return {name: value for name, value in own.items() if value is not None}
+
+    def _with_defaults(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._with_defaults(entry) for entry in value]
+        if not is_layer(value):
+            return self._model(value)
+        layer = {**value, "proposers": self._with_defaults(value["proposers"])}
+        if "reserve" in layer:
+            layer["reserve"] = self._with_defaults(layer["reserve"])
+        for field in _OF_LAYERS:
+            several = layer.get(field)
+            if isinstance(several, list):
+                layer[field] = [self._strategy(one) for one in several]
+            elif several is not None:
+                layer[field] = self._strategy(several)
+        return layer
+
+    def _answer_with_defaults(self) -> Any:
+        if _is_strategy(self.aggregator):
+            return self._strategy(self.aggregator)
+        return model_of(self._model(self.aggregator), "aggregator")
+
+    def _model(self, value: Any) -> Any:
+        entry = {"model": value} if isinstance(value, str) else value
+        merged = {**self._defaults, **entry}
+        return merged if len(merged) > 1 else merged["model"]
+
+    def _strategy(self, value: Any) -> Any:
+        models = model_arguments(value)
+        if not models:
+            return value
+        return {**value, **{name: self._model(model) for name, model in models.items()}}
+
+
+def _without_params(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: "…" if k == "params" else _without_params(v) for k, v in value.items()}
+    return list(map(_without_params, value)) if isinstance(value, list) else value
+
+
+def _is_strategy(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "strategy" in value
+    return isinstance(value, str) and ":" not in value
+
+
+def _check_layer(layer: Layer) -> None:
+    for entry in (*layer.proposers, *layer.reserve):
+        if not isinstance(entry.model, str):
+            raise TypeError("proposers: every model must be 'provider:model'.")
+    as_selections(layer.select, "select")
+    as_strategy("until", layer.until, "until")
+
+
+def _check_model(value: Any, where: str) -> None:
+    if not isinstance(value, str | Mapping):
+        raise TypeError(f"{where} must be 'provider:model', or a mapping with `model`.")
+    if isinstance(value, Mapping):
+        model_of({**value, "model": "local:smollm2-135m"} if "model" in value else value, where)
+
+
+def _entry(value: Any) -> tuple[str, Mapping[str, Any]]:
+    """A model as `"provider:model"`, and what it is given."""
+    if isinstance(value, str):
+        return value, {}
+    own = {k: value[k] for k in ("temperature", "max_tokens") if value.get(k) is not None}
+    return str(value["model"]), {**own, **(value.get("params") or {})}
+
+
+# --- from objects to data ----------------------------------------------------------------------
+
+
+def _plain_proposers(value: Any) -> Any:
+    if isinstance(value, Layer | Mapping):
+        return _plain_layer(value)
+    return [
+        _plain_layer(entry)
+        if isinstance(entry, Layer)
+        else [_plain_proposer(e) for e in entry]
+        if isinstance(entry, list | tuple)
+        else _plain_proposer(entry)
+        for entry in value
+    ]
+
+
+def _plain_layer(value: Layer | Mapping[str, Any]) -> dict[str, Any]:
+    layer = value if isinstance(value, Layer) else Layer(**value)
+    data = arguments_of(layer)
+    data["proposers"] = [_plain_proposer(proposer) for proposer in layer.proposers]
+    if layer.reserve:
+        data["reserve"] = [_plain_proposer(proposer) for proposer in layer.reserve]
+    if layer.select:
+        chosen = as_selections(layer.select, "select")
+        data["select"] = [plain("select", one, "select") for one in chosen]
+    if layer.until is not None:
+        data["until"] = plain("until", as_strategy("until", layer.until, "until"), "until")
+    if layer.references is not None:
+        data["references"] = arguments_of(layer.references)
+    return data
+
+
+def _plain_proposer(value: Any) -> Any:
+    if isinstance(value, Mapping) and not is_layer(value):
+        value = Proposer(**value)
+    if isinstance(value, Mapping):
+        return _plain_layer(value)
+    if not isinstance(value, Proposer):
+        return plain_model(value, "proposers")
+    data = arguments_of(value)
+    model = plain_model(value.model, "proposers")
+    data = {**data, **model} if isinstance(model, dict) else {**data, "model": model}
+    return data if len(data) > 1 else model
+
+
+def _plain_answer(value: Any) -> Any:
+    from_data = isinstance(value, str | Mapping)
+    if from_data and _is_strategy(value):
+        return value
+    if isinstance(value, Model) or from_data:
+        return plain_model(value, "aggregator")
+    if callable(value) or hasattr(value, "given"):
+        return plain("aggregator", as_strategy("aggregator", value, "aggregator"), "aggregator")
+    return plain_model(value, "aggregator")

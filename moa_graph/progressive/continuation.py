@@ -1,0 +1,197 @@
+"""How a model goes on from a text of its own, and how the parts are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable
+
+from moa_graph.models import chat_models_in, host_of, map_chat_models, provider_of
+from moa_graph.models.text import is_thought
+from moa_graph.strategies.similarity import WITHOUT_SPACES
+
+Ending: TypeAlias = Literal["end", "pause", "cut"]
+"""How a piece of a text has ended: with the text, for now, or cut off."""
+
+Continuation: TypeAlias = Literal["prefix", "instruction"]
+"""By the provider's prefix feature, which goes on at the very next character, or by asking."""
+
+CONTINUE = (
+    "Your answer so far stands above, cut off. Go on with it from exactly where it stops: reply "
+    "with nothing but the text that comes next. Do not repeat, correct or comment on what is "
+    "there. If it is complete, reply with nothing."
+)
+"""What a model is told that has no prefix feature."""
+
+_INSTRUCTED_HOSTS = (  # these take a trailing assistant message for a turn that has ended
+    "api.openai.com",
+    "azure.com",
+    "together.xyz",
+    "together.ai",
+)
+_LONGEST_WORD = 40  # characters: beyond that it is none, as in scripts without spaces
+_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", "|", "\n", "`", "-")  # of sentences and lines
+_SHORTEST_OVERLAP = 16  # characters: less may be chance
+
+
+def continuation_of(model: Runnable[Any, Any]) -> Continuation:
+    """How a model goes on from its own text.
+
+    Servers of OpenAI's protocol other than OpenAI's own (vLLM, SGLang, llama.cpp …), Mistral and
+    Ollama have a prefix feature. Everybody else is asked.
+    """
+    first = next(chat_models_in(model), None)
+    if first is None:
+        return "instruction"
+    provider = provider_of(first)
+    if provider in ("mistralai", "mistral", "ollama"):
+        return "prefix"
+    host = host_of(first)
+    if host is None or host.endswith(_INSTRUCTED_HOSTS):
+        return "instruction"
+    return "prefix"
+
+
+def with_own_text(messages: Sequence[AnyMessage], text: str, how: Continuation) -> list[AnyMessage]:
+    """The conversation with what the model itself has written so far as its end."""
+    if not text:
+        return list(messages)
+    # Mistral wants to be told in the message; others ignore it.
+    said = {"prefix": True} if how == "prefix" else {}
+    own: list[AnyMessage] = [*messages, AIMessage(text, additional_kwargs=said)]
+    return own if how == "prefix" else [*own, HumanMessage(CONTINUE)]
+
+
+def going_on(model: Runnable[Any, Any], how: Continuation) -> Runnable[Any, Any]:
+    """The model, its server told that the last message is to be continued."""
+    if how == "instruction":
+        return model
+
+    def change(chat_model: BaseChatModel) -> Runnable[Any, Any]:
+        if not hasattr(chat_model, "extra_body"):
+            return chat_model
+        flags = {"continue_final_message": True, "add_generation_prompt": False}
+        return chat_model.bind(extra_body={**(chat_model.extra_body or {}), **flags})
+
+    return map_chat_models(model, change)
+
+
+class TextJoiner:
+    """Joins what a model writes next to what it has written; no character is lost or doubled.
+
+    What a cut leaves uncertain is not taken: spaces at its end, which chat templates trim, and
+    without a prefix feature the word that may not be complete. The model writes it again.
+
+    A model that had ended its text, and says all of it again when it is asked to go on, has
+    nothing to add: its server ignores what it is to go on from.
+
+    Args:
+        before: The text so far.
+        how: How the model goes on from it.
+        closed: Whether the model had ended that text by itself.
+    """
+
+    def __init__(self, before: str, how: Continuation, *, closed: bool = False) -> None:
+        self.taken = ""
+        """What goes on the text, as far as it is certain."""
+        self.tail = ""
+        """Spaces at the end of a text that pauses: they count if it does not go on."""
+        self._before = before
+        self._how = how
+        self._held = ""
+        self._closed = closed and bool(before)
+        asked = how == "instruction" and len(before) >= _SHORTEST_OVERLAP
+        self._at_start = asked or self._closed
+
+    def add(self, text: str) -> str:
+        """Add what has come; returns what of it is certain."""
+        self._held += text
+        if self._at_start:
+            if self._before.startswith(self._held) or (
+                self._how == "instruction" and self._held in self._before
+            ):
+                return ""  # it may be repeating itself
+            self._held = self._held[self._overlap() :]
+            self._at_start = False
+        return self._take(self._certain())
+
+    def end(self, how: Ending) -> str:
+        """There is no more for now; returns what was uncertain until now.
+
+        Args:
+            how: Whether the text has ended, pauses (its model has ended it, but may go on), or
+                was cut off.
+        """
+        if self._at_start:
+            self._held = self._held[self._overlap() :]
+            self._at_start = False
+        if how == "end":
+            return self._take(len(self._held))
+        shown = self._take(self._certain() if how == "cut" else len(self._held.rstrip()))
+        if how == "cut" and not self.taken:
+            # A piece that is taken in no part makes no way.
+            shown = self._take(len(self._held) if self._how == "instruction" else 0)
+        if how == "pause":
+            self.tail = self._held
+        return shown
+
+    @property
+    def only_spaces(self) -> bool:
+        """Whether nothing but spaces has come, which a prefix feature may not go on from."""
+        return self._how == "prefix" and not self.taken and self._held.isspace()
+
+    def again(self) -> TextJoiner:
+        """A joiner for the same place, at which nothing was taken."""
+        return TextJoiner(self._before, self._how, closed=self._closed)
+
+    def share(self, tokens: int) -> int:
+        """How many of so many tokens are taken: what is left out is written again."""
+        total = len(self.taken) + len(self._held)
+        return tokens if not self._held or not total else round(tokens * len(self.taken) / total)
+
+    def _take(self, length: int) -> str:
+        text, self._held = self._held[:length], self._held[length:]
+        self.taken += text
+        return text
+
+    def _certain(self) -> int:
+        """How many characters of what is held are certain."""
+        if self._how == "prefix":
+            return len(self._held.rstrip())
+        ends = (i + 1 for i, c in enumerate(self._held) if c.isspace() or WITHOUT_SPACES.match(c))
+        return max(max(ends, default=0), len(self._held) - _LONGEST_WORD)
+
+    def _overlap(self) -> int:
+        """How many characters the model has repeated before it went on."""
+        if self._closed and self._held.startswith(self._before):
+            return len(self._before)
+        if self._how == "prefix":
+            return 0
+        longest = min(len(self._held), len(self._before))
+        for length in range(longest, _SHORTEST_OVERLAP - 1, -1):
+            part = self._held[:length]
+            if self._before.endswith(part) and not self._is_ambiguous(part):
+                return length
+        return 0
+
+    def _is_ambiguous(self, part: str) -> bool:
+        """Whether the text goes in circles there, so that saying it again may be right."""
+        half = len(part) // 2
+        circles = any(part[shift:] == part[:-shift] for shift in range(1, half + 1))
+        # A refrain or a row of a table repeats whole lines or sentences; what was cut off, none.
+        start = self._before[: len(self._before) - len(part)].rstrip(" ")
+        whole = not start or start.endswith(_ENDS)
+        return circles or self._before.count(part) > 1 or (whole and part.rstrip().endswith(_ENDS))
+
+
+def as_text(chunk: Any) -> str:
+    """The text of a chunk that a model streams, without what it marks as thoughts."""
+    if not isinstance(chunk, BaseMessage):
+        return str(chunk)
+    if isinstance(chunk.content, str):
+        return chunk.content
+    said = [block for block in chunk.content if not is_thought(block)]
+    return str(chunk.model_copy(update={"content": said}).text)

@@ -1,0 +1,146 @@
+"""A proposal that others read while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.runnables import Runnable
+from langgraph.cache.base import FullKey
+
+from moa_graph.calling import sync
+from moa_graph.calling.answer import Answer
+from moa_graph.calling.cache import StoredProposals
+from moa_graph.calling.call import Call
+from moa_graph.calling.reasoning import ReasoningSplitter
+from moa_graph.calling.references import Question
+from moa_graph.models import chat_models_in, nested_graph
+from moa_graph.models.text import utf8
+from moa_graph.nodes.proposer import ProposerCall, ProposerNode
+from moa_graph.nodes.step import Step
+from moa_graph.progressive.continuation import (
+    Continuation,
+    TextJoiner,
+    as_text,
+    continuation_of,
+    going_on,
+    with_own_text,
+)
+from moa_graph.progressive.writing import tokens_in
+from moa_graph.state import Draft, MoAState, Proposal
+
+
+class LiveProposal:
+    """A proposal while it is written.
+
+    Args:
+        draft: What was written of it before, in a run that was interrupted.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self.text = "".join(draft["pieces"])
+        self.tokens = draft["tokens"]
+        self.target = 0
+        self.signal = sync.Signal()
+        self.cache: StoredProposals | None = None
+        self.key: FullKey | None = None
+        self.attempts: Callable[[], int] = lambda: 0
+        self.hold = False
+        """Whether its model begins its reasoning without an opening tag."""
+        self._joiner: TextJoiner | None = None
+        self._splitter = ReasoningSplitter()
+        self.task: sync.Task[Proposal]
+
+    @property
+    def there(self) -> bool:
+        """Whether it has as many tokens as are waited for, or has ended."""
+        return self.tokens >= self.target or self.task.done()
+
+    def start(self, asking: ProposerCall) -> None:
+        """Begin to write."""
+        self.cache, self.key = asking.cache, asking.key
+        self.attempts = lambda: asking.attempts
+        self.task = sync.start(asking.proposal())
+        self.task.add_done_callback(lambda _: self.signal.give())
+
+    def begin(self, model: Runnable[Any, Any]) -> None:
+        """A call begins, or is repeated: it goes on from what is there."""
+        self._joiner = TextJoiner(self.text, continuation_of(model))
+        self._splitter = ReasoningSplitter(hold=self.hold)
+
+    def add(self, chunk: Any) -> None:
+        """Add what has come."""
+        assert self._joiner is not None
+        text = self._splitter.add(utf8(as_text(chunk)))
+        self.text += self._joiner.add(text)
+        before = self.tokens
+        self.tokens += tokens_in(text)
+        if before < self.target <= self.tokens:
+            self.signal.give()
+
+    def end(self, answer: Answer) -> str:
+        """There is no more; returns all of it."""
+        if self._joiner is not None:
+            self.text += self._joiner.add(self._splitter.end())
+            self.text += self._joiner.end("end")
+            self._joiner = None
+        if answer.unopened or not self.text:
+            self.text = answer.text
+        return self.text
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        sync.cancel(self.task)
+
+    def draft(self, before: Draft) -> Draft:
+        """The draft with what has come since."""
+        length = sum(map(len, before["pieces"]))
+        return {
+            **before,
+            "pieces": [*before["pieces"], self.text[length:]],
+            "tokens": self.tokens,
+            "attempts": self.attempts(),
+        }
+
+
+class LiveProposerCall(ProposerCall):
+    """Asks as every proposer is asked, but is read meanwhile."""
+
+    def __init__(
+        self,
+        node: ProposerNode,
+        step: Step,
+        state: MoAState,
+        model: Runnable[Any, Any],
+        draft: Draft,
+    ) -> None:
+        super().__init__(node, step, state, model)
+        self._before = draft["attempts"]
+        self.live = LiveProposal(draft)
+        self.live.hold = node.model.begins_in_reasoning
+        self._question = GoingOn(self._question, self.live)
+
+    async def _ask(self, call: Call) -> Answer:
+        streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
+        return await call.ask(self.live.add if streams else None)
+
+    def _text(self, answer: Answer) -> str:
+        return self.live.end(answer)
+
+
+class GoingOn(Question):
+    """A question whose answer goes on from what is there when it is asked again."""
+
+    def __init__(self, question: Question, live: LiveProposal) -> None:
+        super().__init__(question.messages)
+        self._live = live
+        self._how: Continuation = "instruction"
+
+    def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
+        self._live.begin(model)
+        self._how = continuation_of(model)
+        return going_on(model, self._how) if self._live.text else model
+
+    @property
+    def messages(self) -> list[Any]:
+        return with_own_text(super().messages, self._live.text, self._how)

@@ -1,0 +1,532 @@
+"""Staircase streaming: every layer begins on the first chunks of the layer before.
+
+All nodes of the graph are visited in rounds. In a round, each proposer of the first layer returns
+what its one streaming call has brought, and every later node writes its next piece from what the
+layer before had at the end of the round before. So a round's end is a checkpoint of everything.
+
+Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
+
+from moa_graph.calling import sync
+from moa_graph.calling.answer import Answer, NoAnswer
+from moa_graph.calling.budget import OverBudget
+from moa_graph.calling.callbacks import mark_run
+from moa_graph.calling.streams import WrittenTokens, without_message_stream
+from moa_graph.calling.waiting import LayerWait, Quorum, WaitEnded
+from moa_graph.models import Model, without_llm_cache
+from moa_graph.nodes.aggregator import (
+    AGGREGATOR_RECORD,
+    AggregatorNode,
+    AnswerNode,
+    aggregator_record,
+)
+from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.proposer import ProposerNode
+from moa_graph.nodes.settings import aggregator_settings, must_act, proposer_settings
+from moa_graph.nodes.shared import Run
+from moa_graph.nodes.step import Step
+from moa_graph.progressive.live import LiveProposal, LiveProposerCall
+from moa_graph.progressive.pieces import Staircase
+from moa_graph.progressive.writing import IN_PARTS, Piece, PieceSetup, View
+from moa_graph.state import (
+    Draft,
+    MoAState,
+    Proposal,
+    ProposalStatus,
+    merge_proposals,
+    proposals_of_layer,
+)
+
+
+def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
+    """Tokens of a piece.
+
+    The first chunk has `first`. Until the aggregator has begun, pieces are half as large, so that
+    the first token does not wait for more than it rests on; from then on all layers write pieces
+    of the same, growing size.
+
+    Args:
+        staircase: The sizes.
+        layers: Layers of the graph, the aggregator's included.
+        layer: Whose piece, from 1.
+        number: Which of its pieces, from 0.
+    """
+    round_number = layer - 1 + number
+    if round_number == 0:
+        return staircase.first
+    if round_number < layers - 1:
+        return max(1, staircase.first // 2)
+    return staircase.size(round_number - layers + 2)
+
+
+class StaircaseProposer(ProposerNode):
+    """A proposer of the first layer: one continuous call, read while it writes."""
+
+    def __init__(self, plan: Plan, staircase: Staircase, **place: Any) -> None:
+        super().__init__(plan, **place)
+        self.staircase = staircase
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        return sync.run(step.within(self._visit(step, input)))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        return await step.within(self._visit(step, input))
+
+    async def _visit(self, step: Step, state: MoAState) -> dict[str, Any]:
+        for model in self.plan.models:
+            await model.ready()
+        draft = step.draft(self.node)
+        if draft["ended"]:
+            return {}
+        run = step.run
+        with run.visited():
+            live = run.live.get(self.node)
+            if not isinstance(live, LiveProposal):
+                asking = LiveProposerCall(self, step, state, await self.model.here(), draft)
+                if (
+                    asking.cache
+                    and asking.key
+                    and (kept := await asking.cache.proposal(asking.key))
+                ):
+                    update = asking.answer_again(kept)
+                    return update | {"drafts": {self.node: _ended(draft, kept["content"])}}
+                live = run.live[self.node] = asking.live
+                live.start(asking)
+            try:
+                await self._reach(step, run, live, self._target(len(draft["pieces"])))
+                if not live.task.done() and draft["pieces"]:
+                    # The later layers' pieces end the round: until then, more may come.
+                    await sync.until_either(live.task, run.written())
+            except sync.Cancelled:
+                live.cancel()
+                raise
+            if not live.task.done():
+                return {"drafts": {self.node: live.draft(draft)}}
+            run.live.pop(self.node, None)
+            proposal = live.task.result()
+        if live.cache and live.key and proposal["status"] == "ok":
+            await live.cache.keep(live.key, proposal)
+        mark_run(
+            self.node,
+            proposal["error"],
+            moa_status=proposal["status"],
+            moa_attempts=proposal["attempts"],
+        )
+        return {
+            "drafts": {self.node: _ended(live.draft(draft))},
+            "proposals": [proposal],
+        }
+
+    def _target(self, visits: int) -> int:
+        """Tokens that must be there at the end of this visit."""
+        sizes = (
+            piece_size(self.staircase, self.plan.layers, 1, number) for number in range(visits + 1)
+        )
+        return sum(sizes)
+
+    async def _reach(self, step: Step, run: Run, live: LiveProposal, target: int) -> None:
+        """Wait for so many tokens, the end, or a quorum of the siblings and its grace."""
+        live.target = target
+        layer = [node for node in run.live.values() if isinstance(node, LiveProposal)]
+        signal = live.signal = layer[0].signal
+        quorum = step.timing.quorum
+        since: float | None = None
+        while not live.there:
+            left: float | None = None
+            if quorum and _there(run, step, quorum):
+                since = since or time.monotonic()
+                left = since + quorum.grace - time.monotonic()
+                if left <= 0:
+                    return
+            await signal.wait(left)
+
+
+def _there(run: Run, step: Step, quorum: Quorum) -> bool:
+    there = sum(isinstance(one, LiveProposal) and one.there for one in run.live.values())
+    ended = sum(p["turn"] == step.turn and p["status"] == "ok" for p in layer_of_turn(step, 1))
+    return there + ended >= quorum.proposals
+
+
+class _Reader:
+    """What nodes that write from a growing layer have in common."""
+
+    def __init__(self, staircase: Staircase, before: Sequence[tuple[str, str]]) -> None:
+        self.staircase = staircase
+        self.before = before
+        """The nodes of the layer before, and their proposers."""
+
+    def view(self, step: Step) -> View:
+        """What there is of the layer before.
+
+        Raises:
+            NotEnoughProposals: If it has ended with too few.
+        """
+        ended = {p["proposer"]: p for p in layer_of_turn(step, step.layer_before)}
+        texts: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        for place, (node, proposer) in enumerate(self.before, 1):
+            proposal = ended.get(proposer)
+            if proposal is not None and proposal["status"] != "ok":
+                continue
+            # What has ended may have been edited since.
+            written = "".join(step.draft(node)["pieces"])
+            texts[node] = proposal["content"] if proposal and proposal["content"] else written
+            labels[node] = str(place)
+        if len(ended) < len(self.before):
+            return View(texts, labels, complete=False)
+        usable = step.reading.usable_before()
+        if [p["layer"] for p in usable] == [step.layer_before] * len(texts):
+            return View(texts, labels, complete=True)
+        # Time or budget left too few of the layer: then the answer rests on an earlier one.
+        names = {f"layer {p['layer']}: {p['proposer']}": p["content"] for p in usable}
+        return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
+
+    def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
+        """Whether there is something to write from that was not there for the last piece."""
+        if view.complete:
+            return True
+        enough = (
+            sum(bool(text.strip()) for text in view.texts.values())
+            >= step.plan.policies[step.layer_before - 1].min_proposals
+        )
+        return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
+
+
+def named(nodes: Sequence[ProposerNode]) -> list[tuple[str, str]]:
+    """Nodes with their proposers' names."""
+    return [(node.node, node.proposer) for node in nodes]
+
+
+def with_unfinished(step: Step, layers: Sequence[Sequence[ProposerNode]]) -> list[Proposal]:
+    """The proposals of the turn, and what others have written that had not ended: it is paid for.
+
+    Those have the text so far, though they are `"abandoned"`.
+    """
+    proposals = [p for p in step.proposals if p.get("turn") == step.turn]
+    recorded = {(p["layer"], p["proposer"]) for p in proposals}
+    for node in (node for layer in layers for node in layer):
+        draft = step.draft(node.node)
+        if (node.layer, node.proposer) in recorded or not draft["pieces"]:
+            continue
+        proposals.append(
+            Proposal(
+                layer=node.layer,
+                proposer=node.proposer,
+                model=node.model.name,
+                content="".join(draft["pieces"]),
+                status="abandoned",
+                error="not complete: the run ended before",
+                usage=draft["usage"],
+                latency=draft["latency"],
+                attempts=draft["attempts"],
+                position=node.position,
+                turn=step.turn,
+            )
+        )
+    return merge_proposals(proposals, [])
+
+
+def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
+    """The proposals of a layer that have ended in this turn."""
+    return [p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn]
+
+
+def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus, str]:
+    """How a proposer that wrote a piece has ended, with the reason."""
+    if isinstance(error, WaitEnded):
+        return error.status, str(error)
+    if isinstance(error, OverBudget):
+        return "abandoned", str(error)
+    if isinstance(error, NoAnswer):
+        return "failed", str(error)
+    return "failed", piece.call.explain(error) if piece and piece.call else str(error)
+
+
+def with_tail(draft: Draft) -> Draft:
+    """The draft at its end, which its model does not go on from."""
+    return {**draft, "pieces": [*draft["pieces"], draft["tail"]], "tail": "", "ended": True}
+
+
+def _all_was_in_view(draft: Draft, view: View) -> bool:
+    """Whether the draft was ended by its model with everything in view."""
+    return draft["closed"] and bool(draft["views"]) and draft["views"][-1] == view.lengths
+
+
+class StaircaseReader(ProposerNode):
+    """A proposer of a later layer: writes piece by piece from the layer before."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        staircase: Staircase,
+        before: Sequence[tuple[str, str]],
+        **place: Any,
+    ) -> None:
+        super().__init__(plan, **place)
+        self.reader = _Reader(staircase, before)
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        return sync.run(step.within(self._visit(step)))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if (step := Step.of(self.plan, self.layer, input, config)) is None:
+            return {}
+        return await step.within(self._visit(step))
+
+    async def _visit(self, step: Step) -> dict[str, Any]:
+        draft = step.draft(self.node)
+        if draft["ended"]:
+            return {}
+        view = self.reader.view(step)
+        if not self.reader.is_ready(step, draft, view):
+            return {}
+        with step.run.visited(), step.run.writing():
+            piece, update, ended = await self._write(step, draft, view)
+        result: dict[str, Any] = {"drafts": {self.node: update}}
+        if ended:
+            status, error = ended
+            trimmed = piece.question.trimmed if piece else []
+            text = "".join(update["pieces"]) if status == "ok" else ""
+            proposal = self.record(
+                step,
+                status,
+                content=text,
+                error=error,
+                usage=update["usage"],
+                latency=update["latency"],
+                attempts=update["attempts"],
+                trimmed=trimmed,
+                reasoning=update.get("reasoning", ""),
+                dropped=piece.call.dropped if piece and piece.call else (),
+                model=self.model.answering(piece.call.answered) if piece and piece.call else None,
+            )
+            if status == "ok":
+                self._shared(step, view).answered(self.position, update["latency"])
+            result["proposals"] = [proposal]
+        return result
+
+    def _shared(self, step: Step, view: View) -> LayerWait:
+        """The layer, whose time begins when the layers before have ended."""
+        if view.complete:
+            return step.run.layer(self.layer, "complete", step.timing.new_layer)
+        return step.run.layer(self.layer, "growing", step.timing.new_growing_layer)
+
+    async def _write(
+        self, step: Step, draft: Draft, view: View
+    ) -> tuple[Piece | None, Draft, tuple[ProposalStatus, str | None] | None]:
+        """The piece, the draft with it, and if it has ended, how."""
+        piece = None
+        try:
+            layer = self._shared(step, view)
+            layer.check_open()
+            if view.complete and _all_was_in_view(draft, view):
+                return None, with_tail(draft), ("ok", None)
+            model = await self.model.here()
+            model = without_llm_cache(model) if self.sample else model
+            settings = proposer_settings(step)
+            tuned = settings.applied(model)
+            config = step.config if step.streams_proposals else without_message_stream(step.config)
+            if not draft["pieces"]:
+                self.tell_started(step)
+            timeout = None if self.timeout is None else max(0.001, self.timeout - draft["latency"])
+            piece = Piece(
+                PieceSetup(
+                    step,
+                    model,
+                    settings,
+                    step.spending.terms(self.model, tuned),
+                    config,
+                    layer,
+                    timeout,
+                    hold=self.model.begins_in_reasoning,
+                ),
+                draft,
+                view,
+                size=piece_size(
+                    self.reader.staircase, self.plan.layers, self.layer, len(draft["pieces"])
+                ),
+                note=IN_PARTS,
+                messages=step.reading.conversation(tuned, self.prompt),
+                last=view.complete,
+            )
+            update = await piece.write()
+            self.model.begins_in_reasoning |= piece.answer.unopened
+        except (GraphBubbleUp, sync.Cancelled):
+            raise
+        except Exception as error:  # whatever a model raises is recorded
+            ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
+            return piece, ended, how_it_failed(piece, error)
+        if not (view.complete and update["closed"]):
+            return piece, update, None
+        update["ended"] = True
+        if not "".join(update["pieces"]).strip():
+            return piece, update, ("failed", piece.answer.why_empty)
+        return piece, update, ("ok", None)
+
+
+class StaircaseAggregator(AggregatorNode):
+    """The aggregator: writes the answer piece by piece from the last layer.
+
+    Args:
+        plan: What all nodes of the graph share.
+        model: Its model.
+        staircase: The sizes.
+        nodes: The proposers of every layer, as a run may leave out the last ones.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model,
+        staircase: Staircase,
+        nodes: Sequence[Sequence[ProposerNode]],
+    ) -> None:
+        super().__init__(plan, model)
+        self._staircase = staircase
+        self._nodes = nodes
+
+    def paid_for(self, step: Step) -> list[Proposal]:
+        """As `AnswerNode`: what is being written, too."""
+        return with_unfinished(step, self._nodes)
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the loop
+
+    async def answer(self, step: Step) -> Any:
+        """As `AnswerNode`: one visit."""
+        given = step.earlier_drafts.get(AGGREGATOR)
+        if given and given["ended"] and given["message_id"] == step.messages[-1].id:
+            return {}  # answered; a layer that the run's context leaves out came after
+        draft = step.draft(AGGREGATOR)
+        reader = _Reader(self._staircase, named(self._nodes[step.layer_before - 1]))
+        view = reader.view(step)
+        whole = must_act(step)
+        if not reader.is_ready(step, draft, view) or (whole and not view.complete):
+            return self._visit_again(step)
+        if whole:
+            answered = await super().answer(step)
+            answer: AIMessage = answered["messages"][0]
+            if answer.id is None:
+                answer.id = draft["message_id"]
+            ended: Draft = {**draft, "ended": True, "message_id": answer.id}
+            return {**answered, "drafts": {AGGREGATOR: ended}}
+        piece = None
+        tokens = WrittenTokens.of(draft["message_id"], step.config)
+        try:
+            if view.complete and _all_was_in_view(draft, view):
+                tokens.write(draft["tail"])
+                await tokens.end()
+                return self._finished(step, with_tail(draft), None)
+            model = await self.model.here()
+            settings = aggregator_settings(step)
+            tuned = settings.applied(model)
+            if not draft["pieces"]:
+                self._tell_started(step)
+            terms = step.spending.terms(self.model, tuned, last=True)
+            config = without_message_stream(step.config)
+            setup = PieceSetup(
+                step,
+                model,
+                settings,
+                terms,
+                config,
+                step.timing.last_wait,
+                hold=self.model.begins_in_reasoning,
+                show=tokens.write,
+            )
+            size = piece_size(
+                self._staircase, self.plan.layers, self.plan.layers, len(draft["pieces"])
+            )
+            piece = Piece(
+                setup,
+                draft,
+                view,
+                size=size,
+                note=IN_PARTS,
+                messages=step.reading.conversation(tuned, own=True),
+                last=view.complete,
+            )
+            with step.run.visited(), step.run.writing():
+                update = await piece.write()
+            self.model.begins_in_reasoning |= piece.answer.unopened
+            await tokens.end()
+            if not (view.complete and update["closed"]):
+                return {"drafts": {AGGREGATOR: update}}
+            return self._finished(step, {**update, "ended": True}, piece)
+        except BaseException as error:
+            await tokens.end()
+            if isinstance(error, Exception):
+                self._fail(step, piece.call if piece else None, error)
+            raise
+
+    def _visit_again(self, step: Step) -> Any:
+        """Go on with every proposer that has not ended.
+
+        Each comes back to itself as well. But a node that LangGraph has cancelled just when it had
+        written its state, as a sibling had failed, has lost the way back when the run is resumed.
+        """
+        nodes = (node for layer in self._nodes[: step.layer_before] for node in layer)
+        return Command(goto=[n.node for n in nodes if not step.draft(n.node)["ended"]])
+
+    def _finished(self, step: Step, draft: Draft, piece: Piece | None) -> dict[str, Any]:
+        text = "".join(draft["pieces"])
+        answer = piece.answer if piece else Answer(AIMessage(""))
+        if not text.strip():
+            raise NoAnswer(answer.why_empty)
+        step.end_run()
+        message = written_answer(self.model, draft, piece)
+        return {"drafts": {AGGREGATOR: draft}, "messages": [message]}
+
+
+def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
+    """The answer that was written piece by piece, with the record of how.
+
+    Args:
+        model: The aggregator's.
+        draft: The whole text.
+        piece: The last piece, where one was written.
+    """
+    call = piece.call if piece else None
+    record = aggregator_record(model, call, draft["attempts"], draft.get("reasoning") or "")
+    metadata = piece.answer.message.response_metadata if piece else {}
+    metadata = {**metadata, "pieces": len(draft["pieces"]), AGGREGATOR_RECORD: record}
+    if piece and (trimmed := piece.question.trimmed):
+        metadata["trimmed_references"] = trimmed
+    return AIMessage(
+        "".join(draft["pieces"]),
+        id=draft["message_id"],
+        usage_metadata=draft["usage"],
+        response_metadata=metadata,
+    )
+
+
+def _ended(draft: Draft, text: str | None = None) -> Draft:
+    pieces = draft["pieces"] if text is None else [*draft["pieces"], text]
+    return {**draft, "pieces": pieces, "ended": True, "closed": True}

@@ -1,0 +1,57 @@
+"""What strategies refuse: wrong types, and values out of range."""
+
+from __future__ import annotations
+
+from moa_graph.strategies.similarity import INSTALL, is_installed
+
+
+def check_embeddings(what: str, embeddings: object) -> None:
+    """Refuse what are no embeddings.
+
+    Raises:
+        TypeError: If they are none.
+    """
+    named = isinstance(embeddings, str) and ":" in embeddings
+    if not (embeddings is None or named or hasattr(embeddings, "embed_documents")):
+        raise TypeError(
+            f"{what}(embeddings={embeddings!r}) must be LangChain embeddings, or "
+            "'provider:model', such as 'openai:text-embedding-3-small'."
+        )
+
+
+def check_comparable(what: str, embeddings: object) -> None:
+    """Refuse a strategy that compares texts where nothing can.
+
+    Raises:
+        TypeError: If what is given are no embeddings.
+        ValueError: If neither scikit-learn is installed nor embeddings are given.
+    """
+    check_embeddings(what, embeddings)
+    if embeddings is None and not is_installed():
+        raise ValueError(f"{what} compares texts: run {INSTALL}, or give it embeddings=….")
+
+
+def check_share(what: str, value: object) -> None:
+    """Refuse what is no share between 0 and 1.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not above 0 and at most 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} must be a number such as 0.8, not {value!r}.")
+    if not 0 < value <= 1:
+        raise ValueError(f"{what} is {value}: it must be above 0 and at most 1.")
+
+
+def check_whole(what: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number of at least `least`.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an integer, not {value!r}.")
+    if value < least:
+        raise ValueError(f"{what} is {value}: it must be at least {least}.")

