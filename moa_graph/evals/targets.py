@@ -12,8 +12,10 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import Runnable
 from langgraph.cache.base import BaseCache
 
+from moa_graph.calling import sync
 from moa_graph.calling.answer import Answer, read_answer
 from moa_graph.calling.budget import Amount, known_price
 from moa_graph.chat_model import ChatMoA
@@ -22,7 +24,7 @@ from moa_graph.evals.files import EvalError, EvalFailed, Row, digest
 from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.layers import Proposer
 from moa_graph.limits import Price
-from moa_graph.models import Model, build_chat_model
+from moa_graph.models import Model, build_chat_model, with_connections_of
 from moa_graph.presets import PRESETS, load_preset
 from moa_graph.presets.configuration import Configuration
 from moa_graph.progressive.pieces import Chunkwise
@@ -95,7 +97,7 @@ class Target:
         first: float | None = None
         whole: AIMessage | None = None
         try:
-            async for chunk in self.answering.astream(
+            async for chunk in self._here().astream(
                 list(messages), {"callbacks": [usage, calls], "tags": ["moa:eval"]}
             ):
                 if first is None and chunk.text:
@@ -123,6 +125,12 @@ class Target:
             "first_token": None if first is None else round(first, 4),
             **({"proposals": proposals} if proposals else {}),
         }
+
+    def _here(self) -> Runnable[Any, Any]:
+        # LangChain shares connections between models; those of another event loop never answer.
+        loop = sync.current_loop()
+        own = sync.is_background()
+        return with_connections_of(self.answering, loop, own=own) if loop else self.answering
 
     def _spent(
         self, usage: UsageMetadataCallbackHandler, calls: _Calls, proposals: Sequence[Any]

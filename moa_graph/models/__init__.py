@@ -17,6 +17,7 @@ from moa_graph.models.runnables import (
     repeats_by_itself,
     secrets_of,
     window_of,
+    with_connections_of,
     without_llm_cache,
     without_own_retries,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "secrets_of",
     "window_of",
     "with_call_options",
+    "with_connections_of",
     "with_settings",
     "without_llm_cache",
     "without_own_retries",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.cache.memory import InMemoryCache
 
 from moa_graph import create_moa
+from moa_graph.calling import sync
 from moa_graph.evals.files import EvalError
 from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.evals.targets import AnswerFailed, aggregator_alone, load_target, of_graph
@@ -197,3 +199,13 @@ def test_what_is_no_file_of_answers_is_told(tmp_path, row, said):
     (tmp_path / "r.jsonl").write_text(json.dumps(row))
     with pytest.raises(EvalError, match=said):
         RecordedProposals.read(tmp_path / "r.jsonl", {"81": ["x"]})
+
+
+@pytest.mark.parametrize("times", range(2))
+def test_models_alone_are_asked_in_one_event_loop_after_the_other(together, times):
+    target = load_target("together:alpha")
+    kept = asyncio.new_event_loop()
+    first = kept.run_until_complete(target.ask(ASKED))  # its connection stays open
+    again = sync.run(target.ask(ASKED))
+    assert first["answer"] == again["answer"] == "alpha: What is a cat?"
+    kept.close()
