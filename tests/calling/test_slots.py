@@ -15,7 +15,8 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from moa_graph import CallPolicy, ChatMoA, Layer, Proposer, create_moa, sync
+from moa_graph import CallPolicy, ChatMoA, Layer, Proposer, create_moa
+from moa_graph.calling import sync
 from moa_graph.calling.slots import CallSlots
 from tests.fake_server import eventually
 from tests.mixtures import mixture_of

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from moa_graph import MoAError, create_moa, local
+from moa_graph import MoAError, create_moa
+from moa_graph.models import local
 from moa_graph.models.local import LOCAL_MODELS, Weights, fetch
 from moa_graph.presets import PRESETS
 
