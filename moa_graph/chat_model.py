@@ -11,10 +11,9 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
@@ -23,20 +22,29 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
 )
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited
 from moa_graph.building.compiled import MoAGraph
-from moa_graph.calling.answer import REASONING_KEY
+from moa_graph.calling.chat_answer import (
+    StreamedAnswer,
+    bindable,
+    chunk_with_usage,
+    finished,
+    neutral,
+    with_usage,
+)
 from moa_graph.calling.parent_run import ParentRun, current_parent, inside, users_configurable
-from moa_graph.calling.streams import is_answer
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
-from moa_graph.nodes.aggregator import AGGREGATOR_RECORD, AnswerNode
+from moa_graph.nodes.aggregator import AnswerNode
 from moa_graph.nodes.plan import AGGREGATOR
-from moa_graph.state import Decision, MoAState, Proposal, decisions_of, total_usage
+from moa_graph.state import (
+    AGGREGATOR_RECORD,
+    MoAState,
+    decisions_of,
+)
 
 _STREAM_MODES = ["messages", "values"]
 
@@ -112,10 +120,6 @@ class ChatMoA(ChatModelWithRuns):
         return self._node.plan.models
 
     @property
-    def _aggregator(self) -> Model | None:
-        return self._node.writer
-
-    @property
     def _identifying_params(self) -> dict[str, Any]:
         plan = self._node.plan
         return {
@@ -145,7 +149,7 @@ class ChatMoA(ChatModelWithRuns):
 
     def _resolve_model_profile(self) -> Any:
         """What the model can do is what the aggregator can."""
-        built = self._aggregator.built if self._aggregator else None
+        built = self._node.writer.built if self._node.writer else None
         model = next(chat_models_in(built), None) if built else None
         return model.profile if model else None
 
@@ -170,12 +174,14 @@ class ChatMoA(ChatModelWithRuns):
         Raises:
             ValueError: If the aggregator has no chat model that takes tools.
         """
-        options: dict[str, Any] = {"tools": [_neutral(tool) for tool in tools], **kwargs}
+        options: dict[str, Any] = {"tools": [neutral(tool) for tool in tools], **kwargs}
         if tool_choice is not None:
             options["tool_choice"] = tool_choice
-        self._bindable("tools")
-        assert self._aggregator is not None
-        with_call_options(self._aggregator.get(), options)  # refuses here what it would refuse then
+        bindable(self._node.writer, self._node.model_name, "tools")
+        assert self._node.writer is not None
+        with_call_options(
+            self._node.writer.get(), options
+        )  # refuses here what it would refuse then
         return self.bind(**options)
 
     @override
@@ -193,23 +199,9 @@ class ChatMoA(ChatModelWithRuns):
         Raises:
             ValueError: If the aggregator has no chat model.
         """
-        model = self._bindable("a schema")
+        model = bindable(self._node.writer, self._node.model_name, "a schema")
         structured = model.with_structured_output(schema, include_raw=include_raw, **kwargs)
         return map_chat_models(structured, lambda inner: self if inner is model else inner)
-
-    def _bindable(self, what: str) -> BaseChatModel:
-        if self._aggregator is None:
-            raise ValueError(
-                f"{self._node.model_name} chooses its answer among the proposals and writes none, "
-                f"so it cannot be given {what}: give create_moa a chat model as the aggregator."
-            )
-        model = next(chat_models_in(self._aggregator.get()), None)
-        if model is None:
-            raise ValueError(
-                f"The aggregator {self._aggregator.name} is no chat model that can be given "
-                f"{what}: give create_moa a chat model as the aggregator."
-            )
-        return model
 
     # --- answering ------------------------------------------------------------------
 
@@ -223,7 +215,7 @@ class ChatMoA(ChatModelWithRuns):
         run = self._run(messages, stop, run_manager, kwargs)
         with inherited(None):
             state = self.graph.invoke(run.input, run.config, context=run.context)
-        return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
+        return ChatResult(generations=[ChatGeneration(message=finished(state, self.record))])
 
     async def _agenerate(
         self,
@@ -232,12 +224,12 @@ class ChatMoA(ChatModelWithRuns):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if self._aggregator:
-            await self._aggregator.ready()
+        if self._node.writer:
+            await self._node.writer.ready()
         run = self._run(messages, stop, run_manager, kwargs)
         with inherited(None):
             state = await self.graph.ainvoke(run.input, run.config, context=run.context)
-        return ChatResult(generations=[ChatGeneration(message=self._answer(state))])
+        return ChatResult(generations=[ChatGeneration(message=finished(state, self.record))])
 
     def _stream(
         self,
@@ -247,7 +239,7 @@ class ChatMoA(ChatModelWithRuns):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         run = self._run(messages, stop, run_manager, kwargs)
-        answer = _StreamedAnswer()
+        answer = StreamedAnswer()
         events = self.graph.stream(
             run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
         )
@@ -258,7 +250,7 @@ class ChatMoA(ChatModelWithRuns):
                 break
             if chunk := answer.take(*event):
                 yield chunk
-        yield answer.last(self)
+        yield answer.last(self.record)
 
     async def _astream(
         self,
@@ -267,10 +259,10 @@ class ChatMoA(ChatModelWithRuns):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        if self._aggregator:
-            await self._aggregator.ready()
+        if self._node.writer:
+            await self._node.writer.ready()
         run = self._run(messages, stop, run_manager, kwargs)
-        answer = _StreamedAnswer()
+        answer = StreamedAnswer()
         events = self.graph.astream(
             run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
         )
@@ -284,7 +276,7 @@ class ChatMoA(ChatModelWithRuns):
                     yield chunk
         finally:
             await events.aclose()
-        yield answer.last(self)
+        yield answer.last(self.record)
 
     def _run(
         self,
@@ -299,25 +291,13 @@ class ChatMoA(ChatModelWithRuns):
             config["callbacks"] = parent.child_callbacks()
         # Copies: the graph gives messages ids, and takes equal ids for one message.
         copies = [message.model_copy(update={"id": None}) for message in messages]
-        return _Run({"messages": copies}, config, self._context(options))
-
-    def _context(self, options: dict[str, Any]) -> MoAContext:
         own = {
             "aggregator_temperature": self.temperature,
             "aggregator_max_tokens": self.max_tokens,
         }
         own = {setting: value for setting, value in own.items() if value is not None}
         settings = (self.context or MoAContext()).model_copy(update=own)
-        return settings.with_call_options(options)
-
-    def _answer(self, state: MoAState) -> AIMessage:
-        message = cast(AIMessage, state["messages"][-1])
-        metadata = {k: v for k, v in message.response_metadata.items() if k != AGGREGATOR_RECORD}
-        update = {
-            "usage_metadata": None,
-            "response_metadata": {**metadata, "moa": self.record(message, state)},
-        }
-        return message.model_copy(update=update)
+        return _Run({"messages": copies}, config, settings.with_call_options(options))
 
     def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
         """What `response_metadata["moa"]` holds of a finished run."""
@@ -334,11 +314,11 @@ class ChatMoA(ChatModelWithRuns):
 
     @override
     def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
-        return _with_usage(super().generate(*args, **kwargs))
+        return with_usage(super().generate(*args, **kwargs))
 
     @override
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
-        return _with_usage(await super().agenerate(*args, **kwargs))
+        return with_usage(await super().agenerate(*args, **kwargs))
 
     @override
     def stream(
@@ -352,7 +332,7 @@ class ChatMoA(ChatModelWithRuns):
                 chunk = next(chunks, None)
             if chunk is None:
                 return
-            yield _chunk_with_usage(chunk)
+            yield chunk_with_usage(chunk)
 
     @override
     async def astream(
@@ -367,7 +347,7 @@ class ChatMoA(ChatModelWithRuns):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return
-                yield _chunk_with_usage(chunk)
+                yield chunk_with_usage(chunk)
         finally:
             await cast(AsyncGenerator[AIMessageChunk, None], chunks).aclose()
 
@@ -387,83 +367,6 @@ class _Run(NamedTuple):
     context: MoAContext
 
 
-class _StreamedAnswer:
-    """The aggregator's chunks as they come, and the record that ends them."""
-
-    def __init__(self) -> None:
-        self._state: MoAState | None = None
-        self._id: str | None = None
-        self._reasoning = False
-
-    def take(self, mode: str, event: Any) -> ChatGenerationChunk | None:
-        if mode == "values":
-            self._state = event
-            return None
-        message, metadata = event
-        if not is_answer(metadata) or not isinstance(message, AIMessage):
-            return None
-        self._id = self._id or message.id
-        self._reasoning |= REASONING_KEY in message.additional_kwargs
-        # What a mixture inside tells of itself is part of this one's record.
-        ours = ("moa", AGGREGATOR_RECORD)
-        said = {k: v for k, v in message.response_metadata.items() if k not in ours}
-        fields = {"id": self._id, "usage_metadata": None, "response_metadata": said}
-        if isinstance(message, AIMessageChunk):
-            chunk = message.model_copy(update={**fields, "chunk_position": None})
-        else:
-            chunk = AIMessageChunk(**{**message.model_dump(exclude={"type"}), **fields})
-        return ChatGenerationChunk(message=chunk)
-
-    def last(self, model: ChatMoA) -> ChatGenerationChunk:
-        assert self._state is not None  # a graph that ends without raising has a state
-        answer = cast(AIMessage, self._state["messages"][-1])
-        reasoning = answer.additional_kwargs.get(REASONING_KEY)
-        told = self._reasoning or not reasoning
-        chunk = AIMessageChunk(
-            content="",
-            id=self._id,
-            additional_kwargs={} if told else {REASONING_KEY: reasoning},
-            response_metadata={"moa": model.record(answer, self._state)},
-            chunk_position="last",
-        )
-        return ChatGenerationChunk(message=chunk)
-
-
-def _with_usage(result: LLMResult) -> LLMResult:
-    for generations in result.generations:
-        for generation in generations:
-            message = getattr(generation, "message", None)
-            if isinstance(message, AIMessage):
-                message.usage_metadata = _total_usage(message)
-    return result
-
-
-def _chunk_with_usage(chunk: AIMessageChunk) -> AIMessageChunk:
-    if "moa" not in chunk.response_metadata:
-        return chunk
-    return chunk.model_copy(update={"usage_metadata": _total_usage(chunk)})
-
-
-def _total_usage(message: AIMessage) -> UsageMetadata | None:
-    record = message.response_metadata.get("moa")
-    if not record:
-        return message.usage_metadata
-    proposals: list[Proposal] = record["proposals"]
-    steps: list[Decision] = record.get("decisions", [])
-    usages = [p["usage"] for p in proposals] + [d["usage"] for d in steps]
-    return total_usage([*usages, record["aggregator"]["usage"]])
-
-
 def _aggregator_node(graph: Any) -> Any:
     spec = getattr(getattr(graph, "builder", None), "nodes", {}).get(AGGREGATOR)
     return getattr(spec, "runnable", None)
-
-
-def _neutral(tool: Any) -> Any:
-    """A tool as plain data, which every provider takes and a trace can show.
-
-    A tool's `extras` are for one provider and would be lost, so such a tool stays as it is.
-    """
-    if isinstance(tool, dict) or getattr(tool, "extras", None):
-        return tool
-    return convert_to_openai_tool(tool)

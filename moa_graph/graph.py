@@ -161,23 +161,7 @@ def create_moa(
     )
     if kept:
         _tell_what_is_not_cached([member for members in mixture.members for member in members])
-    builder = MoABuilder(
-        _STATES[mixture.loops, mixture.decides],
-        context_schema_of(
-            context_schema,
-            proposers=[
-                member.node_name(number)
-                for number, members in enumerate(mixture.members, 1)
-                for member in members
-            ],
-            layers=plan.layers,
-            quorum=max(widths),
-        ),
-        input_schema=MessagesState,
-        output_schema=DecidedState if mixture.decides else MoAState,
-        plan=plan,
-        loops=mixture.loops,
-    )
+    builder = _builder(plan, mixture, context_schema)
     stages = stages_of(plan, mixture)
     wire(builder, stages, loop=isinstance(mixture.progressive, Chunkwise))
     return builder.compile(
@@ -186,6 +170,28 @@ def create_moa(
         interrupt_before=_nodes("interrupt_before", interrupt_before, builder),
         interrupt_after=_nodes("interrupt_after", interrupt_after, builder),
         name=name,
+    )
+
+
+def _builder(plan: Plan, mixture: Mixture, context_schema: type[MoAContext]) -> MoABuilder:
+    """LangGraph's builder, with the state and the context that this mixture has."""
+    schema = context_schema_of(
+        context_schema,
+        proposers=[
+            member.node_name(number)
+            for number, members in enumerate(mixture.members, 1)
+            for member in members
+        ],
+        layers=plan.layers,
+        quorum=max(policy.width for policy in plan.policies),
+    )
+    return MoABuilder(
+        _STATES[mixture.loops, mixture.decides],
+        schema,
+        input_schema=MessagesState,
+        output_schema=DecidedState if mixture.decides else MoAState,
+        plan=plan,
+        loops=mixture.loops,
     )
 
 

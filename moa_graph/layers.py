@@ -30,14 +30,13 @@ class Proposer:
             layer. By default made from the model's name.
         prompt: A role or persona, added to the system message of this proposer's calls only.
         samples: How many answers to draw from it, each a proposer of its own (at least 1).
-            `samples=6` of one good model is Self-MoA (arXiv 2502.00674). They do not answer from
-            LangChain's LLM cache, in which they would all be the same.
+            `samples=6` of one good model is Self-MoA (arXiv 2502.00674). LangChain's LLM cache
+            answers only the first of them.
         timeout: Seconds that it may take, repeated calls included (above 0). Then its request is
             cancelled, and its proposal is `"timed_out"`.
-        cache_key: By what a `cache` tells this model from others, for one that cannot be told
-            apart by itself: an agent or another graph, a function, a Runnable of your own. Change
-            it whenever the model's answers may change. Proposals of such a model are not cached
-            without it.
+        cache_key: By what a `cache` tells this model from others, for an agent, a function or a
+            Runnable of your own: proposals of such a model are not cached without it. Change it
+            whenever the model's answers may change.
         temperature: Sampling temperature, from 0 to 2; only of a `"provider:model"`.
         max_tokens: The longest answer, in tokens; only of a `"provider:model"`.
         params: What else the provider's chat model takes, such as `base_url` or `top_p`; only of
@@ -311,10 +310,7 @@ class Layer:
         TypeError: If an argument has the wrong type.
         ValueError: If a value is out of range, or names collide.
 
-    Example:
-        ```python
-        create_moa([Layer([a, b, c, d], quorum=3), Layer([a, b], timeout=30)], c)
-        ```
+    Example: `create_moa([Layer([a, b, c], quorum=2), [a, b]], c)`
     """
 
     proposers: Proposers = Field(title="Proposers", description="Who answers.")
@@ -397,28 +393,6 @@ class Layer:
     def width(self) -> int:
         """How many proposers it has, each sample counted."""
         return sum(entry.samples for entry in self.proposers)
-
-
-def as_layer(value: Any) -> Layer:
-    """A layer from a list of models, or from its arguments.
-
-    Raises:
-        TypeError: If an argument has the wrong type or does not exist.
-        ValueError: If a value is out of range.
-    """
-    if isinstance(value, Layer):
-        return value
-    if isinstance(value, Mapping):
-        check_names(Layer, (), value)
-        return Layer(**value)
-    return Layer(value)
-
-
-def is_layer(entry: object) -> bool:
-    """Whether this is a layer, or what one can be made of, and no model."""
-    if isinstance(entry, Mapping):
-        return "proposers" in entry
-    return isinstance(entry, Layer) or (isinstance(entry, Sequence) and not isinstance(entry, str))
 
 
 def sample_names(name: str, samples: int) -> list[str]:

@@ -17,6 +17,10 @@ from moa_graph.models.text import utf8
 ProposalStatus = Literal["ok", "failed", "timed_out", "abandoned"]
 
 
+AGGREGATOR_RECORD = "aggregator"
+"""Where an answer's `response_metadata` has how the aggregator came to it."""
+
+
 class TrimmedReference(TypedDict):
     """A reference that was too long for a model's context window."""
 

@@ -85,7 +85,9 @@ def test_files_functions_and_classes_are_small():
                 if body and (lines := body[-1].end_lineno - body[0].lineno + 1) > _BODY:
                     too_long.append(f"{path}: {node.name} has {lines} lines")
             elif isinstance(node, ast.ClassDef):
-                methods = [n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+                methods = [
+                    n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+                ]
                 if len(methods) > _METHODS:
                     too_long.append(f"{path}: {node.name} has {len(methods)} methods")
     assert not too_long, "\n".join(too_long)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moa_graph.layers import RESERVED, Layer, Proposer, as_layer, is_layer, sample_names
+from moa_graph.errors import check_names
+from moa_graph.layers import RESERVED, Layer, Proposer, sample_names
 from moa_graph.nodes.plan import Member
 
 _FEWEST_LAYERS = 2  # one of proposers, and the aggregator
@@ -64,6 +65,28 @@ def _layer_at(place: int, entry: Any) -> Layer:
         return as_layer(entry)
     except (TypeError, ValueError) as error:
         raise type(error)(f"proposers[{place}]: {error}") from None
+
+
+def as_layer(value: Any) -> Layer:
+    """A layer from a list of models, or from its arguments.
+
+    Raises:
+        TypeError: If an argument has the wrong type or does not exist.
+        ValueError: If a value is out of range.
+    """
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, Mapping):
+        check_names(Layer, (), value)
+        return Layer(**value)
+    return Layer(value)
+
+
+def is_layer(entry: object) -> bool:
+    """Whether this is a layer, or what one can be made of, and no model."""
+    if isinstance(entry, Mapping):
+        return "proposers" in entry
+    return isinstance(entry, Layer) or (isinstance(entry, Sequence) and not isinstance(entry, str))
 
 
 def is_list_of_layers(proposers: Sequence[Any]) -> bool:

@@ -20,11 +20,7 @@ from moa_graph.nodes.plan import AGGREGATOR, Member, Plan, Policy
 from moa_graph.nodes.proposer import ProposerNode
 from moa_graph.progressive.chunkwise import ChunkAggregator, ChunkProposer
 from moa_graph.progressive.pieces import Chunkwise, Staircase
-from moa_graph.progressive.staircase import (
-    StaircaseAggregator,
-    StaircaseProposer,
-    StaircaseReader,
-)
+from moa_graph.progressive.staircase import StaircaseAggregator, StaircaseProposer, StaircaseReader
 from moa_graph.strategies.aggregate import AnswerStrategy
 from moa_graph.strategies.base import Strategy
 from moa_graph.strategies.functions import FunctionRoute, FunctionRouteNode

@@ -21,12 +21,7 @@ from pydantic import Field
 from moa_graph.calling import sync
 from moa_graph.errors import value_object
 from moa_graph.limits import Count
-from moa_graph.models.fingerprint import (
-    NotFingerprintable,
-    chosen,
-    fingerprint,
-    message_parts,
-)
+from moa_graph.models.fingerprint import NotFingerprintable, chosen, fingerprint, message_parts
 from moa_graph.models.settings import Settings
 from moa_graph.state import Proposal
 

@@ -29,7 +29,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from moa_graph.cli import evaluate
+    from moa_graph.cli import benchmarks, evaluate  # noqa: F401 - it adds commands
     from moa_graph.cli.terminal import (
         FAILED,
         STOPPED,
@@ -212,7 +212,7 @@ def presets() -> None:
     console.print(table)
 
 
-app.add_typer(evaluate.app, name="eval")
+app.add_typer(benchmarks.app, name="eval")
 
 cluster = typer.Typer(help="Several servers on this machine.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")

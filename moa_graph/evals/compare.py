@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from moa_graph.calling.sync import run
 from moa_graph.evals import intervals, pairwise, plots
+from moa_graph.evals.comparison_report import report
 from moa_graph.evals.datasets import Dataset, Item
 from moa_graph.evals.experiment import Experiment
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, digest, replace, write_json
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.pairwise import ORDERS, Pair
-from moa_graph.evals.tables import table
 from moa_graph.evals.targets import Target, unique_names
 from moa_graph.evals.workers import do_all
 
@@ -80,12 +79,7 @@ def compare(
             )
             for target, journal in zip(targets, journals, strict=True)
         }
-    failures = [
-        {"target": name, "item": item.key, "error": why}
-        for name, rows in answers.items()
-        for item in dataset.items
-        if (why := rows.get(item.key, {"error": "not asked"}).get("error"))
-    ]
+    failures = _failures(dataset, answers)
     failed = {failure["item"] for failure in failures}
     items = [item for item in dataset.items if item.key not in failed]
     if not items:
@@ -129,6 +123,15 @@ def compare(
     if experiment:
         experiment.add_scores(found["measure"], values)
     return found
+
+
+def _failures(dataset: Dataset, answers: Mapping[str, Mapping[str, Row]]) -> list[Row]:
+    return [
+        {"target": name, "item": item.key, "error": why}
+        for name, rows in answers.items()
+        for item in dataset.items
+        if (why := rows.get(item.key, {"error": "not asked"}).get("error"))
+    ]
 
 
 def _check(
@@ -369,62 +372,3 @@ def _write(found: Row, points: Sequence[plots.Point], folder: Path) -> None:
     plots.save(figure, folder / "quality.png")
     figure = plots.pareto(points, quality=of, cost=found["cost_axis"], title=found["dataset"])
     plots.save(figure, folder / "pareto.png")
-
-
-def report(found: Row) -> str:
-    """The comparison in Markdown."""
-    judged = found["measure"] == "win rate"
-    title = f"# {found['dataset']}: {found['n']} questions"
-    how = (
-        f"Win rates against {found['baseline']}, judged by {found['judge']['name']} in both orders."
-        if judged
-        else "Accuracy by the scorer."
-    )
-    headers = ["configuration", f"{found['measure']}, %"]
-    scored = judged and all("accuracy" in row for row in found["targets"].values())
-    if scored:
-        headers.append("accuracy, %")
-    if judged:
-        headers += ["length-controlled, %", "won", "lost", "tied", "by order"]
-    headers += ["$", "calls", "tokens in", "out", "seconds", "p95", "first token", "characters", ""]
-    rows = []
-    for name, row in found["targets"].items():
-        cells: list[Any] = [name, Interval(**row["quality"]).percent()]
-        if scored:
-            cells.append(Interval(**row["accuracy"]).percent())
-        if judged:
-            controlled = row.get("length_controlled")
-            cells += [Interval(**controlled).percent() if controlled else None]
-            cells += [row.get(field) for field in ("wins", "losses", "ties", "by_order")]
-        tokens = row["tokens"] or {}
-        cells += [
-            None if row["cost"] is None else f"{row['cost']:.3g}",
-            f"{row['calls']:.2f}".removesuffix(".00"),
-            *(round(tokens[k]) if tokens else None for k in ("input", "output")),
-            row["latency"]["median"],
-            row["latency"]["p95"],
-            row["first_token"],
-            round(row["characters"]),
-            "dominated" if row["dominated"] else "",
-        ]
-        rows.append(cells)
-    parts = [
-        title,
-        "",
-        f"{how} Intervals are 95 % bootstraps over questions; costs are means a question.",
-        "",
-        table(headers, rows),
-        "",
-        *(f"- {sentence}" for sentence in found["says"]),
-    ]
-    if found["failures"]:
-        told = [f"{f['target']}, item {f['item']}: {f['error']}" for f in found["failures"]]
-        left = f"{found['asked'] - found['n']} of {found['asked']}"
-        said = (
-            f"{len(told)} answers failed. Their questions are left out for all ({left}); the next"
-        )
-        parts += ["", f"{said} run tries them again:"]
-        parts += [f"- {sentence}" for sentence in told[:20]]
-        if len(told) > 20:  # noqa: PLR2004
-            parts.append(f"- … and {len(told) - 20} more, in report.json.")
-    return "\n".join(parts)

@@ -7,11 +7,8 @@ Zheng et al., "Judging LLM-as-a-Judge" (arXiv 2306.05685); the prompts are FastC
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -24,34 +21,19 @@ from moa_graph.evals.files import (
     by_key,
     digest,
     is_text,
-    read_results,
     read_rows,
     replace,
 )
 from moa_graph.evals.hub import download
-from moa_graph.evals.tables import table
+from moa_graph.evals.mt_bench_scores import rating
 from moa_graph.evals.targets import AnswerFailed, Target
 from moa_graph.evals.workers import do_all, results
 
 TITLE = "MT-Bench"
-CATEGORIES = (
-    "writing",
-    "roleplay",
-    "reasoning",
-    "math",
-    "coding",
-    "extraction",
-    "stem",
-    "humanities",
-)
 WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
 """Categories whose answers are graded beside a reference answer."""
 TURNS = (1, 2)
 _REPOSITORY = "lmsys/mt-bench"
-_NO_SCORE = -1
-_FIRST_QUESTION, _A_CATEGORY = 81, 10  # ids run from 81 to 160, ten a category
-_LOWEST, _HIGHEST = 0, 10
-_RATING = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 _ASSISTANT = "You are a helpful assistant."
 _CRITERIA = (
@@ -350,180 +332,3 @@ def judge(
     with Journal(folder / "judgments.jsonl", about) as journal:
         run(do_all(cases, grade, journal, title="judge", at_once=at_once, quiet=quiet))
         return results(journal, cases, "gradings")
-
-
-def rating(judgment: str) -> float:
-    """The rating in a judgment: the last `[[x]]`, else the last `[x]`; -1 if there is none."""
-    for pattern in _RATING:
-        if found := pattern.findall(judgment):
-            value = float(found[-1])
-            return int(value) if value.is_integer() else value
-    return _NO_SCORE
-
-
-def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> dict[str, Row]:
-    """The scores of each model in gradings.
-
-    Args:
-        rows: In FastChat's form, error rows and duplicates among them.
-        categories: By question; the published ones by default.
-
-    Returns:
-        By model: `average` over all rows with a score, as FastChat's `show_result.py` gives it
-        (so a row that is there twice counts twice; `average_once` counts each question and turn
-        once, the last row of it), `first_turn`, `second_turn`, `categories` (by name), `n`,
-        `without_score` (a list of question and turn), `duplicates` (likewise), and `differing`:
-        rows whose recorded score is not what their judgment says.
-    """
-    found: dict[str, Row] = {}
-    for model in dict.fromkeys(str(row["model"]) for row in rows):
-        mine = [row for row in rows if str(row["model"]) == model]
-        scored = [row for row in mine if _score(row) != _NO_SCORE]
-        places = Counter((_place(row), _judge(row)) for row in mine)
-        once = {(_place(row), _judge(row)): row for row in scored}
-        by_category: dict[str, list[float]] = {}
-        for row in scored:
-            by_category.setdefault(_category(row, categories), []).append(_score(row))
-        found[model] = {
-            "average": _mean(map(_score, scored)),
-            "average_once": _mean(map(_score, once.values())),
-            "first_turn": _mean(_score(row) for row in scored if str(row["turn"]) == "1"),
-            "second_turn": _mean(_score(row) for row in scored if str(row["turn"]) != "1"),
-            "judges": sorted({_judge(row) for row in mine}),
-            "categories": {
-                name: _mean(by_category[name]) for name in sorted(by_category, key=_nth)
-            },
-            "n": len(scored),
-            "without_score": [_place(row) for row in mine if _score(row) == _NO_SCORE],
-            "duplicates": [place for (place, _), times in places.items() if times > 1],
-            "differing": [
-                _place(row)
-                for row in scored
-                if row.get("judgment") is not None
-                and not _same(_score(row), rating(str(row["judgment"])))
-            ],
-        }
-    return found
-
-
-def read_gradings(path: Path) -> list[Row]:
-    """Recorded gradings, or the judgments of an earlier `moa eval mt-bench`.
-
-    Raises:
-        EvalError: If they are not in FastChat's form.
-    """
-    rows = [_identified(row) if "key" in row else row for row in read_results(path)]
-    for i, row in enumerate(rows, 1):
-        for field in ("question_id", "model", "turn"):
-            if field not in row:
-                raise EvalError(f"{path}, row {i}: has no field {field!r}.")
-    return rows
-
-
-def _identified(row: Row) -> Row:
-    """A row of our own journal; one that failed has only its key."""
-    question, _, rest = str(row["key"]).partition("-")
-    turn = rest.partition("-")[0]
-    known = {"question_id": question, "turn": int(turn) if turn.isdecimal() else 1}
-    return {**known, "model": "unknown", **row}
-
-
-def _score(row: Row) -> float:
-    recorded = row.get("score")
-    if recorded is None:
-        return rating(str(row.get("judgment") or ""))
-    if isinstance(recorded, str):
-        recorded = _number(recorded)
-    valid = isinstance(recorded, int | float) and not isinstance(recorded, bool)
-    return recorded if valid and _LOWEST <= recorded <= _HIGHEST else _NO_SCORE
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return _NO_SCORE
-
-
-def _judge(row: Row) -> str:
-    """Who graded, without the prompt that it was given."""
-    judge = row.get("judge", "")
-    return str(judge[0] if isinstance(judge, list | tuple) and judge else judge)
-
-
-def _place(row: Row) -> str:
-    return f"question {row['question_id']}, turn {row['turn']}"
-
-
-def _category(row: Row, categories: Mapping[str, str] | None) -> str:
-    key = str(row["question_id"])
-    if categories and key in categories:
-        return categories[key]
-    place = int(key) - _FIRST_QUESTION if key.isdecimal() else -1
-    return (
-        CATEGORIES[place // _A_CATEGORY] if 0 <= place < _A_CATEGORY * len(CATEGORIES) else "other"
-    )
-
-
-def _nth(category: str) -> int:
-    return CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES)
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return sum(known) / len(known) if known else None
-
-
-def _same(a: float, b: float) -> bool:
-    return abs(a - b) < 1e-9  # noqa: PLR2004
-
-
-def report(found: Mapping[str, Row]) -> str:
-    """The scores as tables, and what was left out of them."""
-    ranked = sorted(found, key=lambda model: -(found[model]["average"] or 0))
-    names = list(dict.fromkeys(name for m in ranked for name in found[m]["categories"]))
-    parts = [
-        table(
-            ["model", "score", "turn 1", "turn 2", "gradings", "without score", "duplicates"],
-            [
-                [
-                    model,
-                    *(_three(found[model][k]) for k in ("average", "first_turn", "second_turn")),
-                    found[model]["n"],
-                    len(found[model]["without_score"]),
-                    len(found[model]["duplicates"]),
-                ]
-                for model in ranked
-            ],
-        ),
-        "",
-        table(
-            ["category", *ranked],
-            [[c, *(_three(found[m]["categories"].get(c)) for m in ranked)] for c in names],
-        ),
-    ]
-    for model in ranked:
-        row = found[model]
-        if len(row["judges"]) > 1:
-            parts += ["", f"{model}: averaged over several judges: {', '.join(row['judges'])}."]
-        if places := row["without_score"]:
-            parts += ["", f"{model}: no score, left out of the averages: {'; '.join(places)}."]
-        if places := row["duplicates"]:
-            once = _three(row["average_once"])
-            said = f"graded more than once, and counted each time as FastChat does ({once} if once)"
-            parts += ["", f"{model}: {said}: {'; '.join(places)}."]
-        if places := row["differing"]:
-            parts += [
-                "",
-                f"{model}: the recorded score is not the judgment's: {'; '.join(places)}.",
-            ]
-    return "\n".join(parts)
-
-
-def _three(value: float | None) -> str | None:
-    # Halves go up, as in published tables.
-    return (
-        None
-        if value is None
-        else str(Decimal(repr(value)).quantize(Decimal("0.001"), "ROUND_HALF_UP"))
-    )

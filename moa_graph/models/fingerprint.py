@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import dis
 import enum
 import functools
 import hashlib
-import inspect
 import json
 import operator
 import os
 import re
-import sysconfig
 import types
 import typing
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, get_args, get_origin, is_typeddict
 
 from langchain_core.language_models import BaseChatModel
@@ -39,6 +36,15 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 
 from moa_graph._compat import CLIENT_FIELDS
+from moa_graph.models.bytecode import (
+    assigned_of,
+    constants_of,
+    functions_in,
+    is_data,
+    is_library,
+    is_scalar,
+    names_in,
+)
 
 _NOT_SHAPING = set(
     CLIENT_FIELDS
@@ -72,11 +78,7 @@ _ENVIRONMENT = re.compile(r"(?:BASE_URL|API_BASE|ENDPOINT)$")  # where providers
 _NOT_PROVIDERS = ("LANGCHAIN", "LANGSMITH", "OTEL", "MOA_")
 _PURE = ("langchain", "moa_graph")  # whose functions depend on nothing but their arguments
 _OF_MESSAGES = {"id", "response_metadata", "usage_metadata", "artifact"}
-_LIBRARY = tuple(
-    dict.fromkeys(str(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib"))
-)
 _DEEPEST = 8  # functions that call functions
-_STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve())
 
 
 class NotFingerprintable(ValueError):
@@ -142,7 +144,7 @@ def _runnable(model: Any) -> Any:
     for kind, parts in _KINDS:
         if isinstance(model, kind):
             return parts(model)
-    if _is_library(type(model)):
+    if is_library(type(model)):
         return _fields(model)
     raise NotFingerprintable(f"{_name(model)} (a {type(model).__name__})")
 
@@ -192,7 +194,7 @@ def _fields(model: Any) -> Any:
             if (url := _address(value)) is not None:
                 fields[name] = url
             continue
-        if name not in model.model_fields_set and not _is_scalar(value):
+        if name not in model.model_fields_set and not is_scalar(value):
             if isinstance(value, Runnable | types.FunctionType):
                 raise NotFingerprintable(f"{cls.__name__}.{name}")
             value = info.get_default(call_default_factory=True)
@@ -202,13 +204,13 @@ def _fields(model: Any) -> Any:
             # Of a provider's own class, what it does not serialize are its connections.
             if not (isinstance(model, BaseChatModel) and info.exclude and _is_provider(cls)):
                 raise
-    hidden = {} if _is_library(cls) else (model.__pydantic_private__ or {})
+    hidden = {} if is_library(cls) else (model.__pydantic_private__ or {})
     more = {**(model.model_extra or {}), **hidden}
     return [_class(cls), fields, {name: _value(value) for name, value in more.items()}]
 
 
 def _is_provider(cls: type) -> bool:
-    return _is_library(cls) and not cls.__module__.startswith("moa_graph")
+    return is_library(cls) and not cls.__module__.startswith("moa_graph")
 
 
 def _address(client: Any) -> str | None:
@@ -282,10 +284,6 @@ _VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first that fits
 )
 
 
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | bytes | enum.Enum)
-
-
 def _tool(tool: Any) -> Any:
     """What a model is shown of a tool; it never runs it."""
     if isinstance(tool, Mapping):
@@ -322,53 +320,26 @@ def _code_of(cls: type) -> Any:
     Raises:
         NotFingerprintable: If its methods depend on what cannot be told apart.
     """
-    if _is_library(cls):
+    if is_library(cls):
         return None
-    own = [base for base in cls.__mro__ if not _is_library(base)]
+    own = [base for base in cls.__mro__ if not is_library(base)]
     members = [(base, name, m) for base in own for name, m in sorted(vars(base).items())]
     functions = [
         (base, name, function)
         for base, name, member in members
         if not name.startswith("__annotate")
-        for function in _functions_in(member)
+        for function in functions_in(member)
     ]
-    assigned = {name for _, _, f in functions for name in _assigned(f.__code__)}
+    assigned = {name for _, _, f in functions for name in assigned_of(f.__code__)}
     parts: list[Any] = [
         [base.__qualname__, name, _code(function, assigned)] for base, name, function in functions
     ]
     parts += [
         [base.__qualname__, name, _value(member)]
         for base, name, member in members
-        if not name.startswith(("_", "model_")) and name not in assigned and _is_data(member)
+        if not name.startswith(("_", "model_")) and name not in assigned and is_data(member)
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _is_data(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_data, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_data, value))
-    return _is_scalar(value)
-
-
-def _functions_in(member: Any) -> list[types.FunctionType]:
-    if isinstance(member, property):
-        return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
-    inner = getattr(member, "__func__", getattr(member, "wrapped", member))
-    inner = getattr(inner, "func", inner)  # functools.cached_property
-    return [inner] if isinstance(inner, types.FunctionType) else []
-
-
-def _assigned(code: types.CodeType) -> set[str]:
-    """The names that a function assigns outside of itself."""
-    names = {
-        str(i.argval)
-        for i in dis.get_instructions(code)
-        if i.opname in ("STORE_GLOBAL", "STORE_ATTR", "DELETE_GLOBAL", "DELETE_ATTR")
-    }
-    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return names.union(*map(_assigned, inner))
 
 
 def _code(
@@ -386,31 +357,13 @@ def _code(
             raise NotFingerprintable(
                 f"the method {function.__qualname__}, which depends on {name!r} around it"
             ) from error
-    for name in _names_in(function.__code__) - set(assigned):
+    for name in names_in(function.__code__) - set(assigned):
         used = function.__globals__.get(name)
-        if isinstance(used, types.FunctionType) and not _is_library(used) and depth:
+        if isinstance(used, types.FunctionType) and not is_library(used) and depth:
             values[name] = _code(used, assigned, depth - 1)
-        elif used is not None and _is_data(used) and not isinstance(used, list | dict | set):
+        elif used is not None and is_data(used) and not isinstance(used, list | dict | set):
             values[name] = _value(used)
-    return [_constants(function.__code__), values, _value(function.__defaults__)]
-
-
-def _names_in(code: types.CodeType) -> set[str]:
-    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return set(code.co_names).union(*map(_names_in, inner))
-
-
-def _constants(code: types.CodeType) -> Any:
-    constants = [
-        _constants(c) if isinstance(c, types.CodeType) else [type(c).__name__, _written(c)]
-        for c in code.co_consts
-    ]
-    return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames)]
-
-
-def _written(constant: Any) -> str:
-    # The order of a set depends on the process.
-    return repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
+    return [constants_of(function.__code__), values, _value(function.__defaults__)]
 
 
 def _function(function: Any) -> Any:
@@ -432,21 +385,6 @@ def _function(function: Any) -> Any:
     if "<" in name:  # one of several of that name
         return [name, _code(inner)]
     return name if bound_to is None else [name, _value(bound_to)]
-
-
-def _is_library(thing: type | Callable[..., Any]) -> bool:
-    """Whether it comes with Python or with an installed package."""
-    module = inspect.getmodule(thing)
-    name = getattr(module, "__name__", "")
-    if name.partition(".")[0] == "moa_graph":
-        return True
-    file = getattr(module, "__file__", None)
-    if module is None or name == "__main__":
-        return False
-    if file is None:
-        return True  # built in
-    path = str(Path(file).resolve())
-    return path.startswith((*_LIBRARY, _STANDARD))
 
 
 def _name(model: Any) -> str:

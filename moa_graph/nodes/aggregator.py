@@ -28,13 +28,11 @@ from moa_graph.nodes.plan import Plan
 from moa_graph.nodes.settings import aggregator_settings
 from moa_graph.nodes.step import Step
 from moa_graph.state import (
+    AGGREGATOR_RECORD,
     MoAState,
     Proposal,
     TrimmedReference,
 )
-
-AGGREGATOR_RECORD = "aggregator"
-"""Where an answer's `response_metadata` has how the aggregator came to it."""
 
 
 class AnswerNode(Runnable[MoAState, dict[str, Any]]):

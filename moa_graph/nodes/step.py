@@ -231,12 +231,6 @@ class Step:
         return info.task_id if info else uuid4().hex
 
     @property
-    def attempt(self) -> int:
-        """How often LangGraph has started this node, this time included."""
-        info = self.runtime.execution_info
-        return info.node_attempt if info else 1
-
-    @property
     def namespace(self) -> str:
         """The run's place in the checkpoints of the graphs around it."""
         info = self.runtime.execution_info

@@ -36,12 +36,19 @@ from pydantic import (
 )
 
 from moa_graph.building.compiled import MoAGraph
-from moa_graph.building.members import layers_of
+from moa_graph.building.members import is_layer, layers_of
 from moa_graph.errors import arguments_of
 from moa_graph.graph import create_moa
-from moa_graph.layers import Layer, Proposer, References, is_layer
+from moa_graph.layers import Layer, Proposer, References
 from moa_graph.limits import CallPolicy, Count, Number, RunLimits
 from moa_graph.models import Model
+from moa_graph.presets.defaults import (
+    OF_LAYERS,
+    answer_with_defaults,
+    is_strategy,
+    strategy_with_defaults,
+    with_defaults,
+)
 from moa_graph.strategies.registry import (
     as_selections,
     as_strategy,
@@ -59,7 +66,6 @@ _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
     "stream_proposals",
     "name",
 )
-_OF_LAYERS = ("select", "until")  # strategies of a layer
 
 
 _NOT_DATA = {
@@ -126,7 +132,7 @@ class Configuration(BaseModel):
         try:
             for layer in layers_of(self.proposers, self.layers):
                 _check_layer(layer)
-            if _is_strategy(self.aggregator):
+            if is_strategy(self.aggregator):
                 as_strategy("aggregator", self.aggregator, "aggregator")
             else:
                 _check_model(self.aggregator, "aggregator")
@@ -175,9 +181,9 @@ class Configuration(BaseModel):
         """
         given = {name: getattr(self, name) for name in _OPTIONS}
         return create_moa(
-            proposers or self._with_defaults(self.proposers),
-            self._answer_with_defaults(),
-            route=self._strategy(self.route),
+            proposers or with_defaults(self.proposers, self._defaults),
+            answer_with_defaults(self.aggregator, self._defaults),
+            route=strategy_with_defaults(self.route, self._defaults),
             progressive=self.progressive,
             **{**given, **options},
         )
@@ -197,7 +203,7 @@ class Configuration(BaseModel):
         for field in fields:
             if field == "proposers":
                 yield from self._entries_of_layers()
-            elif field == "aggregator" and not _is_strategy(self.aggregator):
+            elif field == "aggregator" and not is_strategy(self.aggregator):
                 yield _entry(self.aggregator)
             else:
                 yield from map(_entry, model_arguments(getattr(self, field)).values())
@@ -206,7 +212,7 @@ class Configuration(BaseModel):
         for layer in self.described_layers():
             for proposer in [*layer["proposers"], *(layer.get("reserve") or ())]:
                 yield _entry(proposer)
-            for field in _OF_LAYERS:
+            for field in OF_LAYERS:
                 several = layer.get(field) or []
                 for strategy in several if isinstance(several, list) else [several]:
                     yield from map(_entry, model_arguments(strategy).values())
@@ -240,7 +246,7 @@ class Configuration(BaseModel):
     @property
     def writer(self) -> tuple[str, Mapping[str, Any]] | None:
         """The model that aggregates, and what it is given; None where a strategy does."""
-        if _is_strategy(self.aggregator):
+        if is_strategy(self.aggregator):
             return None
         model, own = _entry(self.aggregator)
         return model, {**self._defaults, **own}
@@ -276,49 +282,11 @@ class Configuration(BaseModel):
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {name: value for name, value in own.items() if value is not None}
 
-    def _with_defaults(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._with_defaults(entry) for entry in value]
-        if not is_layer(value):
-            return self._model(value)
-        layer = {**value, "proposers": self._with_defaults(value["proposers"])}
-        if "reserve" in layer:
-            layer["reserve"] = self._with_defaults(layer["reserve"])
-        for field in _OF_LAYERS:
-            several = layer.get(field)
-            if isinstance(several, list):
-                layer[field] = [self._strategy(one) for one in several]
-            elif several is not None:
-                layer[field] = self._strategy(several)
-        return layer
-
-    def _answer_with_defaults(self) -> Any:
-        if _is_strategy(self.aggregator):
-            return self._strategy(self.aggregator)
-        return model_of(self._model(self.aggregator), "aggregator")
-
-    def _model(self, value: Any) -> Any:
-        entry = {"model": value} if isinstance(value, str) else value
-        merged = {**self._defaults, **entry}
-        return merged if len(merged) > 1 else merged["model"]
-
-    def _strategy(self, value: Any) -> Any:
-        models = model_arguments(value)
-        if not models:
-            return value
-        return {**value, **{name: self._model(model) for name, model in models.items()}}
-
 
 def _without_params(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: "…" if k == "params" else _without_params(v) for k, v in value.items()}
     return list(map(_without_params, value)) if isinstance(value, list) else value
-
-
-def _is_strategy(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "strategy" in value
-    return isinstance(value, str) and ":" not in value
 
 
 def _check_layer(layer: Layer) -> None:
@@ -391,7 +359,7 @@ def _plain_proposer(value: Any) -> Any:
 
 def _plain_answer(value: Any) -> Any:
     from_data = isinstance(value, str | Mapping)
-    if from_data and _is_strategy(value):
+    if from_data and is_strategy(value):
         return value
     if isinstance(value, Model) or from_data:
         return plain_model(value, "aggregator")

@@ -24,16 +24,17 @@ from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.nodes.proposer import ProposerNode
 from moa_graph.nodes.settings import aggregator_settings, must_act, proposer_settings
 from moa_graph.nodes.step import Step
+from moa_graph.progressive.piece_question import View
 from moa_graph.progressive.pieces import Chunkwise
-from moa_graph.progressive.staircase import (
+from moa_graph.progressive.rounds import (
     how_it_failed,
     layer_of_turn,
     named,
     with_tail,
     with_unfinished,
-    written_answer,
 )
-from moa_graph.progressive.writing import IN_CHUNKS, Piece, PieceSetup, View
+from moa_graph.progressive.writing import IN_CHUNKS, Piece, PieceSetup
+from moa_graph.progressive.written import written_answer
 from moa_graph.state import Draft, MoAState, Proposal
 
 Nodes = Sequence[tuple[str, str]]
@@ -112,19 +113,7 @@ class ChunkProposer(ProposerNode):
         except (GraphBubbleUp, sync.Cancelled):
             raise
         except Exception as error:  # whatever a model raises is recorded
-            status, reason = how_it_failed(piece, error)
-            ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
-            proposal = self.record(
-                step,
-                status,
-                content="",
-                error=reason,
-                usage=ended["usage"],
-                latency=ended["latency"],
-                attempts=ended["attempts"],
-                trimmed=[],
-            )
-            return {"drafts": {self.node: ended}, "proposals": [proposal]}
+            return self._failure(step, draft, piece, error)
         update: Draft = {
             **written,
             "pieces": [*draft["pieces"], written["pieces"][-1]],
@@ -132,6 +121,23 @@ class ChunkProposer(ProposerNode):
         }
         layer.answered(self.position, update["latency"])
         return {"drafts": {self.node: update}}
+
+    def _failure(
+        self, step: Step, draft: Draft, piece: Piece | None, error: Exception
+    ) -> dict[str, Any]:
+        status, reason = how_it_failed(piece, error)
+        ended: Draft = {**(piece.with_spent(draft) if piece else draft), "ended": True}
+        proposal = self.record(
+            step,
+            status,
+            content="",
+            error=reason,
+            usage=ended["usage"],
+            latency=ended["latency"],
+            attempts=ended["attempts"],
+            trimmed=[],
+        )
+        return {"drafts": {self.node: ended}, "proposals": [proposal]}
 
     def finished(self, step: Step) -> Proposal | None:
         """Its record at the end of the run; None if it has failed before, which is recorded."""

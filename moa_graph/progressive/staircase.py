@@ -20,54 +20,36 @@ from langgraph.types import Command
 
 from moa_graph.calling import sync
 from moa_graph.calling.answer import Answer, NoAnswer
-from moa_graph.calling.budget import OverBudget
 from moa_graph.calling.callbacks import mark_run
 from moa_graph.calling.streams import WrittenTokens, without_message_stream
-from moa_graph.calling.waiting import LayerWait, Quorum, WaitEnded
+from moa_graph.calling.waiting import LayerWait, Quorum
 from moa_graph.models import Model, without_llm_cache
-from moa_graph.nodes.aggregator import (
-    AGGREGATOR_RECORD,
-    AggregatorNode,
-    AnswerNode,
-    aggregator_record,
-)
+from moa_graph.nodes.aggregator import AggregatorNode, AnswerNode
 from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.nodes.proposer import ProposerNode
 from moa_graph.nodes.settings import aggregator_settings, must_act, proposer_settings
 from moa_graph.nodes.shared import Run
 from moa_graph.nodes.step import Step
 from moa_graph.progressive.live import LiveProposal, LiveProposerCall
+from moa_graph.progressive.piece_question import View
 from moa_graph.progressive.pieces import Staircase
-from moa_graph.progressive.writing import IN_PARTS, Piece, PieceSetup, View
+from moa_graph.progressive.rounds import (
+    Reader,
+    all_was_in_view,
+    how_it_failed,
+    layer_of_turn,
+    named,
+    with_tail,
+    with_unfinished,
+)
+from moa_graph.progressive.writing import IN_PARTS, Piece, PieceSetup
+from moa_graph.progressive.written import piece_size, written_answer
 from moa_graph.state import (
     Draft,
     MoAState,
     Proposal,
     ProposalStatus,
-    merge_proposals,
-    proposals_of_layer,
 )
-
-
-def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
-    """Tokens of a piece.
-
-    The first chunk has `first`. Until the aggregator has begun, pieces are half as large, so that
-    the first token does not wait for more than it rests on; from then on all layers write pieces
-    of the same, growing size.
-
-    Args:
-        staircase: The sizes.
-        layers: Layers of the graph, the aggregator's included.
-        layer: Whose piece, from 1.
-        number: Which of its pieces, from 0.
-    """
-    round_number = layer - 1 + number
-    if round_number == 0:
-        return staircase.first
-    if round_number < layers - 1:
-        return max(1, staircase.first // 2)
-    return staircase.size(round_number - layers + 2)
 
 
 class StaircaseProposer(ProposerNode):
@@ -166,111 +148,6 @@ def _there(run: Run, step: Step, quorum: Quorum) -> bool:
     return there + ended >= quorum.proposals
 
 
-class _Reader:
-    """What nodes that write from a growing layer have in common."""
-
-    def __init__(self, staircase: Staircase, before: Sequence[tuple[str, str]]) -> None:
-        self.staircase = staircase
-        self.before = before
-        """The nodes of the layer before, and their proposers."""
-
-    def view(self, step: Step) -> View:
-        """What there is of the layer before.
-
-        Raises:
-            NotEnoughProposals: If it has ended with too few.
-        """
-        ended = {p["proposer"]: p for p in layer_of_turn(step, step.layer_before)}
-        texts: dict[str, str] = {}
-        labels: dict[str, str] = {}
-        for place, (node, proposer) in enumerate(self.before, 1):
-            proposal = ended.get(proposer)
-            if proposal is not None and proposal["status"] != "ok":
-                continue
-            # What has ended may have been edited since.
-            written = "".join(step.draft(node)["pieces"])
-            texts[node] = proposal["content"] if proposal and proposal["content"] else written
-            labels[node] = str(place)
-        if len(ended) < len(self.before):
-            return View(texts, labels, complete=False)
-        usable = step.reading.usable_before()
-        if [p["layer"] for p in usable] == [step.layer_before] * len(texts):
-            return View(texts, labels, complete=True)
-        # Time or budget left too few of the layer: then the answer rests on an earlier one.
-        names = {f"layer {p['layer']}: {p['proposer']}": p["content"] for p in usable}
-        return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
-
-    def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
-        """Whether there is something to write from that was not there for the last piece."""
-        if view.complete:
-            return True
-        enough = (
-            sum(bool(text.strip()) for text in view.texts.values())
-            >= step.plan.policies[step.layer_before - 1].min_proposals
-        )
-        return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
-
-
-def named(nodes: Sequence[ProposerNode]) -> list[tuple[str, str]]:
-    """Nodes with their proposers' names."""
-    return [(node.node, node.proposer) for node in nodes]
-
-
-def with_unfinished(step: Step, layers: Sequence[Sequence[ProposerNode]]) -> list[Proposal]:
-    """The proposals of the turn, and what others have written that had not ended: it is paid for.
-
-    Those have the text so far, though they are `"abandoned"`.
-    """
-    proposals = [p for p in step.proposals if p.get("turn") == step.turn]
-    recorded = {(p["layer"], p["proposer"]) for p in proposals}
-    for node in (node for layer in layers for node in layer):
-        draft = step.draft(node.node)
-        if (node.layer, node.proposer) in recorded or not draft["pieces"]:
-            continue
-        proposals.append(
-            Proposal(
-                layer=node.layer,
-                proposer=node.proposer,
-                model=node.model.name,
-                content="".join(draft["pieces"]),
-                status="abandoned",
-                error="not complete: the run ended before",
-                usage=draft["usage"],
-                latency=draft["latency"],
-                attempts=draft["attempts"],
-                position=node.position,
-                turn=step.turn,
-            )
-        )
-    return merge_proposals(proposals, [])
-
-
-def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
-    """The proposals of a layer that have ended in this turn."""
-    return [p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn]
-
-
-def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus, str]:
-    """How a proposer that wrote a piece has ended, with the reason."""
-    if isinstance(error, WaitEnded):
-        return error.status, str(error)
-    if isinstance(error, OverBudget):
-        return "abandoned", str(error)
-    if isinstance(error, NoAnswer):
-        return "failed", str(error)
-    return "failed", piece.call.explain(error) if piece and piece.call else str(error)
-
-
-def with_tail(draft: Draft) -> Draft:
-    """The draft at its end, which its model does not go on from."""
-    return {**draft, "pieces": [*draft["pieces"], draft["tail"]], "tail": "", "ended": True}
-
-
-def _all_was_in_view(draft: Draft, view: View) -> bool:
-    """Whether the draft was ended by its model with everything in view."""
-    return draft["closed"] and bool(draft["views"]) and draft["views"][-1] == view.lengths
-
-
 class StaircaseReader(ProposerNode):
     """A proposer of a later layer: writes piece by piece from the layer before."""
 
@@ -282,7 +159,7 @@ class StaircaseReader(ProposerNode):
         **place: Any,
     ) -> None:
         super().__init__(plan, **place)
-        self.reader = _Reader(staircase, before)
+        self.reader = Reader(staircase, before)
 
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
@@ -344,7 +221,7 @@ class StaircaseReader(ProposerNode):
         try:
             layer = self._shared(step, view)
             layer.check_open()
-            if view.complete and _all_was_in_view(draft, view):
+            if view.complete and all_was_in_view(draft, view):
                 return None, with_tail(draft), ("ok", None)
             model = await self.model.here()
             model = without_llm_cache(model) if self.sample else model
@@ -425,7 +302,7 @@ class StaircaseAggregator(AggregatorNode):
         if given and given["ended"] and given["message_id"] == step.messages[-1].id:
             return {}  # answered; a layer that the run's context leaves out came after
         draft = step.draft(AGGREGATOR)
-        reader = _Reader(self._staircase, named(self._nodes[step.layer_before - 1]))
+        reader = Reader(self._staircase, named(self._nodes[step.layer_before - 1]))
         view = reader.view(step)
         whole = must_act(step)
         if not reader.is_ready(step, draft, view) or (whole and not view.complete):
@@ -440,39 +317,11 @@ class StaircaseAggregator(AggregatorNode):
         piece = None
         tokens = WrittenTokens.of(draft["message_id"], step.config)
         try:
-            if view.complete and _all_was_in_view(draft, view):
+            if view.complete and all_was_in_view(draft, view):
                 tokens.write(draft["tail"])
                 await tokens.end()
                 return self._finished(step, with_tail(draft), None)
-            model = await self.model.here()
-            settings = aggregator_settings(step)
-            tuned = settings.applied(model)
-            if not draft["pieces"]:
-                self._tell_started(step)
-            terms = step.spending.terms(self.model, tuned, last=True)
-            config = without_message_stream(step.config)
-            setup = PieceSetup(
-                step,
-                model,
-                settings,
-                terms,
-                config,
-                step.timing.last_wait,
-                hold=self.model.begins_in_reasoning,
-                show=tokens.write,
-            )
-            size = piece_size(
-                self._staircase, self.plan.layers, self.plan.layers, len(draft["pieces"])
-            )
-            piece = Piece(
-                setup,
-                draft,
-                view,
-                size=size,
-                note=IN_PARTS,
-                messages=step.reading.conversation(tuned, own=True),
-                last=view.complete,
-            )
+            piece = await self._piece(step, draft, view, tokens)
             with step.run.visited(), step.run.writing():
                 update = await piece.write()
             self.model.begins_in_reasoning |= piece.answer.unopened
@@ -485,6 +334,34 @@ class StaircaseAggregator(AggregatorNode):
             if isinstance(error, Exception):
                 self._fail(step, piece.call if piece else None, error)
             raise
+
+    async def _piece(self, step: Step, draft: Draft, view: View, tokens: WrittenTokens) -> Piece:
+        """The next piece of the answer, to be written."""
+        model = await self.model.here()
+        settings = aggregator_settings(step)
+        tuned = settings.applied(model)
+        if not draft["pieces"]:
+            self._tell_started(step)
+        setup = PieceSetup(
+            step,
+            model,
+            settings,
+            step.spending.terms(self.model, tuned, last=True),
+            without_message_stream(step.config),
+            step.timing.last_wait,
+            hold=self.model.begins_in_reasoning,
+            show=tokens.write,
+        )
+        layers = self.plan.layers
+        return Piece(
+            setup,
+            draft,
+            view,
+            size=piece_size(self._staircase, layers, layers, len(draft["pieces"])),
+            note=IN_PARTS,
+            messages=step.reading.conversation(tuned, own=True),
+            last=view.complete,
+        )
 
     def _visit_again(self, step: Step) -> Any:
         """Go on with every proposer that has not ended.
@@ -503,28 +380,6 @@ class StaircaseAggregator(AggregatorNode):
         step.end_run()
         message = written_answer(self.model, draft, piece)
         return {"drafts": {AGGREGATOR: draft}, "messages": [message]}
-
-
-def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
-    """The answer that was written piece by piece, with the record of how.
-
-    Args:
-        model: The aggregator's.
-        draft: The whole text.
-        piece: The last piece, where one was written.
-    """
-    call = piece.call if piece else None
-    record = aggregator_record(model, call, draft["attempts"], draft.get("reasoning") or "")
-    metadata = piece.answer.message.response_metadata if piece else {}
-    metadata = {**metadata, "pieces": len(draft["pieces"]), AGGREGATOR_RECORD: record}
-    if piece and (trimmed := piece.question.trimmed):
-        metadata["trimmed_references"] = trimmed
-    return AIMessage(
-        "".join(draft["pieces"]),
-        id=draft["message_id"],
-        usage_metadata=draft["usage"],
-        response_metadata=metadata,
-    )
 
 
 def _ended(draft: Draft, text: str | None = None) -> Draft:

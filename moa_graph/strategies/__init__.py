@@ -26,8 +26,8 @@ from moa_graph.calling.answer import Answer
 from moa_graph.progressive.pieces import Staircase
 from moa_graph.state import Decision
 from moa_graph.strategies.analyse import Analyse
+from moa_graph.strategies.names import register_strategy
 from moa_graph.strategies.rank import MostCentral, Rank
-from moa_graph.strategies.registry import register_strategy
 from moa_graph.strategies.residual import Residual
 from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
 from moa_graph.strategies.route import Route, route_rates

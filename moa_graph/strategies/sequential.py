@@ -8,12 +8,12 @@ from typing import Any
 
 from moa_graph.calling.references import BYTES_PER_TOKEN, estimated_tokens, trimmed
 from moa_graph.models import Model, ModelLike, as_model
-from moa_graph.nodes.aggregator import AGGREGATOR_RECORD, AnswerNode, as_answer
+from moa_graph.nodes.aggregator import AnswerNode, as_answer
 from moa_graph.nodes.ask import ask
 from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.nodes.settings import aggregator_settings
 from moa_graph.nodes.step import Step
-from moa_graph.state import Draft, Proposal, TrimmedReference, total_usage
+from moa_graph.state import AGGREGATOR_RECORD, Draft, Proposal, TrimmedReference, total_usage
 from moa_graph.strategies.aggregate import AnswerStrategy
 from moa_graph.strategies.checks import check_whole
 

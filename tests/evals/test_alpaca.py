@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from moa_graph.evals import alpaca
+from moa_graph.evals import alpaca, alpaca_report
 from moa_graph.evals.files import EvalError, EvalFailed, read_rows, write_json
 from moa_graph.evals.targets import load_target
 
@@ -309,15 +309,15 @@ def test_annotations_of_several_models_are_told(data):
         for model in ("claude-2.1", "gemma-7b-it")
         for row in read_rows(data / f"alpaca_eval/{model}.annotations.json.gz")
     ]
-    one, two = alpaca.doubts(rows)
+    one, two = alpaca_report.doubts(rows)
     assert "annotations of 2 models, counted together: ['claude-2.1', 'gemma-7b-it']" in one
     assert two.startswith("805 instructions are annotated more than once")
-    assert alpaca.doubts(rows[:805]) == []
+    assert alpaca_report.doubts(rows[:805]) == []
 
 
 def test_a_leaderboard_with_cells_too_many_is_read(tmp_path):
     (tmp_path / "l.csv").write_text("name,win_rate\nm,1.5,extra\n")
-    assert alpaca.leaderboard(tmp_path / "l.csv") == {"m": {"win_rate": 1.5}}
+    assert alpaca_report.leaderboard(tmp_path / "l.csv") == {"m": {"win_rate": 1.5}}
 
 
 def test_judge_is_checked_before_anything_is_paid_for(tmp_path):
@@ -331,9 +331,9 @@ def test_judge_is_checked_before_anything_is_paid_for(tmp_path):
 
 
 def test_report_stands_beside_the_leaderboard():
-    board = alpaca.leaderboard()
+    board = alpaca_report.leaderboard()
     found = {**board["Together-MoA"], "n_total": 805, "length_controlled_winrate": None}
-    text = alpaca.report("mine", found, board)
+    text = alpaca_report.report("mine", found, board)
     lines = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     assert "**mine**" in lines
     assert {"Together-MoA", "Together-MoA-Lite", "gpt4_1106_preview"} <= set(lines)
@@ -342,7 +342,7 @@ def test_report_stands_beside_the_leaderboard():
 def test_wrong_leaderboard_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(EvalError, match="no leaderboard"):
-        alpaca.leaderboard(tmp_path / "x.csv")
+        alpaca_report.leaderboard(tmp_path / "x.csv")
 
 
 def test_instructions_need_their_field(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from moa_graph.evals import pairwise
-from moa_graph.evals.compare import compare, report
+from moa_graph.evals.compare import compare
+from moa_graph.evals.comparison_report import report
 from moa_graph.evals.datasets import load_dataset
 from moa_graph.evals.files import EvalError, EvalFailed
 from moa_graph.evals.pairwise import Pair

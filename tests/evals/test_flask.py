@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from moa_graph.evals import flask
+from moa_graph.evals import flask, flask_reviews
 from moa_graph.evals.files import EvalError
 from moa_graph.evals.targets import load_target
 
@@ -108,12 +108,12 @@ def test_skills_come_from_the_evaluation_set_where_a_review_has_none():
 
 
 def test_ratings_of_one_review():
-    assert flask.ratings("{'Readability': 4, 'Conciseness': 'N/A'}") == {
+    assert flask_reviews.ratings("{'Readability': 4, 'Conciseness': 'N/A'}") == {
         "readability": 4,
         "conciseness": None,
     }
     with pytest.raises(ValueError, match="no dictionary"):
-        flask.ratings("nothing")
+        flask_reviews.ratings("nothing")
 
 
 def test_answers_are_reviewed_once(data, together, tmp_path):
@@ -169,7 +169,7 @@ def test_what_is_wrong_with_a_question_is_told_before_it_is_asked(data, tmp_path
 
 def test_failed_rows_of_others_are_listed(tmp_path):
     (tmp_path / "r.jsonl").write_text(json.dumps({"idx": 7, "error": "late"}))
-    found = flask.scores(flask.read_reviews(tmp_path / "r.jsonl"))
+    found = flask.scores(flask_reviews.read_reviews(tmp_path / "r.jsonl"))
     assert found["malformed"] == ["item 7: the review has no dictionary of ratings"]
 
 
@@ -181,7 +181,7 @@ def test_own_rows_that_failed_and_empty_reviews_are_listed(tmp_path):
         {"idx": 9, "skill": "Factuality", "review": "{'Factuality': 3}"},
     ]
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = flask.scores(flask.read_reviews(tmp_path / "r.jsonl"))
+    found = flask.scores(flask_reviews.read_reviews(tmp_path / "r.jsonl"))
     assert found["skills"] == {"Factuality": 3}
     assert len(found["malformed"]) == 2
     assert found["missing"] == ["item 8: Factuality"]
@@ -195,4 +195,4 @@ def test_missing_files_say_where_they_come_from(tmp_path):
 def test_reviews_need_a_review(tmp_path):
     (tmp_path / "r.jsonl").write_text(json.dumps({"idx": 1}) + "\n")
     with pytest.raises(EvalError, match="has no field 'review'"):
-        flask.read_reviews(tmp_path / "r.jsonl")
+        flask_reviews.read_reviews(tmp_path / "r.jsonl")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moa_graph.evals import mt_bench
+from moa_graph.evals import mt_bench, mt_bench_scores
 from moa_graph.evals.files import EvalError, EvalFailed, read_rows
 from moa_graph.evals.targets import load_target
 
@@ -28,12 +28,12 @@ def row(question, turn, score, judgment=None, model="m", **more):
 
 
 def test_recorded_gradings_give_every_score_and_the_recorded_averages(data):
-    rows = mt_bench.read_gradings(
+    rows = mt_bench_scores.read_gradings(
         data / "mt_bench/judgments_routellm_gpt4turbo_mixtral8x7b.jsonl.gz"
     )
     assert len(rows) == 320
     assert all(mt_bench.rating(r["judgment"]) == r["score"] for r in rows)
-    found = mt_bench.scores(rows)
+    found = mt_bench_scores.scores(rows)
     gpt, mixtral = found["gpt-4-1106-preview"], found["mistralai/Mixtral-8x7B-Instruct-v0.1"]
     assert (gpt["average"], gpt["first_turn"], gpt["second_turn"]) == pytest.approx(
         (9.228, 9.406, 9.050), abs=5e-4
@@ -42,7 +42,7 @@ def test_recorded_gradings_give_every_score_and_the_recorded_averages(data):
         (8.341, 8.694, 7.988), abs=5.1e-4
     )
     assert set(gpt["categories"]) == set(mt_bench.CATEGORIES)
-    assert "| 8.341 |  8.694 |  7.988 |" in mt_bench.report(found)
+    assert "| 8.341 |  8.694 |  7.988 |" in mt_bench_scores.report(found)
 
 
 def test_prompts_are_the_published_ones(data):
@@ -81,14 +81,14 @@ def test_errors_and_duplicates_are_listed():
         row(111, 2, 45),  # no rating
         row(112, 1, 7, "It is a [[3]]"),
     ]
-    found = mt_bench.scores(rows)["m"]
+    found = mt_bench_scores.scores(rows)["m"]
     assert found["n"] == 4
     assert found["average"] == pytest.approx((8 + 6 + 9 + 7) / 4)
     assert found["average_once"] == pytest.approx((9 + 6 + 7) / 3)
     assert found["without_score"] == ["question 111, turn 1", "question 111, turn 2"]
     assert found["duplicates"] == ["question 81, turn 1"]
     assert found["differing"] == ["question 112, turn 1"]
-    text = mt_bench.report({"m": found})
+    text = mt_bench_scores.report({"m": found})
     assert "left out of the averages: question 111, turn 1" in text
     assert "graded more than once" in text
 
@@ -147,7 +147,7 @@ def test_reference_answers_go_to_math_reasoning_and_coding(together, tmp_path):
         "single-math-v1",
         "single-math-v1-multi-turn",
     ]
-    assert mt_bench.scores(rows)["m"]["average"] == 9
+    assert mt_bench_scores.scores(rows)["m"]["average"] == 9
     calls = len(together.calls)
     mt_bench.judge(judging, "m", QUESTIONS, answers, REFERENCES, tmp_path, quiet=True)
     assert len(together.calls) == calls
@@ -176,7 +176,7 @@ def test_rows_without_score_and_our_own_failed_rows_are_listed(tmp_path):
         {"question_id": 85, "model": "m", "turn": 1, "judgment": "Rating: [[4]]"},
     ]
     (tmp_path / "g.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = mt_bench.scores(mt_bench.read_gradings(tmp_path / "g.jsonl"))
+    found = mt_bench_scores.scores(mt_bench_scores.read_gradings(tmp_path / "g.jsonl"))
     assert found["m"]["average"] == pytest.approx((8 + 6 + 4) / 3)
     assert found["m"]["without_score"] == ["question 84, turn 1"]
     assert found["unknown"]["without_score"] == ["question 82, turn 2"]
@@ -187,4 +187,4 @@ def test_gradings_need_their_fields(tmp_path, field):
     bad = {k: v for k, v in row(81, 1, 5).items() if k != field}
     (tmp_path / "g.jsonl").write_text(json.dumps(bad) + "\n")
     with pytest.raises(EvalError, match=f"has no field '{field}'"):
-        mt_bench.read_gradings(tmp_path / "g.jsonl")
+        mt_bench_scores.read_gradings(tmp_path / "g.jsonl")

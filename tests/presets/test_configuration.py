@@ -36,6 +36,7 @@ from moa_graph.strategies import (
     Tree,
     Unchanged,
     Vote,
+    names,
     registry,
 )
 from moa_graph.strategies.experimental import Chunkwise
@@ -120,7 +121,7 @@ def test_every_strategy_comes_back_from_a_file(tmp_path, place, strategy, suffix
 
 
 def test_every_strategy_and_every_argument_stands_in_these_tables():
-    for place, named in registry._STRATEGIES.items():
+    for place, named in names.STRATEGIES.items():
         if place == "parse":
             continue
         for name, made in named.items():

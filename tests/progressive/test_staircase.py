@@ -22,7 +22,7 @@ from moa_graph import (
     RunLimits,
     create_moa,
 )
-from moa_graph.progressive.staircase import piece_size
+from moa_graph.progressive.written import piece_size
 from moa_graph.strategies import Staircase
 from moa_graph.strategies.experimental import Chunkwise
 from tests.fake_server import eventually

@@ -24,7 +24,7 @@ from moa_graph import (
 from moa_graph.presets import load_preset
 from moa_graph.presets.configuration import Configuration
 from moa_graph.server.assistants import check_given, mixture
-from moa_graph.strategies import Answer, Decision, Run, register_strategy, registry
+from moa_graph.strategies import Answer, Decision, Run, names, register_strategy, registry
 
 QUESTION = {"messages": "hi"}
 MODES = ["invoke", "ainvoke", "stream", "astream", "batch"]
@@ -32,8 +32,9 @@ MODES = ["invoke", "ainvoke", "stream", "astream", "batch"]
 
 @pytest.fixture(autouse=True)
 def _registry_as_before(monkeypatch):
-    known = {place: dict(named) for place, named in registry._STRATEGIES.items()}
-    monkeypatch.setattr(registry, "_STRATEGIES", known)
+    known = {place: dict(named) for place, named in names.STRATEGIES.items()}
+    for place, mine in known.items():
+        monkeypatch.setitem(names.STRATEGIES, place, mine)
 
 
 async def run(moa, mode, given: Any = QUESTION):
@@ -379,7 +380,7 @@ def test_an_entry_point_is_loaded_when_a_name_is_not_known(monkeypatch):
         def load(self) -> None:
             register_strategy(longest, place="select", name="from_a_package")
 
-    registry._load_entry_points.cache_clear()
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()])
-    assert registry.named("select", "from_a_package", "x") is longest
-    registry._load_entry_points.cache_clear()
+    names._load_entry_points.cache_clear()
+    monkeypatch.setattr(names, "entry_points", lambda group: [Entry()])
+    assert names.named("select", "from_a_package", "x") is longest
+    names._load_entry_points.cache_clear()

@@ -1,0 +1,122 @@
+"""Read reviews of FLASK: from what a judge wrote to ratings."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from moa_graph.evals.files import (
+    EvalError,
+    Row,
+    read_results,
+)
+
+_LOWEST, _HIGHEST = 1, 5
+
+TEXTS = ("review", "text", "judgment")
+
+_NOT_RATED = {"n/a", "na", "not applicable"}
+
+_DICTIONARY = re.compile(r"{[^{}]+}")
+
+
+def read_reviews(path: Path) -> list[Row]:
+    """Recorded reviews.
+
+    Args:
+        path: JSON or JSON Lines with `review`, and `idx` and `skill` as the evaluation set has
+            them.
+
+    Raises:
+        EvalError: If a row has no review.
+    """
+    rows = [
+        {"idx": str(row["key"]).partition("-")[0], **row} if {"key", "error"} <= row.keys() else row
+        for row in read_results(path)
+    ]
+    for i, row in enumerate(rows, 1):
+        if not {*TEXTS, "error"} & row.keys():
+            raise EvalError(f"{path}, row {i}: has no field 'review'. It has: {', '.join(row)}.")
+    return rows
+
+
+def ratings(review: str) -> dict[str, float | None]:
+    """The ratings at the end of a review, a Python dictionary of skills and scores.
+
+    Args:
+        review: The whole text; the last dictionary in it counts. It is read as data, never run.
+
+    Returns:
+        By skill as the reviewer wrote it, in lower case: the rating, or None where it says that
+        the skill does not apply.
+
+    Raises:
+        ValueError: If there is no such dictionary, or a value is no number from 1 to 5.
+    """
+    found, wrong, absent = read_ratings(review)
+    wrong |= dict.fromkeys(absent, "has no rating")
+    if wrong:
+        raise ValueError("; ".join(f"{skill}: {why}" for skill, why in wrong.items()))
+    return found
+
+
+def read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
+    """The ratings, what is wrong with others, and the skills that have none."""
+    parts = [part.replace("_", " ").lower() for part in _DICTIONARY.findall(review)]
+    if not parts:
+        return {}, {"": "the review has no dictionary of ratings"}, []
+    read = next(filter(None, map(_dictionary, reversed(parts))), None)
+    if read is None:
+        return {}, {"": f"the dictionary cannot be read: {parts[-1][:80]}"}, []
+    found: dict[str, float | None] = {}
+    wrong: dict[str, str] = {}
+    absent: list[str] = []
+    for skill, given in read:
+        name = " ".join(str(skill).split())
+        if name in found or name in wrong:
+            found.pop(name, None)
+            wrong[name] = "is rated twice"
+        elif given is None:
+            absent.append(name)
+        elif isinstance(given, str) and given.strip() in _NOT_RATED:
+            found[name] = None
+        elif (value := _rating(given)) is None:
+            wrong[name] = f"{given!r} is no rating from {_LOWEST} to {_HIGHEST}"
+        else:
+            found[name] = value
+    return found, wrong, absent
+
+
+def _dictionary(text: str) -> list[tuple[Any, Any]] | None:
+    """The keys and values of a Python dictionary, equal keys too; None if it is none."""
+    for form in (text, text.replace("\n", " ")):  # a comment ends with its line, a skill may not
+        try:
+            node = ast.parse(form, mode="eval").body
+            if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+                pairs = zip(node.keys, node.values, strict=True)
+                return [(_literal(key), _literal(value)) for key, value in pairs if key]
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def _literal(node: ast.expr) -> Any:
+    """What an expression says: None for `none` and `null`, and what is no value as its text."""
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        text = ast.unparse(node)
+        return None if text in {"none", "null", "nan"} else text.replace(" ", "")
+
+
+def _rating(given: object) -> float | None:
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    try:
+        value = float(given)
+    except (ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) and _LOWEST <= value <= _HIGHEST else None

@@ -1,0 +1,61 @@
+"""What models without settings of their own are given in a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moa_graph.building.members import is_layer
+from moa_graph.strategies.registry import (
+    model_arguments,
+    model_of,
+)
+
+OF_LAYERS = ("select", "until")  # strategies of a layer
+
+
+def with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
+    """Proposers, with what models without settings of their own are given."""
+    if isinstance(value, list):
+        return [with_defaults(entry, defaults) for entry in value]
+    if not is_layer(value):
+        return _model_with_defaults(value, defaults)
+    layer = {**value, "proposers": with_defaults(value["proposers"], defaults)}
+    if "reserve" in layer:
+        layer["reserve"] = with_defaults(layer["reserve"], defaults)
+    for field in OF_LAYERS:
+        several = layer.get(field)
+        if isinstance(several, list):
+            layer[field] = [strategy_with_defaults(one, defaults) for one in several]
+        elif several is not None:
+            layer[field] = strategy_with_defaults(several, defaults)
+    return layer
+
+
+def answer_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
+    """The aggregator, with what a model without settings of its own is given."""
+    if is_strategy(value):
+        return strategy_with_defaults(value, defaults)
+    return model_of(_model_with_defaults(value, defaults), "aggregator")
+
+
+def _model_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
+    entry = {"model": value} if isinstance(value, str) else value
+    merged = {**defaults, **entry}
+    return merged if len(merged) > 1 else merged["model"]
+
+
+def strategy_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
+    """A strategy, with what its models without settings of their own are given."""
+    models = model_arguments(value)
+    if not models:
+        return value
+    with_own = {name: _model_with_defaults(model, defaults) for name, model in models.items()}
+    return {**value, **with_own}
+
+
+def is_strategy(value: Any) -> bool:
+    """Whether data in an aggregator's place name a strategy, and no model."""
+    if isinstance(value, Mapping):
+        return "strategy" in value
+    return isinstance(value, str) and ":" not in value

@@ -1,0 +1,57 @@
+"""From drafts to the answer of a staircase, and how long its pieces are."""
+
+from __future__ import annotations
+
+from langchain_core.messages import AIMessage
+
+from moa_graph.models import Model
+from moa_graph.nodes.aggregator import aggregator_record
+from moa_graph.progressive.pieces import Staircase
+from moa_graph.progressive.writing import Piece
+from moa_graph.state import (
+    AGGREGATOR_RECORD,
+    Draft,
+)
+
+
+def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
+    """Tokens of a piece.
+
+    The first chunk has `first`. Until the aggregator has begun, pieces are half as large, so that
+    the first token does not wait for more than it rests on; from then on all layers write pieces
+    of the same, growing size.
+
+    Args:
+        staircase: The sizes.
+        layers: Layers of the graph, the aggregator's included.
+        layer: Whose piece, from 1.
+        number: Which of its pieces, from 0.
+    """
+    round_number = layer - 1 + number
+    if round_number == 0:
+        return staircase.first
+    if round_number < layers - 1:
+        return max(1, staircase.first // 2)
+    return staircase.size(round_number - layers + 2)
+
+
+def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
+    """The answer that was written piece by piece, with the record of how.
+
+    Args:
+        model: The aggregator's.
+        draft: The whole text.
+        piece: The last piece, where one was written.
+    """
+    call = piece.call if piece else None
+    record = aggregator_record(model, call, draft["attempts"], draft.get("reasoning") or "")
+    metadata = piece.answer.message.response_metadata if piece else {}
+    metadata = {**metadata, "pieces": len(draft["pieces"]), AGGREGATOR_RECORD: record}
+    if piece and (trimmed := piece.question.trimmed):
+        metadata["trimmed_references"] = trimmed
+    return AIMessage(
+        "".join(draft["pieces"]),
+        id=draft["message_id"],
+        usage_metadata=draft["usage"],
+        response_metadata=metadata,
+    )

@@ -1,0 +1,190 @@
+"""Strategies by name: what is built in, and what the operator's code has registered."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+from moa_graph.errors import nearest, represented_as
+from moa_graph.progressive.pieces import Chunkwise, Staircase
+from moa_graph.strategies.analyse import Analyse
+from moa_graph.strategies.numerals import last_number
+from moa_graph.strategies.rank import MostCentral, Rank
+from moa_graph.strategies.residual import Residual
+from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
+from moa_graph.strategies.route import Route
+from moa_graph.strategies.select import (
+    Deduplicate,
+    Diverse,
+    Shuffle,
+    TopK,
+    Tree,
+)
+from moa_graph.strategies.sequential import SelfMoASeq
+from moa_graph.strategies.similarity import normalize
+from moa_graph.strategies.until import Agree, JudgedAgreement, Similar, Unchanged
+from moa_graph.strategies.vote import Vote
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Place: TypeAlias = Literal["select", "until", "aggregator", "route", "progressive", "parse"]
+"""Which argument a strategy is for; `"parse"` is for functions from a text to an answer."""
+
+ENTRY_POINTS = "moa_graph.strategies"
+"""The group of entry points that are loaded when a name is not known: they register strategies."""
+
+_POSITIONAL = {"select": 2, "until": 2, "aggregator": 2, "route": 1, "parse": 1}
+
+SIGNATURES = {
+    "select": "async def select(references, run) -> list[Proposal]",
+    "until": "async def until(references, run) -> bool",
+    "aggregator": "async def aggregate(references, run) -> str",
+    "route": "async def route(run) -> str | None",
+    "parse": "def parse(text) -> answer",
+}
+
+
+def _named(*strategies: type[Any]) -> dict[str, Any]:
+    return {snake_case(strategy.__name__): strategy for strategy in strategies}
+
+
+def snake_case(name: str) -> str:
+    """A class's name as files write it: `"top_k"` for `TopK`."""
+    name = name.replace("MoA", "Moa")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+STRATEGIES: dict[Place, dict[str, Any]] = {
+    "select": _named(TopK, Diverse, Deduplicate, Shuffle, Tree, ClusterAndFilter, Residual),
+    "until": _named(Agree, Similar, JudgedAgreement, Unchanged),
+    "aggregator": _named(
+        Rank, Vote, MostCentral, Analyse, SelfMoASeq, DropoutAndVote, DropoutAndCluster
+    ),
+    "route": _named(Route),
+    "progressive": _named(Staircase, Chunkwise),
+    "parse": {"text": normalize, "number": last_number},
+}
+
+
+@overload
+def register_strategy(strategy: F, *, place: Place, name: str | None = None) -> F: ...
+@overload
+def register_strategy(
+    strategy: None = None, *, place: Place, name: str | None = None
+) -> Callable[[F], F]: ...
+def register_strategy(strategy: Any = None, *, place: Place, name: str | None = None) -> Any:
+    """Give a strategy of your own a name, by which files and assistants can use it.
+
+    Call it where your server's or command's code is imported, or in a module that is an entry
+    point of the group `moa_graph.strategies`. Keyword-only arguments of the function are what a
+    file may set.
+
+    Args:
+        strategy: A function with the signature of its place, sync or async; or a subclass of a
+            built-in strategy. Left out, this is a decorator.
+        place: Which argument it is for.
+        name: Its name; by default the function's, or the class's in snake case.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        TypeError: If it cannot be called as its place calls it.
+        ValueError: If the name is taken or no name, or the place does not exist.
+
+    Example:
+        ```python
+        @register_strategy(place="select")
+        async def longest(references, run, *, count=1):
+            return sorted(references, key=lambda p: -len(p["content"]))[:count]
+
+        # in a file: select = [{ strategy = "longest", count = 2 }]
+        ```
+    """
+    if place not in STRATEGIES or place == "progressive":
+        places = [p for p in STRATEGIES if p != "progressive"]
+        raise ValueError(
+            f"register_strategy(place={place!r}) must be one of {', '.join(map(repr, places))}."
+            f"{nearest(str(place), places)}"
+        )
+    if strategy is None:
+        return lambda given: register_strategy(given, place=place, name=name)
+    if not isinstance(strategy, type):
+        check_function(strategy, place, "register_strategy(…)")
+    found = str(getattr(strategy, "__name__", ""))
+    own = name or (snake_case(found) if isinstance(strategy, type) else found)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", own):
+        raise ValueError(
+            f"register_strategy(name={own!r}) must be a name of letters, digits and underscores."
+        )
+    taken = STRATEGIES[place].get(own)
+    if taken is not None and not _is_same(taken, strategy):
+        raise ValueError(f"register_strategy(name={own!r}): {place} has a strategy of that name.")
+    STRATEGIES[place][own] = strategy
+    return strategy
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether it is the same code, as where a module is loaded anew."""
+    names = [(getattr(s, "__module__", s), getattr(s, "__qualname__", s)) for s in (one, other)]
+    return names[0] == names[1]
+
+
+def check_function(function: Any, place: Place, where: str) -> None:
+    """Refuse a function that cannot be called as its place calls it.
+
+    Raises:
+        TypeError: If it is none, or has other arguments.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"{where}: {short(function)} must be a function: {SIGNATURES[place]}.")
+    try:
+        inspect.signature(function).bind(*[None] * _POSITIONAL[place])
+    except TypeError as error:
+        raise TypeError(
+            f"{where}: the function {getattr(function, '__name__', function)!r} must be called as "
+            f"{SIGNATURES[place]} ({error})."
+        ) from None
+    except ValueError:  # a built-in without a signature
+        return
+
+
+def short(value: Any) -> str:
+    """A value as an error shows it."""
+    return represented_as("", {"": value})[2:-1]
+
+
+def strategy_names(place: Place) -> list[str]:
+    """The names that a file may use there."""
+    _load_entry_points()
+    return sorted(STRATEGIES[place])
+
+
+@lru_cache(maxsize=1)
+def _load_entry_points() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def named(place: Place, name: str, where: str) -> Any:
+    """The strategy of that name.
+
+    Raises:
+        ValueError: If there is none; names the nearest, and all that there are.
+    """
+    if name not in STRATEGIES[place]:
+        _load_entry_points()
+    if name in STRATEGIES[place]:
+        return STRATEGIES[place][name]
+    elsewhere = [p for p in STRATEGIES if name in STRATEGIES[p]]
+    hint = nearest(name, STRATEGIES[place]) or (
+        f" It is a strategy for {elsewhere[0]}." if elsewhere else ""
+    )
+    raise ValueError(
+        f"{where}: there is no strategy {name!r}.{hint} There are: "
+        f"{', '.join(sorted(STRATEGIES[place]))}."
+    )
