@@ -402,9 +402,9 @@ async def test_its_context_tunes_every_call(chat, server):
 
 def test_tools_are_refused_where_nothing_takes_them(chat):
     model = ChatMoA(graph=create_moa([chat("a")], RunnableLambda(lambda _: "x")))
-    with pytest.raises(ValueError, match="no chat model"):
+    with pytest.raises(ValueError, match="not a chat model"):
         model.bind_tools([double])
-    with pytest.raises(ValueError, match="no chat model"):
+    with pytest.raises(ValueError, match="not a chat model"):
         model.with_structured_output(Person)
     fake = GenericFakeChatModel(messages=iter([]))
     with pytest.raises(NotImplementedError):

@@ -268,7 +268,7 @@ class Answer(BaseModel):
 async def test_structured_output_is_the_aggregators_or_is_refused(make, chat, server, kind, mode):
     model = ChatMoA(graph=create_moa([chat("a")], make(kind, "w")))
     if kind in ("function", *GRAPHS):
-        with pytest.raises(ValueError, match=r"no chat model|structured output"):
+        with pytest.raises(ValueError, match=r"not a chat model|structured output"):
             model.with_structured_output(Answer)
         return
     structured = model.with_structured_output(Answer)

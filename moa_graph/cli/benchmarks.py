@@ -163,7 +163,7 @@ def mt_bench(
                 categories = _categories(bench.load_questions(questions))
             rows = [row for path in from_judgments for row in told.read_gradings(path)][:limit]
             found = told.scores(rows, categories)
-            _scores_report(bench, found, "categories", (0, 10), out, as_json=as_json)
+            _scores_report(told, found, "categories", (0, 10), out, as_json=as_json)
             return
         judging = load_judge(judge, prices)
         asked = bench.load_questions(questions)[:limit]
@@ -184,7 +184,7 @@ def mt_bench(
             )
         found = told.scores(rows, _categories(asked))
         out = out or OUT / "mt-bench"
-        _scores_report(bench, found, "categories", (0, 10), out, as_json=as_json)
+        _scores_report(told, found, "categories", (0, 10), out, as_json=as_json)
 
 
 def _categories(questions: Sequence[Row]) -> dict[str, str]:
@@ -203,9 +203,8 @@ def _scores_report(
     """Print scores, and where there is a folder write them and their radar plot."""
     from moa_graph.evals import plots  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.files import write_json  # noqa: PLC0415
-    from moa_graph.evals.mt_bench_scores import report  # noqa: PLC0415
 
-    print_found(found, lambda: report(found), as_json=as_json)
+    print_found(found, lambda: bench.report(found), as_json=as_json)
     if out:
         write_json(folder_for(out) / "report.json", found)
         scores = {name: row[by] for name, row in found.items()}

@@ -41,7 +41,7 @@ def test_recorded_gradings_give_every_score_and_the_recorded_averages(data):
     assert (mixtral["average"], mixtral["first_turn"], mixtral["second_turn"]) == pytest.approx(
         (8.341, 8.694, 7.988), abs=5.1e-4
     )
-    assert set(gpt["categories"]) == set(mt_bench.CATEGORIES)
+    assert set(gpt["categories"]) == set(mt_bench_scores.CATEGORIES)
     assert "| 8.341 |  8.694 |  7.988 |" in mt_bench_scores.report(found)
 
 
