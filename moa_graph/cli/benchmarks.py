@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -163,7 +163,9 @@ def mt_bench(
                 categories = _categories(bench.load_questions(questions))
             rows = [row for path in from_judgments for row in told.read_gradings(path)][:limit]
             found = told.scores(rows, categories)
-            _scores_report(told, found, "categories", (0, 10), out, as_json=as_json)
+            _scores_report(
+                found, told.report, bench.TITLE, "categories", (0, 10), out, as_json=as_json
+            )
             return
         judging = load_judge(judge, prices)
         asked = bench.load_questions(questions)[:limit]
@@ -184,7 +186,7 @@ def mt_bench(
             )
         found = told.scores(rows, _categories(asked))
         out = out or OUT / "mt-bench"
-        _scores_report(told, found, "categories", (0, 10), out, as_json=as_json)
+        _scores_report(found, told.report, bench.TITLE, "categories", (0, 10), out, as_json=as_json)
 
 
 def _categories(questions: Sequence[Row]) -> dict[str, str]:
@@ -192,8 +194,9 @@ def _categories(questions: Sequence[Row]) -> dict[str, str]:
 
 
 def _scores_report(
-    bench: Any,
     found: dict[str, Row],
+    report: Callable[[dict[str, Row]], str],
+    title: str,
     by: str,
     scale: tuple[float, float],
     out: Path | None,
@@ -204,12 +207,12 @@ def _scores_report(
     from moa_graph.evals import plots  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.files import write_json  # noqa: PLC0415
 
-    print_found(found, lambda: bench.report(found), as_json=as_json)
+    print_found(found, lambda: report(found), as_json=as_json)
     if out:
         write_json(folder_for(out) / "report.json", found)
         scores = {name: row[by] for name, row in found.items()}
         if any(scores.values()):
-            figure = plots.radar(scores, lowest=scale[0], highest=scale[1], title=bench.TITLE)
+            figure = plots.radar(scores, lowest=scale[0], highest=scale[1], title=title)
             say(str(plots.save(figure, out / "radar.png")))
 
 
@@ -249,7 +252,7 @@ def flask(
                 found[name if name not in found else str(path)] = bench.scores(
                     told.read_reviews(path), questions
                 )
-            _scores_report(bench, found, "skills", (1, 5), out, as_json=as_json)
+            _scores_report(found, bench.report, bench.TITLE, "skills", (1, 5), out, as_json=as_json)
             return
         if data is None:
             raise EvalError(
@@ -267,4 +270,12 @@ def flask(
             answers = bench.generate(it, whole, folder, at_once=at_once)
             rows = bench.review(judging, it.name, whole, answers, folder, at_once=at_once)
             found[it.name] = bench.scores(rows, whole.questions)
-        _scores_report(bench, found, "skills", (1, 5), out or OUT / "flask", as_json=as_json)
+        _scores_report(
+            found,
+            bench.report,
+            bench.TITLE,
+            "skills",
+            (1, 5),
+            out or OUT / "flask",
+            as_json=as_json,
+        )
