@@ -214,7 +214,7 @@ def _nodes(
     for node in given:
         if node not in builder.nodes:
             raise ValueError(
-                f"create_moa({argument}=…) names {node!r}, which is no node of this graph."
+                f"create_moa({argument}=…) names {node!r}, which is not a node of this graph."
                 f"{nearest(str(node), builder.nodes)} Nodes are: {', '.join(builder.nodes)}."
             )
     return given

@@ -16,7 +16,7 @@ A model's name is a label, then `?` and `&`-joined behaviours:
     alpha?cut=3                  ends the connection after three tokens
     alpha?echo_key               refuses with 401 and quotes the key it was given
     alpha?window=8192            refuses prompts that have more tokens (of four characters)
-    alpha?malformed              answers with what is no JSON
+    alpha?malformed              answers with what is not JSON
     alpha?invalid_utf8           answers with bytes that are no UTF-8
     alpha?reasoning              answers with reasoning and nothing else
     alpha?surrogate              answers with half an emoji at the end

@@ -72,7 +72,7 @@ class ProposalCache:
         ttl: Seconds for which a proposal is kept (at least 1); without end by default.
 
     Raises:
-        TypeError: If `cache` is no LangGraph cache, or `ttl` no integer.
+        TypeError: If `cache` is not a LangGraph cache, or `ttl` is not an integer.
         ValueError: If `ttl` is below 1.
     """
 

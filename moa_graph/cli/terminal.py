@@ -47,7 +47,7 @@ class RunView:
     """Shows a run as it happens: a line for each proposer, then the answer as it is written.
 
     The answer goes to standard output and everything else to standard error, so that a pipe
-    gets the answer alone. Where standard error is no terminal, each proposer is one plain line
+    gets the answer alone. Where standard error is not a terminal, each proposer is one plain line
     when it has ended.
 
     Args:

@@ -58,7 +58,7 @@ def load_instructions(path: Path | None = None) -> list[Row]:
     rows = read_rows(path, ["instruction"])
     for i, row in enumerate(rows, 1):
         if not is_text(row["instruction"]):
-            raise EvalError(f"{path}, row {i}: `instruction` must be a text, and not blank.")
+            raise EvalError(f"{path}, row {i}: `instruction` must be a string, and not blank.")
     return rows
 
 
@@ -335,7 +335,7 @@ def _for_metrics(row: Row) -> Row:
         raise EvalError(f"An annotation's `preference` is {preference!r}; it must be a number.")
     for name, text in texts.items():
         if not isinstance(text, str | None):
-            raise EvalError(f"An annotation's `{name}` must be a text, not {text!r}.")
+            raise EvalError(f"An annotation's `{name}` must be a string, not {text!r}.")
     return {**texts, **named, "preference": math.nan if preference is None else float(preference)}
 
 

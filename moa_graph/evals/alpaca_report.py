@@ -56,7 +56,7 @@ def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
         path = folder / "leaderboards/data_AlpacaEval_2" / f"{ANNOTATOR}_leaderboard.csv"
     rows = list(csv.DictReader(io.StringIO(read_text(path))))
     if not rows or "win_rate" not in rows[0]:
-        raise EvalError(f"{path} is no leaderboard: it has no column win_rate.")
+        raise EvalError(f"{path} is not a leaderboard: it has no column win_rate.")
     name = next(iter(rows[0]))
     return {row[name]: {k: _float(row[k]) for k in rows[0] if k and k != name} for row in rows}
 

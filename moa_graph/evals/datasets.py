@@ -159,7 +159,7 @@ def _messages(spec: str, row: int, field: str, value: Any) -> list[BaseMessage]:
             return convert_to_messages(value)
         except (ValueError, TypeError, NotImplementedError, KeyError) as error:
             raise EvalError(f"{spec}, row {row}: {field!r} holds no messages: {error}.") from None
-    raise EvalError(f"{spec}, row {row}: {field!r} must be a text or a list of messages.")
+    raise EvalError(f"{spec}, row {row}: {field!r} must be a string or a list of messages.")
 
 
 def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], float]:

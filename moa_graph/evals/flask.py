@@ -93,10 +93,10 @@ def load(folder: Path, *, hard: bool = False) -> FlaskData:
     by_key(questions, lambda row: str(row["idx"]), str(path))
     for row in questions:
         if not is_text(row["instruction"]):
-            raise EvalError(f"{path}: the instruction of {row['idx']} must be a text.")
+            raise EvalError(f"{path}: the instruction of {row['idx']} must be a string.")
         if unknown := [name for name in row["skill"] or [""] if _skill(name) is None]:
             raise EvalError(
-                f"{path}: {unknown[0]!r} of {row['idx']} is no skill of FLASK. There are: "
+                f"{path}: {unknown[0]!r} of {row['idx']} is not a skill of FLASK. There are: "
                 f"{', '.join(SKILLS)}."
             )
     path = _find(folder, "prompt")
@@ -264,7 +264,7 @@ def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
         for name, value in found.items():
             skill = _skill(name)
             if skill is None:
-                malformed.append(f"item {key}: {name!r} is no skill of FLASK")
+                malformed.append(f"item {key}: {name!r} is not a skill of FLASK")
                 continue
             if skill in seen:
                 malformed.append(f"item {key}: {skill} is rated twice")

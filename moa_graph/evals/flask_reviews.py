@@ -54,7 +54,7 @@ def ratings(review: str) -> dict[str, float | None]:
         the skill does not apply.
 
     Raises:
-        ValueError: If there is no such dictionary, or a value is no number from 1 to 5.
+        ValueError: If there is no such dictionary, or a value is not a number from 1 to 5.
     """
     found, wrong, absent = read_ratings(review)
     wrong |= dict.fromkeys(absent, "has no rating")
@@ -84,7 +84,7 @@ def read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], 
         elif isinstance(given, str) and given.strip() in _NOT_RATED:
             found[name] = None
         elif (value := _rating(given)) is None:
-            wrong[name] = f"{given!r} is no rating from {_LOWEST} to {_HIGHEST}"
+            wrong[name] = f"{given!r} is not a rating from {_LOWEST} to {_HIGHEST}"
         else:
             found[name] = value
     return found, wrong, absent
@@ -104,7 +104,7 @@ def _dictionary(text: str) -> list[tuple[Any, Any]] | None:
 
 
 def _literal(node: ast.expr) -> Any:
-    """What an expression says: None for `none` and `null`, and what is no value as its text."""
+    """What an expression says: None for `none` and `null`, and what is not a value as its text."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):

@@ -13,7 +13,7 @@ from typing import Any
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _BOXED = re.compile(r"\\boxed{([\w\d]+)}")
 _SHORTEST_REPEAT = 4
-_LONGEST_SUM = 200  # characters; a longer one is no answer
+_LONGEST_SUM = 200  # characters; a longer one is not an answer
 _LARGEST_POWER = 1000
 
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {

@@ -53,7 +53,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
                     continue  # as if it were not there
                 if not isinstance(answer, str):
                     raise EvalError(
-                        f"{path}: the answer to {turns[i - 1][:60]!r} must be a text, not "
+                        f"{path}: the answer to {turns[i - 1][:60]!r} must be a string, not "
                         f"{type(answer).__name__}."
                     )
                 answers[turns[:i]] = answer
@@ -101,7 +101,7 @@ def _turns_of(
             break
     else:
         raise EvalError(
-            f"{path} is no file of answers: its rows need `instruction` and `output`, or "
+            f"{path} is not a file of answers: its rows need `instruction` and `output`, or "
             f"`question_id` and `choices` or `text`. The first has: {', '.join(row)}."
         )
     if key not in questions:

@@ -122,7 +122,7 @@ def _outputs(path: Path) -> tuple[str, dict[str, str]]:
     rows = read_rows(path, ["instruction", "output"])
     for i, row in enumerate(rows, 1):
         if not isinstance(row["output"], str | None):
-            raise EvalError(f"{path}, row {i}: `output` must be a text.")
+            raise EvalError(f"{path}, row {i}: `output` must be a string.")
     name = str(rows[0].get("generator") or name_of(path))
     return name, {
         str(row["instruction"]): row["output"] for row in rows if row["output"] is not None
@@ -154,7 +154,7 @@ def _preferences(paths: Sequence[Path], names: Sequence[str]) -> dict[str, dict[
             if row["generator_2"] in names and row["preference"] is not None:
                 of = found.setdefault(str(row["generator_2"]), {})
                 if not isinstance(row["preference"], int | float):
-                    raise EvalError(f"{path}: {row['preference']!r} is no preference.")
+                    raise EvalError(f"{path}: {row['preference']!r} is not a preference.")
                 of[str(row["instruction"])] = float(row["preference"])
     return found
 

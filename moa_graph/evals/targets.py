@@ -87,7 +87,7 @@ class Target:
             `answer`; `usage` (input and output tokens by model), `calls` (of models), `cost` (US
             dollars; None where a price or usage is not known), `latency` and `first_token`
             (seconds); of a mixture `proposals`. A vote with nothing to count answers nothing, which
-            is no failure; `no_answer` says so.
+            is not a failure; `no_answer` says so.
 
         Raises:
             AnswerFailed: If there is none.

@@ -39,7 +39,7 @@ class Model:
         params: What `init_chat_model` is given besides the name; only with a string.
 
     Raises:
-        TypeError: If `given` is no model.
+        TypeError: If `given` is not a model.
         ValueError: If a string names no provider, an unknown one, or one whose package is
             not installed.
     """
@@ -79,7 +79,7 @@ class Model:
 
     @property
     def provider(self) -> str | None:
-        """The provider's name, as LangChain spells it; None for what is no chat model."""
+        """The provider's name, as LangChain spells it; None for what is not a chat model."""
         if self._provider is None and self._runnable is not None:
             self._provider = provider_of(self._runnable)
         return self._provider

@@ -188,7 +188,7 @@ def answering_name(
 
 
 def provider_of(model: Runnable[Any, Any]) -> str | None:
-    """The first choice's provider, as LangChain spells it; None for what is no chat model."""
+    """The first choice's provider, as LangChain spells it; None for what is not a chat model."""
     chat_model = next(chat_models_in(model), None)
     return chat_model._get_ls_params().get("ls_provider") if chat_model else None  # noqa: SLF001
 

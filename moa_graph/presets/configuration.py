@@ -146,7 +146,7 @@ class Configuration(BaseModel):
     def of(cls, graph: MoAGraph, **fields: Any) -> Configuration:
         """The configuration of a graph that was made of models given as `"provider:model"`.
 
-        What is no data is left out: the checkpointer, the store, the cache, interrupts and the
+        What is not data is left out: the checkpointer, the store, the cache, interrupts and the
         context's schema.
 
         Args:

@@ -185,7 +185,7 @@ class Piece:
             thinking = self._splitter.in_reasoning
             if cut and (self._joiner.only_spaces or thinking) and self.question.lengthen():
                 # Templates trim spaces at the end of a text: they must come with what follows.
-                # Reasoning is no part of the text: its end must come, too.
+                # Reasoning is not part of the text: its end must come, too.
                 self._joiner = self._joiner.again()
                 self._splitter = self._new_splitter()
                 continue

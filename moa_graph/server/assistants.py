@@ -154,7 +154,7 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
         runtime: What the server wants it for. What is only drawn may exceed bounds.
 
     Raises:
-        ValueError: If that is no Mixture-of-Agents, or exceeds a bound of this server; says
+        ValueError: If that is not a Mixture-of-Agents, or exceeds a bound of this server; says
             which field, and why.
     """
     given = config.get("configurable", {})

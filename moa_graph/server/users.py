@@ -33,7 +33,7 @@ def user_of(headers: Mapping[str, str]) -> str:
     if not given:
         raise PermissionError("Give an API key of this server: Authorization: Bearer KEY.")
     if (owner := _KEYS.owner_of(given)) is None:
-        raise PermissionError("This is no API key of this server.")
+        raise PermissionError("This is not an API key of this server.")
     return owner
 
 

@@ -52,7 +52,7 @@ class Analyse(AnswerStrategy):
         analyst: The model that analyses; by default the writer.
 
     Raises:
-        TypeError: If an argument is no model.
+        TypeError: If an argument is not a model.
     """
 
     def __init__(self, writer: ModelLike, *, analyst: ModelLike | None = None) -> None:

@@ -6,10 +6,10 @@ from moa_graph.strategies.similarity import INSTALL, is_installed
 
 
 def check_embeddings(what: str, embeddings: object) -> None:
-    """Refuse what are no embeddings.
+    """Refuse what are not embeddings.
 
     Raises:
-        TypeError: If they are none.
+        TypeError: If they are not embeddings.
     """
     named = isinstance(embeddings, str) and ":" in embeddings
     if not (embeddings is None or named or hasattr(embeddings, "embed_documents")):
@@ -32,7 +32,7 @@ def check_comparable(what: str, embeddings: object) -> None:
 
 
 def check_share(what: str, value: object) -> None:
-    """Refuse what is no share between 0 and 1.
+    """Refuse what is not a share between 0 and 1.
 
     Raises:
         TypeError: If it is no number.
@@ -45,7 +45,7 @@ def check_share(what: str, value: object) -> None:
 
 
 def check_whole(what: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`.
+    """Refuse what is not an integer of at least `least`.
 
     Raises:
         TypeError: If it is none.

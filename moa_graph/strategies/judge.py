@@ -110,7 +110,7 @@ class CaseQuestion(Question):
         super().__init__([], case.proposals, place=place, window=window)
 
     def ask_again(self, said: str, again: str) -> None:
-        """Ask once more, after a reply that is no verdict."""
+        """Ask once more, after a reply that is not a verdict."""
         self._more = [AIMessage(said or "…"), HumanMessage(again)]
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:

@@ -43,7 +43,7 @@ class Rank(AnswerStrategy):
         embeddings: Measures agreement by meaning; by default words are compared.
 
     Raises:
-        TypeError: If `judge` is no model.
+        TypeError: If `judge` is not a model.
         ValueError: If nothing can compare texts.
 
     Source: arXiv 2406.04692, section 3.3 ("LLM-Ranker").

@@ -32,7 +32,7 @@ class Residual(Selection):
             as shared, above 0 and at most 1.
 
     Raises:
-        TypeError: If `shared` is no number.
+        TypeError: If `shared` is not a number.
         ValueError: If it is out of range, or nothing can compare texts.
 
     Source: RMoA (arXiv 2505.24442), which lets a model extract the residuals.

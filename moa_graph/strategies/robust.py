@@ -31,7 +31,7 @@ _FEWEST = 3  # of two that differ, nobody knows which is the odd one
 _CONTRADICTS = (
     "You compare responses of several models to a user's query. Name those that contradict, in "
     "substance, what a clear majority of the others says: another fact, number, choice or advice. "
-    "Leaving something out, or saying it in other words, is no contradiction. Reply with their "
+    "Leaving something out, or saying it in other words, is not a contradiction. Reply with their "
     "numbers, or with none if there are none, and with nothing else."
 )
 _CONTRADICTS_AGAIN = "Reply with numbers from 1 to {highest}, or with none, and nothing else."
@@ -53,7 +53,7 @@ class ClusterAndFilter(Selection):
         judge: A model that says who contradicts the majority.
 
     Raises:
-        TypeError: If `judge` is no model.
+        TypeError: If `judge` is not a model.
         ValueError: If neither is given, or both are.
 
     Source: arXiv 2503.05856, "Cluster & Filter".

@@ -155,7 +155,7 @@ class Diverse(Selection):
         embeddings: Compares meanings; by default words are compared.
 
     Raises:
-        TypeError: If `k` is no whole number.
+        TypeError: If `k` is not an integer.
         ValueError: If `k` is below 1, or nothing can compare texts.
 
     Source: RMoA (arXiv 2505.24442), greedy diversity embedding selection.
@@ -194,7 +194,7 @@ class Deduplicate(Selection):
         embeddings: Compares meanings; by default words are compared.
 
     Raises:
-        TypeError: If `threshold` is no number.
+        TypeError: If `threshold` is not a number.
         ValueError: If it is out of range, or nothing can compare texts.
     """
 
@@ -233,7 +233,7 @@ class Shuffle(Selection):
             looks like a rank.
 
     Raises:
-        TypeError: If `seed` is no integer, or `letters` neither True nor False.
+        TypeError: If `seed` is not an integer, or `letters` neither True nor False.
     """
 
     def __init__(self, seed: int = 0, *, letters: bool = False) -> None:
@@ -261,7 +261,7 @@ class Tree(Selection):
         fan_in: How many each sees, at least 1.
 
     Raises:
-        TypeError: If it is no whole number.
+        TypeError: If it is not an integer.
         ValueError: If it is below 1.
 
     Source: the tree topology of arXiv 2512.18126.

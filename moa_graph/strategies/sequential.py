@@ -34,7 +34,7 @@ class SelfMoASeq(AnswerStrategy):
         window: References in a prompt, the synthesis so far included (at least 2).
 
     Raises:
-        TypeError: If `writer` is no model, or `window` no whole number.
+        TypeError: If `writer` is not a model, or `window` not an integer.
         ValueError: If `window` is below 2.
 
     Example:

@@ -97,7 +97,7 @@ class Agree(Until):
         then: As for `Until`.
 
     Raises:
-        TypeError: If `share` is no number, or `parse` cannot be called.
+        TypeError: If `share` is not a number, or `parse` cannot be called.
         ValueError: If a value is out of range.
     """
 
@@ -135,7 +135,7 @@ class Similar(Until):
         then: As for `Until`.
 
     Raises:
-        TypeError: If `threshold` is no number.
+        TypeError: If `threshold` is not a number.
         ValueError: If a value is out of range, or nothing can compare texts.
     """
 
@@ -174,7 +174,7 @@ class JudgedAgreement(Until):
         then: As for `Until`.
 
     Raises:
-        TypeError: If `judge` is no model.
+        TypeError: If `judge` is not a model.
         ValueError: If `then` is out of range, or nothing can compare texts.
     """
 
@@ -214,7 +214,7 @@ class Unchanged(Until):
         then: As for `Until`.
 
     Raises:
-        TypeError: If `new` is no number.
+        TypeError: If `new` is not a number.
         ValueError: If a value is out of range, or nothing can compare texts.
 
     Source: RMoA (arXiv 2505.24442), adaptive termination.

@@ -115,8 +115,8 @@ class Vote(AnswerStrategy):
         for name in self.weights:
             if name not in proposers:
                 raise ValueError(
-                    f"Vote(weights=…) names {name!r}, which is no proposer of the last layer, nor "
-                    f"a model of one.{nearest(name, proposers)} There are: "
+                    f"Vote(weights=…) names {name!r}, which is neither a proposer of the last "
+                    f"layer nor a model of one.{nearest(name, proposers)} There are: "
                     f"{', '.join(sorted(proposers))}."
                 )
 

@@ -278,6 +278,6 @@ if __name__ == "__main__":
     given = json.load(sys.stdin)
     out = Path(f"/dev/fd/{os.dup(1)}")
     with out.open("w") as stdout:
-        os.dup2(2, 1)  # what contenders print is no result
+        os.dup2(2, 1)  # what contenders print is not a result
         json.dump(asyncio.run(measure(given)), stdout)
     os._exit(0)  # some leave threads behind

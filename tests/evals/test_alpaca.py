@@ -295,7 +295,7 @@ def test_a_judgment_without_a_preference_is_asked_again(judge_server, tmp_path):
     ("row", "said"),
     [
         ({"preference": float("inf")}, "must be a number"),
-        ({"preference": 1.5, "output_2": 7}, "`output_2` must be a text, not 7"),
+        ({"preference": 1.5, "output_2": 7}, "`output_2` must be a string, not 7"),
     ],
 )
 def test_odd_annotations_are_refused(row, said):

@@ -273,7 +273,7 @@ def test_judge_without_a_key_is_refused_before_anything_is_asked(together, capit
         ([{"question": "a"}], {"scorer": "exact"}, "no field with the right answer"),
         ([{"question": "a"}, {"x": 1}], {}, "row 2: has no field 'question'"),
         ([{"question": "a"}], {"question": "questoin"}, "Did you mean 'question'"),
-        ([{"question": " "}], {}, "must be a text or a list of messages"),
+        ([{"question": " "}], {}, "must be a string or a list of messages"),
         ([{"question": "a", "answer": None}], {"scorer": "exact"}, "is empty, and --scorer"),
         ([{"question": "a", "answer": "no"}], {"scorer": "number"}, "has no number"),
         ([{"question": "a", "answer": "12:30"}], {"scorer": "number"}, "row 1.*has no number"),

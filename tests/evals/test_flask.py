@@ -148,9 +148,9 @@ def test_several_reviews_of_an_item_and_items_without_one_are_listed():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"skill": ["Humour"]}, "'Humour' of 1 is no skill of FLASK"),
-        ({"skill": []}, "is no skill of FLASK"),
-        ({"instruction": None}, "the instruction of 1 must be a text"),
+        ({"skill": ["Humour"]}, "'Humour' of 1 is not a skill of FLASK"),
+        ({"skill": []}, "is not a skill of FLASK"),
+        ({"instruction": None}, "the instruction of 1 must be a string"),
         ({"idx": 2}, "has '2' twice"),
     ],
 )

@@ -189,10 +189,10 @@ async def test_prices_may_name_the_provider_and_be_told_later(together):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"x": 1}, "is no file of answers"),
+        ({"x": 1}, "is not a file of answers"),
         ({"question_id": 9, "text": "a"}, "answers the question '9', which is not asked here"),
         ({"question_id": 81}, "has neither `text` nor `answer`"),
-        ({"instruction": "x", "output": {"text": "a"}}, "must be a text, not dict"),
+        ({"instruction": "x", "output": {"text": "a"}}, "must be a string, not dict"),
     ],
 )
 def test_what_is_no_file_of_answers_is_told(tmp_path, row, said):

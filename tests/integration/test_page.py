@@ -251,7 +251,7 @@ async def test_a_server_with_keys_asks_for_one(browser, server, tmp_path):
             "wrong-0123456789abcdef"
         )
         await page.keyboard.press("Enter")
-        await expect(dialog).to_contain_text("This is no API key of this server")
+        await expect(dialog).to_contain_text("This is not an API key of this server")
         await page.screenshot(path=tmp_path / "key.png")
         await page.get_by_role("textbox", name="API key of this server").fill(key)
         await page.keyboard.press("Enter")

@@ -206,7 +206,9 @@ async def test_a_proposer_that_fails_is_recorded_and_the_answer_goes_on(
     chat, server, options, bad, status
 ):
     server.answer_all = LONG
-    timeout = 1.0 if status == "timed_out" else None  # a busy machine is no failure of the others
+    timeout = (
+        1.0 if status == "timed_out" else None
+    )  # a busy machine is not a failure of the others
     proposers = [*writers(chat, 2), Proposer(chat(bad), name="bad", timeout=timeout)]
     graph = mixture_of(proposers, chat("agg?writes"), retries=0, **options)
     shown, state, _ = await streamed(graph)

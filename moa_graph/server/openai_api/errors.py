@@ -68,7 +68,7 @@ def wrong_request(error: RequestValidationError) -> ApiError:
     # Of a field with alternatives pydantic reports each; the one that came furthest says most.
     first = max(error.errors(), key=lambda said: len(said["loc"]))
     if first["type"] == "json_invalid":
-        return ApiError(400, "The request's body is no JSON.")
+        return ApiError(400, "The request's body is not JSON.")
     steps = [str(step) for step in first["loc"] if step != "body" and "[" not in str(step)]
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
