@@ -341,7 +341,7 @@ def test_report_stands_beside_the_leaderboard():
 
 def test_wrong_leaderboard_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(EvalError, match="no leaderboard"):
+    with pytest.raises(EvalError, match="not a leaderboard"):
         alpaca_report.leaderboard(tmp_path / "x.csv")
 
 
