@@ -33,7 +33,7 @@ _CHECKPOINTER = "__pregel_checkpointer"
 
 
 def is_message_stream(handler: BaseCallbackHandler) -> bool:
-    """Whether LangGraph has attached a handler for `stream_mode="messages"`.
+    """Return whether LangGraph has attached a handler for `stream_mode="messages"`.
 
     Its class has no public name. Public way: a tag that hides all messages of a run from the
     stream, those of an agent's nodes included (`nostream` hides only a chat model's tokens).
@@ -69,7 +69,7 @@ def with_stream(
 
 
 def checkpointer_in(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
-    """The checkpointer of the run that a node belongs to; None if it has none.
+    """Return the checkpointer of the run that a node belongs to; None if it has none.
 
     Public way: `runtime` telling a node what its siblings have stored before a resumption.
     """
@@ -78,7 +78,7 @@ def checkpointer_in(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
 
 
 def as_graph(cls: type[G], compiled: CompiledStateGraph[Any, Any, Any, Any]) -> G:
-    """A compiled graph as one of a subclass. `CompiledStateGraph.copy` does the same.
+    """Return a compiled graph as one of a subclass. `CompiledStateGraph.copy` does the same.
 
     Public way: `StateGraph.compile(graph_class=…)`.
     """
@@ -96,7 +96,7 @@ _FILLED_IN = {"tags", "metadata", "callbacks", "configurable"}  # by LangChain, 
 
 
 def surrounding_config() -> RunnableConfig:
-    """The configuration of the Runnable in which this code runs; empty outside of one.
+    """Return the configuration of the Runnable in which this code runs; empty outside of one.
 
     Public way: `langgraph.config.get_config`, if it did not raise outside of a graph, and where
     Python 3.10's tasks do not hand it on.
@@ -120,7 +120,7 @@ def inherited(config: RunnableConfig | None) -> Iterator[None]:
 
 
 def has_default_recursion_limit(config: RunnableConfig | None) -> bool:
-    """Whether the limit of steps is LangChain's default for chains, and nobody has chosen it.
+    """Whether the limit of steps is LangChain's default for chains, and was not chosen.
 
     LangChain fills it in as if somebody had. Public way: leaving it out.
     """
@@ -139,7 +139,7 @@ class ChatModelWithRuns(BaseChatModel):
     def _within(
         self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
     ) -> AbstractContextManager[None]:
-        """What surrounds the call of `_generate` or `_stream` that belongs to a run."""
+        """Return what surrounds the call of `_generate` or `_stream` that belongs to a run."""
         raise NotImplementedError
 
     def _generate_with_cache(
@@ -179,7 +179,7 @@ CLIENT_FIELDS = {"root_client": "client", "root_async_client": "async_client"}
 
 
 def clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
-    """The clients of a chat model of OpenAI's family, by field; empty for every other.
+    """Return the clients of a chat model of OpenAI's family, by field; empty for every other.
 
     Public way: a copy of the chat model with other retries, or another HTTP client.
     """
@@ -190,7 +190,7 @@ def clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
 def with_clients(
     chat_model: BaseChatModel, options: Callable[[Any], dict[str, Any]]
 ) -> BaseChatModel:
-    """The chat model, its clients with other options.
+    """Return the chat model, its clients with other options.
 
     Args:
         chat_model: The chat model.
@@ -205,12 +205,12 @@ def with_clients(
 
 
 def http_client_of(client: Any) -> Any | None:
-    """The asynchronous HTTP client of a provider's client; None for a synchronous one."""
+    """Return the asynchronous HTTP client of a provider's client; None for a synchronous one."""
     return client._client if "Async" in type(client).__name__ else None
 
 
 def without_connections(client: Any) -> Any:
-    """A copy of an asynchronous HTTP client, set up as it is, that has no connections yet.
+    """Return a copy of an asynchronous HTTP client, set up as it is, that has no connections yet.
 
     There is no public way to ask a client what it was made with: its proxies, certificates and
     limits. The client itself is returned where it has a transport of another kind.

@@ -200,7 +200,7 @@ def _drop_torn_line(part: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What Arrow and NumPy have made of a value, as JSON has it."""
+    """Return what Arrow and NumPy have made of a value, as JSON has it."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)

@@ -148,7 +148,7 @@ class ChatMoA(ChatModelWithRuns):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        """What the model can do is what the aggregator can."""
+        """Return what the model can do is what the aggregator can."""
         built = self._node.writer.built if self._node.writer else None
         model = next(chat_models_in(built), None) if built else None
         return model.profile if model else None
@@ -300,7 +300,7 @@ class ChatMoA(ChatModelWithRuns):
         return _Run({"messages": copies}, config, settings.with_call_options(options))
 
     def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
-        """What `response_metadata["moa"]` holds of a finished run."""
+        """Return what `response_metadata["moa"]` holds of a finished run."""
         how = message.response_metadata.get(AGGREGATOR_RECORD, {})
         record: dict[str, Any] = {
             "proposals": state["proposals"],

@@ -246,7 +246,7 @@ class MoAContext(BaseModel):
         return self._call_options
 
     def with_call_options(self, options: Mapping[str, Any]) -> Self:
-        """The same settings, with options for the aggregator's call."""
+        """Return the same settings, with options for the aggregator's call."""
         context = self.model_copy()
         context._call_options = dict(options)  # noqa: SLF001 - of another object of this class
         return context

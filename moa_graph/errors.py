@@ -86,17 +86,17 @@ def explain(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
 
 def refused_credentials(error: BaseException) -> bool:
-    """Whether the provider answered 401 or 403."""
+    """Return whether the provider answered 401 or 403."""
     return status_of(error) in (401, 403)
 
 
 def refused_request(error: BaseException) -> bool:
-    """Whether what was asked for was wrong: to the provider (400, 422), or to its client."""
+    """Return whether what was asked for was wrong: to the provider (400, 422), or to its client."""
     return status_of(error) in (400, 422) or isinstance(error, ValueError | TypeError)
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that the provider answered with; None if it did not come to that.
+    """Return the HTTP status that the provider answered with; None if it did not come to that.
 
     Also of errors that LangChain's packages raise from those of a provider's client.
     """
@@ -179,14 +179,14 @@ def value_object(cls: type[T]) -> type[T]:
 
 
 def represented(value: Any) -> str:
-    """A value object as code: its arguments that are not the defaults."""
+    """Return a value object as code: its arguments that are not the defaults."""
     fields = type(value).__dataclass_fields__
     shown = {name: given for name, given in arguments_of(value).items() if fields[name].repr}
     return represented_as(type(value).__name__, shown)
 
 
 def arguments_of(value: Any) -> dict[str, Any]:
-    """The arguments of a value object that are not the defaults."""
+    """Return the arguments of a value object that are not the defaults."""
     given = {}
     for name, field in type(value).__pydantic_fields__.items():
         own = getattr(value, name)
@@ -197,7 +197,7 @@ def arguments_of(value: Any) -> dict[str, Any]:
 
 
 def represented_as(name: str, given: Mapping[str, Any]) -> str:
-    """A call as code; of models only what should be printed."""
+    """Return a call as code; of models only what should be printed."""
     return f"{name}({', '.join(f'{key}={_short(value)}' for key, value in given.items())})"
 
 
@@ -220,7 +220,7 @@ def _cut(text: str) -> str:
 def for_people(
     error: ValidationError, name: str, fields: Sequence[str] = ()
 ) -> TypeError | ValueError:
-    """What is wrong with which argument, as `TypeError` or `ValueError`.
+    """Return what is wrong with which argument, as `TypeError` or `ValueError`.
 
     Args:
         error: What pydantic raised.
@@ -275,7 +275,7 @@ def check_names(
 
 
 def names_checked(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which names the nearest argument where one does not exist."""
+    """Return the function, which names the nearest argument where one does not exist."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -286,7 +286,7 @@ def names_checked(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, type]) -> str:
-    """What is wrong with which field, without the values: a key may be among them.
+    """Return what is wrong with which field, without the values: a key may be among them.
 
     Args:
         error: What pydantic raised.
@@ -313,7 +313,7 @@ def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, ty
 
 
 def nearest(word: str, words: Iterable[str], likeness: float = 0.5) -> str:
-    """A question whether the nearest of these words was meant; empty if none is near.
+    """Return a question whether the nearest of these words was meant; empty if none is near.
 
     Args:
         word: What was written.

@@ -204,7 +204,7 @@ def _as_reserve(value: Any) -> Any:
 
 
 def as_proposer(value: ProposerLike) -> Proposer:
-    """A proposer from a model, or from its arguments.
+    """Return a proposer from a model, or from its arguments.
 
     Raises:
         TypeError: If an argument has the wrong type or does not exist.
@@ -396,5 +396,5 @@ class Layer:
 
 
 def sample_names(name: str, samples: int) -> list[str]:
-    """What the samples of a proposer are called."""
+    """Return what the samples of a proposer are called."""
     return [name] if samples == 1 else [f"{name}_{i}" for i in range(1, samples + 1)]

@@ -47,7 +47,7 @@ def format_references(
     labels: Sequence[str] | None = None,
     fence: str | None = None,
 ) -> str:
-    """The prompt, followed by the references as `1. …`, `2. …`, each on a line of its own.
+    """Return the prompt, followed by the references as `1. …`, `2. …`, each on a line of its own.
 
     Args:
         references: The answers of the layer before, in the proposers' order.
@@ -77,17 +77,17 @@ def letters(count: int) -> list[str]:
 
 
 def fence_notice(fence: str, count: int) -> str:
-    """What is said of fenced references, before them."""
+    """Return what is said of fenced references, before them."""
     return FENCED_REFERENCES.format(code=fence, count=count)
 
 
 def fenced(text: str, label: str, fence: str) -> str:
-    """A reference between its two lines."""
+    """Return a reference between its two lines."""
     return f"<<<{fence} response {label}>>>\n{text}\n<<<{fence} end of response {label}>>>"
 
 
 def fence_of(*texts: str) -> str:
-    """A code of 32 characters for these texts, which none of them can contain.
+    """Return a code of 32 characters for these texts, which none of them can contain.
 
     It is a digest of all of them, each with its length: a text that contained it would have to
     contain its own digest. The same texts have the same code, so that caches see one prompt.
@@ -128,7 +128,7 @@ def inject_references(
 
 
 def instructed(messages: Sequence[AnyMessage], text: str, place: Place) -> list[AnyMessage]:
-    """The conversation with an instruction in it."""
+    """Return the conversation with an instruction in it."""
     extend = extend_human_message if place == "human" else extend_system_message
     return extend(messages, text)
 
@@ -159,7 +159,7 @@ def extend_human_message(messages: Sequence[AnyMessage], text: str) -> list[AnyM
 
 
 def with_text(message: M, text: str) -> M:
-    """The message with more text behind its own."""
+    """Return the message with more text behind its own."""
     content: str | list[Any]
     if isinstance(message.content, str):
         content = f"{message.content}\n\n{text}"

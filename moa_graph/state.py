@@ -65,7 +65,7 @@ class Proposal(TypedDict):
     """Seconds from the proposer's first attempt to its end."""
     attempts: int
     """Requests made for it, those that were repeated included; 0 if it came from the cache, or if
-    nobody was asked."""
+    no model was asked."""
     position: NotRequired[int]
     """The proposer's place in its layer, from 0: the order of the references."""
     turn: NotRequired[int]
@@ -180,7 +180,7 @@ def _edited(old: Proposal, changes: Proposal) -> Proposal:
 
 
 def text_for_readers(proposal: Proposal, selection: Decision) -> str:
-    """The text that later models are shown of a selected proposal.
+    """Return the text that later models are shown of a selected proposal.
 
     It is the selection's own version (a shorter one, say), unless the proposal was edited since.
     """
@@ -192,7 +192,7 @@ def text_for_readers(proposal: Proposal, selection: Decision) -> str:
 
 
 def digest_of(text: str) -> str:
-    """A short digest by which a text is known again."""
+    """Return a short digest by which a text is known again."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
@@ -281,7 +281,7 @@ class Draft(TypedDict):
 
 
 def merge_drafts(left: dict[str, Draft], right: dict[str, Draft]) -> dict[str, Draft]:
-    """The drafts by node: newer ones replace older ones, and all of another question."""
+    """Return the drafts by node: newer ones replace older ones, and all of another question."""
     questions = {draft["question"] for draft in right.values()}
     kept = {
         node: draft
@@ -303,35 +303,35 @@ class DraftedDecidedState(DraftedState, DecidedState):
 
 
 def total_usage(usages: Iterable[UsageMetadata | None]) -> UsageMetadata | None:
-    """The sum of what is known; None if nothing is."""
+    """Return the sum of what is known; None if nothing is."""
     known = [usage for usage in usages if usage]
     return reduce(add_usage, known) if known else None
 
 
 def turn_of(records: Iterable[Proposal] | Iterable[Decision]) -> int:
-    """The latest turn among proposals or decisions; 0 where there are none."""
+    """Return the latest turn among proposals or decisions; 0 where there are none."""
     return max((record.get("turn", 0) for record in records), default=0)
 
 
 def proposals_of_layer(proposals: Iterable[Proposal], layer: int) -> list[Proposal]:
-    """The proposals of one layer, in the proposers' order."""
+    """Return the proposals of one layer, in the proposers' order."""
     return sorted((p for p in proposals if p["layer"] == layer), key=_order)
 
 
 def decisions_of(state: MoAState) -> list[Decision]:
-    """The decisions in a state; none in that of a plain mixture."""
+    """Return the decisions in a state; none in that of a plain mixture."""
     decisions: list[Decision] = state.get("decisions") or []  # type: ignore[assignment]
     return decisions
 
 
 def has_ended(state: MoAState, node: str) -> bool:
-    """Whether a node that is visited several times has nothing more to write."""
+    """Return whether a node that is visited several times has nothing more to write."""
     drafts: dict[str, Draft] = state.get("drafts") or {}  # type: ignore[assignment]
     return node in drafts and drafts[node]["ended"]
 
 
 def usable(proposals: Iterable[Proposal]) -> list[Proposal]:
-    """The proposals that may be shown to another model."""
+    """Return the proposals that may be shown to another model."""
     return [p for p in proposals if p["status"] == "ok"]
 
 

@@ -24,7 +24,7 @@ from moa_graph.models import (
 
 
 def as_object(argument: str, value: Any, kind: type[Any]) -> Any:
-    """A value object, or its arguments as a mapping; None stays None.
+    """Return a value object, or its arguments as a mapping; None stays None.
 
     Raises:
         TypeError: If it is neither; names the argument and the kind.
@@ -125,7 +125,7 @@ def check_types(**arguments: tuple[Any, type]) -> None:
 
 
 def check_langgraphs(context_schema: Any, store: Any) -> None:
-    """Refuse what LangGraph would take, and fail with in a run.
+    """Refuse arguments that LangGraph would accept and fail with in a run.
 
     Raises:
         TypeError: Names the argument, and what belongs there.

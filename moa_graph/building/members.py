@@ -1,4 +1,4 @@
-"""Who stands where: the proposers of each layer, each with a name of its own."""
+"""The proposers of each layer, each with a unique name and a position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEWEST_LAYERS = 2  # one of proposers, and the aggregator
 
 
 def layers_of(proposers: Any, layers: int | None) -> list[Layer]:
-    """The layers of proposers of a mixture.
+    """Return the layers of proposers of a mixture.
 
     Args:
         proposers: Models, one `Layer` for every layer, or a list of `Layer`s and lists of models.
@@ -68,7 +68,7 @@ def _layer_at(place: int, entry: Any) -> Layer:
 
 
 def as_layer(value: Any) -> Layer:
-    """A layer from a list of models, or from its arguments.
+    """Return a layer from a list of models, or from its arguments.
 
     Raises:
         TypeError: If an argument has the wrong type or does not exist.
@@ -83,24 +83,24 @@ def as_layer(value: Any) -> Layer:
 
 
 def is_layer(entry: object) -> bool:
-    """Whether this is a layer, or what one can be made of, and no model."""
+    """Return whether this is a layer, or what one can be made of, and no model."""
     if isinstance(entry, Mapping):
         return "proposers" in entry
     return isinstance(entry, Layer) or (isinstance(entry, Sequence) and not isinstance(entry, str))
 
 
 def is_list_of_layers(proposers: Sequence[Any]) -> bool:
-    """Whether these are layers, and not the models of one."""
+    """Return whether these are layers, and not the models of one."""
     return any(map(is_layer, proposers))
 
 
 def members_of(layer: Layer, where: str) -> list[Member]:
-    """The proposers of a layer, each in its place; errors say where they stand."""
+    """Return the proposers of a layer, each in its place; errors say where they stand."""
     return list(_seats(layer.proposers, where))
 
 
 def reserve_of(layer: Layer, where: str) -> list[Member]:
-    """The reserve of a layer, in its order."""
+    """Return the reserve of a layer, in its order."""
     return list(_seats(layer.reserve, f"{where}.reserve"))
 
 
@@ -121,7 +121,7 @@ def _seats(entries: Sequence[Proposer], where: str) -> Iterator[Member]:
 
 
 def _unused(name: str, taken: Counter[str], samples: int) -> str:
-    """The name, numbered where it or one of its samples is taken; then taken itself."""
+    """Return the name, numbered where it or one of its samples is taken; then taken itself."""
     candidate, number = name, 1
     while any(n in taken for n in sample_names(candidate, samples)):
         number += 1

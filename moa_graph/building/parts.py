@@ -44,7 +44,7 @@ class Part:
 
     @classmethod
     def of(cls, layer: Layer, where: str) -> Part:
-        """That of a layer; errors say where it stands."""
+        """Return that of a layer; errors say where it stands."""
         selections = as_selections(layer.select, "Layer(select=…)")
         trees = [s for s in selections if isinstance(s, Tree)]
         if len(trees) > 1:
@@ -98,7 +98,7 @@ class Mixture:
         progressive: Staircase | Chunkwise | None,
         repeated: bool,
     ) -> Mixture:
-        """The parts of a mixture.
+        """Return the parts of a mixture.
 
         Args:
             layers: The layers of proposers.
@@ -166,14 +166,14 @@ class Mixture:
 
 
 def _names_of(member: Member) -> set[str]:
-    """By what a vote may know who has answered: fallbacks, too."""
+    """Return by what a vote may know who has answered: fallbacks, too."""
     model = member.model.built
     inside = map(name_of_chat_model, chat_models_in(model)) if model is not None else ()
     return {member.name, member.model.name, *inside}
 
 
 def as_answer(given: Any) -> Model | AnswerStrategy:
-    """What gives the answer: a model, a strategy, or a function.
+    """Return what gives the answer: a model, a strategy, or a function.
 
     Raises:
         TypeError: If it is none of these.
@@ -190,7 +190,7 @@ def as_answer(given: Any) -> Model | AnswerStrategy:
 
 
 def _with_trees(parts: Sequence[Part], *, repeated: bool) -> list[Part]:
-    """The parts, whose members read what the tree of the layer before lets them."""
+    """Return the parts, whose members read what the tree of the layer before lets them."""
     built = [parts[0]]
     for before, part in pairwise(parts):
         members = part.members
@@ -210,7 +210,7 @@ def _with_trees(parts: Sequence[Part], *, repeated: bool) -> list[Part]:
 
 
 def stages_of(plan: Plan, mixture: Mixture) -> list[Stage]:
-    """The graph from top to bottom."""
+    """Return the graph from top to bottom."""
     again = unfinished if isinstance(mixture.progressive, Staircase) else None
     strategy = mixture.strategy
     analysis = strategy.before(plan) if strategy else None
@@ -260,7 +260,7 @@ def _layer_stage(
     before: Part | None,
     again: Any,
 ) -> Stage:
-    """The stage of a layer; its nodes are added to those of the layers before."""
+    """Return the stage of a layer; its nodes are added to those of the layers before."""
     number = len(nodes) + 1
     known = [(node.node, node.proposer) for node in nodes[-1]] if nodes else []
     reserve = mixture.parts[number - 1].reserve if number <= len(mixture.parts) else []

@@ -32,7 +32,7 @@ def check_combination(mixture: Mixture, *, references: References, cached: bool)
     if references.fenced and len(mixture.parts) == 1 and answer and answer.whole:
         raise ValueError(
             f"References(fenced=True) and {type(answer).__name__} with layers=2 cannot be "
-            "combined: nobody is shown the references but a judge, who sees them fenced in any "
+            "combined: only a judge is shown the references, and sees them fenced in any "
             "case."
         )
 

@@ -130,7 +130,7 @@ def loop_start(stages: Sequence[Stage]) -> list[str]:
 
 
 def unfinished(state: Any, node: str) -> bool:
-    """Whether a node that is visited several times has more to write."""
+    """Return whether a node that is visited several times has more to write."""
     return not (has_ended(state, node) or has_ended(state, AGGREGATOR))
 
 

@@ -113,7 +113,7 @@ def read_answer(output: Any) -> Answer:
 
 
 def _with_thoughts_marked(message: AIMessage) -> AIMessage:
-    """The message with Gemini's parts that are thoughts as blocks of reasoning."""
+    """Return the message with Gemini's parts that are thoughts as blocks of reasoning."""
     if isinstance(message.content, str) or not any(map(is_thought, message.content)):
         return message
     return message.model_copy(update={"content": [_thought_marked(b) for b in message.content]})
@@ -145,7 +145,7 @@ _NO_WORDS = {
 
 
 def _words(value: Any) -> str:
-    """The text in a provider's form of reasoning."""
+    """Return the text in a provider's form of reasoning."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -193,7 +193,7 @@ def _block_text(block: Any) -> str | None:
 
 
 def _structured(output: Mapping[str, Any]) -> AIMessage:
-    """The message of a model `.with_structured_output(..., include_raw=True)`."""
+    """Return the message of a model `.with_structured_output(..., include_raw=True)`."""
     raw = as_message(output["raw"])
     if output["parsed"] is None:
         return raw
@@ -210,7 +210,7 @@ def was_cut(metadata: Mapping[str, Any]) -> bool | None:
 
 
 def as_message(output: Any) -> AIMessage:
-    """The message in what a model returned; an object of a schema is written as JSON.
+    """Return the message in what a model returned; an object of a schema is written as JSON.
 
     Raises:
         TypeError: If there is no message in it.

@@ -27,7 +27,7 @@ class AnswerStream:
         self._texts: dict[Any, _ShownText] = {}
 
     def shown(self, message: Any, run: Any = None) -> list[Any]:
-        """What is shown in the place of a message, a chunk of one, or a protocol event.
+        """Return what is shown in the place of a message, a chunk of one, or a protocol event.
 
         Args:
             message: What the model's run gives.
@@ -131,7 +131,7 @@ def _with_text(block: Any, text: _ShownText) -> Any:
 
 
 def _is_text_alone(chunk: AIMessageChunk) -> bool:
-    """Whether a chunk has nothing but its text to say."""
+    """Return whether a chunk has nothing but its text to say."""
     others = (
         chunk.tool_call_chunks,
         chunk.usage_metadata,

@@ -18,7 +18,7 @@ _LAST_ANSWER = 256  # tokens that the aggregator has in any case
 
 
 def price_of(limits: RunLimits, model: str, provider: str | None) -> Price:
-    """Dollars per million input and output tokens.
+    """Return dollars per million input and output tokens.
 
     Args:
         limits: Those of the run, whose `prices` come first.
@@ -26,7 +26,7 @@ def price_of(limits: RunLimits, model: str, provider: str | None) -> Price:
         provider: The provider's, as LangChain spells it.
 
     Raises:
-        ValueError: If nobody knows it; says how to tell.
+        ValueError: If it is not known; says how to give it.
     """
     if limits.prices and model in limits.prices:
         return limits.prices[model]
@@ -46,7 +46,7 @@ def price_of(limits: RunLimits, model: str, provider: str | None) -> Price:
 
 
 def known_price(model: str, provider: str | None) -> Price | None:
-    """A model's price by the table of the package `genai-prices`.
+    """Return a model's price by the table of the package `genai-prices`.
 
     Args:
         model: The model's name, as its provider spells it.
@@ -73,7 +73,7 @@ def known_price(model: str, provider: str | None) -> Price | None:
 
 
 def highest(prices: Iterable[Price]) -> Price:
-    """The most that a call may cost where one of several models answers it."""
+    """Return the most that a call may cost where one of several models answers it."""
     known = list(prices) or [(0.0, 0.0)]
     return max(price[0] for price in known), max(price[1] for price in known)
 
@@ -87,7 +87,7 @@ class Amount:
 
     @classmethod
     def of(cls, input_tokens: int, output_tokens: int, price: Price) -> Amount:
-        """What a call of that size costs."""
+        """Return what a call of that size costs."""
         usd = (input_tokens * price[0] + output_tokens * price[1]) / _MILLION
         return cls(input_tokens + output_tokens, usd)
 
@@ -96,7 +96,7 @@ class Amount:
 
     @classmethod
     def used(cls, usage: UsageMetadata, price: Price) -> Amount:
-        """What a call has cost, by what the provider says."""
+        """Return what a call has cost, by what the provider says."""
         return cls.of(usage["input_tokens"], usage["output_tokens"], price)
 
 
@@ -161,7 +161,7 @@ class Ledger:
         return int(max(share, _LAST_ANSWER if always else _SHORTEST_ANSWER))
 
     def reserve(self, limit: Amount, *, always: bool = False) -> Callable[[Amount], None]:
-        """Set aside what a call may spend, before it is made.
+        """Return set aside what a call may spend, before it is made.
 
         Args:
             limit: The call's own limit.

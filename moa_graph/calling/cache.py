@@ -1,4 +1,4 @@
-"""Proposals that were paid for once: the same question to the same model, for LangGraph's caches.
+"""Keep proposals in LangGraph's caches: the same question to the same model is paid for once.
 
 LangGraph's node cache makes its key before the node knows its `MoAContext`, and a node found there
 does not run: nobody would see in a trace, in the custom stream or in a quorum that it has
@@ -94,7 +94,7 @@ class StoredProposals(BaseCache[Any]):
         self._ttl = ttl
 
     def key(self, node: str, asked: Asked, messages: Sequence[AnyMessage]) -> FullKey | None:
-        """Under what a proposal is kept.
+        """Return the key under which a proposal is kept.
 
         Args:
             node: The proposer's node.
@@ -121,7 +121,7 @@ class StoredProposals(BaseCache[Any]):
         return (_NAMESPACE, node), hashlib.sha256(parts.encode(errors="replace")).hexdigest()
 
     async def proposal(self, key: FullKey) -> Proposal | None:
-        """The proposal that is kept there."""
+        """Return the proposal that is kept there."""
         cache = self._cache
         kept = await sync.either(lambda: cache.get([key]), lambda: cache.aget([key]))
         return _read(kept.get(key))
@@ -163,7 +163,7 @@ def _with_proposals(namespaces: Sequence[Namespace] | None) -> Sequence[Namespac
 
 
 def _read(entry: Any) -> Proposal | None:
-    """The proposal in an entry; None for one of another version of this package."""
+    """Return the proposal in an entry; None for one of another version of this package."""
     if not isinstance(entry, dict) or entry.get("version") != _VERSION:
         return None
     proposal: Proposal = entry["proposal"]

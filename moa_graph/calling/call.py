@@ -64,7 +64,7 @@ class Account:
     always: bool = False
 
     def spent(self, used: Mapping[str, UsageMetadata]) -> Amount:
-        """What a call has cost, by the name of each model that was used for it."""
+        """Return what a call has cost, by the name of each model that was used for it."""
         total = Amount(0, 0.0)
         for name, usage in used.items():
             known = next((self.prices[n] for n in self.prices if is_same_model(n, name)), None)
@@ -102,7 +102,7 @@ class Call:
         settings: What the run sets. Those that the provider refuses are left out.
         context: The run's.
         callbacks: Added to the run's.
-        until: The moment (of `time.monotonic`) from which on nobody waits for the answer.
+        until: The moment (of `time.monotonic`) after which the answer is not waited for.
     """
 
     def __init__(
@@ -175,14 +175,14 @@ class Call:
             await sync.sleep(wait)
 
     def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
-        """Tokens of all model calls behind this one; an agent makes several."""
+        """Return tokens of all model calls behind this one; an agent makes several."""
         counted = total_usage(
             usage for runs in self._runs for usage in runs.usage_metadata.values()
         )
         return counted or (message.usage_metadata if message else None)
 
     def explain(self, error: BaseException) -> str:
-        """What went wrong, in one line for people."""
+        """Return what went wrong, in one line for people."""
         return explain(error, secrets_of(self._given))
 
     async def _ask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
@@ -233,7 +233,7 @@ class Call:
                 yield attempt
         except Exception as error:
             if settle and status_of(error) is not None:
-                settle(Amount(0, 0.0))  # refused: nobody pays for that
+                settle(Amount(0, 0.0))  # refused requests are not billed
             raise
         if settle and self._terms.account and attempt.used:
             settle(self._terms.account.spent(attempt.used))
@@ -271,7 +271,7 @@ class Call:
         return is_of_another_loop(error) and self._lost < _MOST_LOST
 
     def _seconds_before_retry(self, error: Exception) -> float | None:
-        """How long to wait before asking again; None if that is not worth it."""
+        """Return how long to wait before asking again; None if that is not worth it."""
         if self._can_be_helped(error):
             return 0.0
         by_itself = retried_by_client(error) or repeats_by_itself(self._given)

@@ -26,7 +26,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
         streamed: Whether any token was streamed: what was shown cannot be taken back.
         errors: What its models raised, in the order of the requests.
         answered: What the model that answered last calls itself: the name it was asked by, and
-            the name that the provider gave; None where nobody says.
+            the name that the provider gave; None where it is not known.
     """
 
     run_inline = True  # a thread for each event would cost more than what is done in it
@@ -94,7 +94,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
         self._close(run_id)
 
     def _is_inner(self, run_id: UUID) -> bool:
-        """Whether the run belongs to a chat model around it, such as a mixture."""
+        """Return whether the run belongs to a chat model around it, such as a mixture."""
         parent = self._parents.get(run_id)
         while parent is not None:
             if parent in self._asked:
@@ -125,7 +125,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
 
 def _name_in(response: LLMResult) -> str | None:
-    """The name of the model that answered, as its provider says it."""
+    """Return the name of the model that answered, as its provider says it."""
     for generation in response.generations[0] if response.generations else ():
         metadata = getattr(getattr(generation, "message", None), "response_metadata", {})
         for field in ("model_name", "model", "model_id"):

@@ -32,7 +32,7 @@ class StreamedAnswer:
         self._reasoning = False
 
     def take(self, mode: str, event: Any) -> ChatGenerationChunk | None:
-        """The chunk of an event of the graph's stream; None if it has none."""
+        """Return the chunk of an event of the graph's stream; None if it has none."""
         if mode == "values":
             self._state = event
             return None
@@ -52,7 +52,7 @@ class StreamedAnswer:
         return ChatGenerationChunk(message=chunk)
 
     def last(self, record: Callable[[AIMessage, MoAState], dict[str, Any]]) -> ChatGenerationChunk:
-        """The chunk with the record.
+        """Return the chunk with the record.
 
         Args:
             record: Makes it of the answer and the run's last state.
@@ -72,7 +72,7 @@ class StreamedAnswer:
 
 
 def with_usage(result: LLMResult) -> LLMResult:
-    """The result, each message with the tokens of all models behind it."""
+    """Return the result, each message with the tokens of all models behind it."""
     for generations in result.generations:
         for generation in generations:
             message = getattr(generation, "message", None)
@@ -82,7 +82,7 @@ def with_usage(result: LLMResult) -> LLMResult:
 
 
 def chunk_with_usage(chunk: AIMessageChunk) -> AIMessageChunk:
-    """The chunk, with the tokens of all models behind the answer if it is the last one."""
+    """Return the chunk, with the tokens of all models behind the answer if it is the last one."""
     if "moa" not in chunk.response_metadata:
         return chunk
     return chunk.model_copy(update={"usage_metadata": _total_usage(chunk)})
@@ -99,7 +99,7 @@ def _total_usage(message: AIMessage) -> UsageMetadata | None:
 
 
 def neutral(tool: Any) -> Any:
-    """A tool as plain data, which every provider takes and a trace can show.
+    """Return a tool as plain data, which every provider takes and a trace can show.
 
     A tool's `extras` are for one provider and would be lost, so such a tool stays as it is.
     """
@@ -109,7 +109,7 @@ def neutral(tool: Any) -> Any:
 
 
 def finished(state: MoAState, record: Callable[[AIMessage, MoAState], dict[str, Any]]) -> AIMessage:
-    """The answer of a finished run, with its record.
+    """Return the answer of a finished run, with its record.
 
     Args:
         state: The run's last state.
@@ -122,7 +122,7 @@ def finished(state: MoAState, record: Callable[[AIMessage, MoAState], dict[str, 
 
 
 def bindable(writer: Model | None, title: str, what: str) -> BaseChatModel:
-    """The chat model that can be given tools or a schema.
+    """Return the chat model that can be given tools or a schema.
 
     Args:
         writer: Who writes the answer; None where it is chosen.

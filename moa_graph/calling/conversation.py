@@ -44,7 +44,7 @@ def place_for(model: Runnable[Any, Any]) -> Place:
 
 
 def place_for_references(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Place:
-    """Where a model is shown references, if nobody says so.
+    """Return where a model is shown references by default.
 
     Who acts, or has just acted, is shown them behind the question: what stands before it keeps its
     place in a provider's cache of prompts from call to call.
@@ -58,7 +58,7 @@ def place_for_references(model: Runnable[Any, Any], messages: Sequence[AnyMessag
 def conversation_for(
     model: Runnable[Any, Any], messages: Sequence[AnyMessage], *, own: bool = False
 ) -> list[AnyMessage]:
-    """The conversation as a model can take it.
+    """Return the conversation as a model can take it.
 
     Args:
         model: Who reads it.
@@ -115,7 +115,7 @@ def _block_for(block: Any, providers: Sequence[str]) -> Any:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """The texts in a block of any form: what is written in it, and its titles."""
+    """Return the texts in a block of any form: what is written in it, and its titles."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name in _WRITTEN and isinstance(inner, str):

@@ -83,7 +83,7 @@ _UNSPECIFIED = {"", "none", "blockreasonunspecified", "blockedreasonunspecified"
 
 
 def filter_reason(metadata: Mapping[str, Any]) -> str | None:
-    """The provider's word for why its content filter stopped the answer; None if none did.
+    """Return the provider's word for why its content filter stopped the answer; None if none did.
 
     Args:
         metadata: A message's `response_metadata`, in any provider's form. Case, spaces, hyphens
@@ -114,7 +114,7 @@ def broken_off(metadata: Mapping[str, Any]) -> str | None:
 
 
 def finish_reason(metadata: Mapping[str, Any]) -> str | None:
-    """How an answer has ended, in the provider's word."""
+    """Return how an answer has ended, in the provider's word."""
     for field, value, _ in _fields(metadata):
         if field in _REASON_FIELDS and value is not None and not isinstance(value, Mapping):
             return _shown(value)
@@ -124,7 +124,7 @@ def finish_reason(metadata: Mapping[str, Any]) -> str | None:
 def _fields(
     metadata: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
-    """Every field with its value, at any depth that providers use."""
+    """Return every field with its value, at any depth that providers use."""
     for name, value in metadata.items():
         if path == () and name in ("moa", "aggregator"):  # our own records
             continue

@@ -1,4 +1,4 @@
-"""Whose child the graph inside `ChatMoA` is.
+"""Make the graph inside `ChatMoA` a child of its run in traces.
 
 A graph that runs inside a node becomes that node's subgraph, which a chat model's own run must
 not: it would write into the parent's checkpoints and show its tokens twice.
@@ -42,7 +42,7 @@ class ParentRun:
 
     @classmethod
     def settled(cls, manager: BaseCallbackManager, config: RunnableConfig) -> ParentRun:
-        """The run that the configuration will start; its id and handlers are settled now."""
+        """Return the run that the configuration will start; its id and handlers are settled now."""
         config["callbacks"] = manager
         run_id = config["run_id"] = config.get("run_id") or uuid7()
         return cls._of(manager, run_id, is_async=manager.is_async)
@@ -51,7 +51,7 @@ class ParentRun:
     def started(
         cls, manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
     ) -> ParentRun | None:
-        """The run that LangChain has started, if it says so."""
+        """Return the run that LangChain has started, if it says so."""
         if manager is None:
             return None
         is_async = isinstance(manager, AsyncCallbackManagerForLLMRun)
@@ -99,7 +99,7 @@ _parent: ContextVar[ParentRun | None] = ContextVar("moa_parent_run", default=Non
 
 
 def current_parent() -> ParentRun | None:
-    """The run that `inside` has set."""
+    """Return the run that `inside` has set."""
     return _parent.get()
 
 
@@ -114,7 +114,7 @@ def inside(parent: ParentRun | None) -> Iterator[None]:
 
 
 def users_configurable() -> dict[str, Any]:
-    """What the user made configurable around this call, without what LangGraph put there."""
+    """Return what the user made configurable around this call, without what LangGraph put there."""
     configurable = surrounding_config().get("configurable", {})
     return {
         key: value

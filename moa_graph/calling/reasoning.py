@@ -116,7 +116,7 @@ class ReasoningSplitter:
 
     @classmethod
     def of(cls, text: str, *, cut: bool = False) -> ReasoningSplitter:
-        """A whole text, split; the arguments are those of `split_reasoning`."""
+        """Return a whole text, split; the arguments are those of `split_reasoning`."""
         splitter = cls()
         if _ANY.search(text):
             splitter.add(text)
@@ -261,7 +261,7 @@ class ReasoningSplitter:
         return self._take(written)
 
     def _is_quoted(self, after: str) -> bool:
-        """Whether a tag at this place stands in code or between quotation marks."""
+        """Return whether a tag at this place stands in code or between quotation marks."""
         if self._in_fence or _FENCE.match(self._line) or self._line.count("`") % 2:
             return True
         return self._line[-1:] in tuple(_QUOTES) and after[:1] in tuple(_CLOSED_QUOTES)
@@ -273,11 +273,11 @@ class ReasoningSplitter:
         return not before or self._line.rstrip()[-1] in ".!?…。！？>"
 
     def _may_open(self, tag: str) -> bool:
-        """Whether a tag may open reasoning here; in mid-sentence, what follows decides."""
+        """Return whether a tag may open reasoning here; in mid-sentence, what follows decides."""
         return tag not in _ONLY_AT_START or not self.answer.strip()
 
     def _is_mentioned_close(self, after: str) -> bool:
-        """Whether a closing tag is a word of its sentence."""
+        """Return whether a closing tag is a word of its sentence."""
         before = self._line
         if not before.strip() or not before[-1].isspace():
             return bool(before.strip()) and before[-1] in tuple("`\"'“‘«(")
@@ -299,7 +299,7 @@ class ReasoningSplitter:
         return ""
 
     def _end_open(self, *, cut: bool) -> str:
-        """What an opening tag means that has no closing one."""
+        """Return what an opening tag means that has no closing one."""
         thought = "".join(self._thought)
         opening, self._opening, self._thought = self._opening, "", []
         self._line, self._in_fence = self._before
@@ -323,7 +323,7 @@ class ReasoningSplitter:
         self._hold = False
 
     def _release(self, shown: str, *, held: bool) -> str:
-        """What may be returned; `held` says whether everything before was held back."""
+        """Return what may be returned; `held` says whether everything before was held back."""
         if self._hold:
             return ""
         return self.answer if held else shown
@@ -334,7 +334,7 @@ def _joined(first: str, second: str) -> str:
 
 
 def _partial(text: str) -> int:
-    """How many characters at the end of a text may be the beginning of a tag."""
+    """Return how many characters at the end of a text may be the beginning of a tag."""
     for length in range(min(len(text), _LONGEST - 1), 0, -1):
         if text[-length] in _STARTS:
             end = text[-length:].lower()

@@ -24,7 +24,7 @@ _MOST_GUESSES = 4  # of these, where the provider does not clearly say that the 
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has, rather too many than too few.
+    """Return about how many tokens a text has, rather too many than too few.
 
     Tokenizers differ, and most are not at hand without a network. A third of the text's bytes in
     UTF-8 is above what they need for prose and code, and near it for other scripts.
@@ -33,7 +33,7 @@ def estimated_tokens(text: str) -> int:
 
 
 def estimated_prompt(messages: Sequence[AnyMessage]) -> int:
-    """About how many tokens a conversation has, of which only the text counts."""
+    """Return about how many tokens a conversation has, of which only the text counts."""
     return estimated_tokens(get_buffer_string(messages)) + _PER_MESSAGE * len(messages)
 
 
@@ -58,7 +58,7 @@ def fair_shares(sizes: Sequence[int], room: int) -> list[int]:
 
 
 def trimmed(text: str, tokens: int) -> str:
-    """The beginning and the end of a text that is too long, with a mark between them.
+    """Return the beginning and the end of a text that is too long, with a mark between them.
 
     Args:
         text: The text.
@@ -87,7 +87,7 @@ class Question:
         fenced: Whether they are fenced as untrusted, see `format_references`.
         place: Where they stand, see `inject_references`.
         reasoning: Whether the proposers' reasoning is shown before their answers.
-        window: Tokens that the model takes, its answer included; None if nobody knows.
+        window: Tokens that the model takes, its answer included; None if unknown.
         answer: How long the answer may be, in tokens; None if nothing limits it.
     """
 
@@ -131,7 +131,7 @@ class Question:
         return False
 
     def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        """The model as it is asked this question; here, as it is."""
+        """Return the model as it is asked this question; here, as it is."""
         return model
 
     @property
@@ -192,7 +192,7 @@ class Question:
 
 
 def _with_reasoning(proposal: Proposal) -> str:
-    """A proposal's text behind its model's reasoning."""
+    """Return a proposal's text behind its model's reasoning."""
     thought = proposal.get("reasoning")
     if not thought:
         return proposal["content"]

@@ -69,7 +69,7 @@ _LONGER_THAN_A_LIMIT = re.compile(
 
 
 def can_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed a moment later.
+    """Return whether the same request may succeed a moment later.
 
     Rate limits, 408, server errors, connection errors and connections cut in the middle of an
     answer can pass. A wrong request, key, permission or name, a content filter, an exhausted
@@ -96,7 +96,7 @@ def is_of_another_loop(error: BaseException) -> bool:
 
 
 def is_too_long(error: BaseException) -> bool:
-    """Whether the provider said that the prompt is longer than it takes.
+    """Return whether the provider said that the prompt is longer than it takes.
 
     By its status and by what it says: 413; 400 or 422 about the length; a rate limit per minute
     that this one prompt exceeds; and errors without a status of models in this process.
@@ -121,7 +121,7 @@ def may_be_too_long(error: BaseException) -> bool:
 
 
 def retried_by_client(error: BaseException) -> int:
-    """How often the provider's own client has repeated the request before it gave up.
+    """Return how often the provider's own client has repeated the request before it gave up.
 
     The clients that Stainless makes (OpenAI, Anthropic, Together, Groq …) say so in a header.
     """
@@ -134,7 +134,7 @@ def retried_by_client(error: BaseException) -> int:
 
 
 def seconds_before_retry(error: BaseException, retry: int) -> float | None:
-    """How long to wait before a retry: as long as the provider asks, else longer each time.
+    """Return how long to wait before a retry: as long as the provider asks, else longer each time.
 
     Args:
         error: What the last attempt raised.

@@ -74,7 +74,7 @@ class CallSlots:
             inner.give_all_back()
 
     async def _take(self, names: Collection[str], held: list[_Slots]) -> None:
-        # Always in the same order, so that nobody waits in a circle; and what a call around this
+        # Always in the same order, so that callers cannot deadlock; and what a call around this
         # one holds is not waited for, which would never end.
         slots = [self._slots[name] for name in sorted(set(names)) if name in self._slots]
         for slot in [slot for slot in slots if slot not in _held.get()]:
@@ -111,7 +111,7 @@ class _InnerCalls(AsyncCallbackHandler):
         """Wait until the model may be asked.
 
         Raises:
-            MoAError: If the call around it was cancelled meanwhile: nobody waits for the answer.
+            MoAError: If the call around it was cancelled meanwhile.
         """
         told = metadata or {}
         provider, model = told.get("ls_provider"), told.get("ls_model_name")
@@ -122,7 +122,7 @@ class _InnerCalls(AsyncCallbackHandler):
         self._held[run_id] = held
         if self._closed:
             self._give_back(run_id)
-            raise MoAError("not asked: nobody waits for the answer any more")
+            raise MoAError("not asked: the call around it was cancelled")
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Its answer is there."""
@@ -152,7 +152,7 @@ class _Slots:
         self._lock = sync.Lock()
 
     def take(self) -> Future[None]:
-        """A place: done as soon as it is there."""
+        """Return a place: done as soon as it is there."""
         place: Future[None] = Future()
         with self._lock:
             if self._free:

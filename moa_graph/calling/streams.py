@@ -27,7 +27,7 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
 
 
 def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> RunnableConfig:
-    """The same configuration, whose streams of messages see answers without reasoning.
+    """Return the same configuration, whose streams of messages see answers without reasoning.
 
     Args:
         config: That of the node that gives the answer.
@@ -50,7 +50,7 @@ def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> Runnabl
 
 
 def is_answer(metadata: Mapping[str, Any]) -> bool:
-    """Whether a message of the stream is (a part of) the graph's answer, by its metadata.
+    """Return whether a message of the stream is (a part of) the graph's answer, by its metadata.
 
     It mostly is the aggregator's; an early exit or a first pass may give it too. The only other
     messages are the proposers'.
@@ -59,7 +59,7 @@ def is_answer(metadata: Mapping[str, Any]) -> bool:
 
 
 def without_message_stream(config: RunnableConfig) -> RunnableConfig:
-    """The same configuration, whose model calls no `stream_mode="messages"` sees.
+    """Return the same configuration, whose model calls no `stream_mode="messages"` sees.
 
     The tag `nostream` would hide a chat model's tokens, but not the messages that the nodes of
     an agent return when the stream asks for subgraphs.
@@ -78,7 +78,7 @@ def _others(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler
 
 
 def only_message_stream(config: RunnableConfig) -> RunnableConfig | None:
-    """The same configuration, whose model calls nobody but `stream_mode="messages"` sees.
+    """Return the same configuration, whose model calls only `stream_mode="messages"` sees.
 
     None if there is no such stream.
     """
@@ -108,7 +108,7 @@ class WrittenTokens(BaseChatModel):
 
     @classmethod
     def of(cls, message_id: str, config: RunnableConfig) -> Self:
-        """The tokens of that message, for whoever streams messages in that configuration."""
+        """Return the tokens of that message, for whoever streams messages in that configuration."""
         tokens = cls(message_id=message_id)
         tokens._config = only_message_stream(config)
         return tokens

@@ -41,7 +41,7 @@ class CalledFromInside(MoAError):
 
 
 Cancelled = asyncio.CancelledError
-"""What a coroutine is ended with when nobody waits for it any more."""
+"""Raised in a coroutine that is cancelled."""
 
 _blocking: ContextVar[bool] = ContextVar("moa_blocking", default=False)
 
@@ -66,7 +66,7 @@ def run(coroutine: Coroutine[Any, Any, T], *, cancellable: bool = True) -> T:
     except _Exit as ended:
         raise ended.error from None
     except BaseException:
-        future.cancel()  # an interrupt from the keyboard: nobody waits any more
+        future.cancel()  # an interrupt from the keyboard: stop the call
         raise
 
 
@@ -114,7 +114,7 @@ def refuse_from_inside() -> None:
 
 
 def is_background() -> bool:
-    """Whether this is the event loop that serves sync runs."""
+    """Return whether this is the event loop that serves sync runs."""
     if _started is None:
         return False
     try:
@@ -124,7 +124,7 @@ def is_background() -> bool:
 
 
 def current_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop whose connections are used here; None in a thread without one."""
+    """Return the event loop whose connections are used here; None in a thread without one."""
     if _blocking.get():
         return None
     try:
@@ -199,7 +199,7 @@ async def done(future: Future[T]) -> T:
     """Wait for what another thread or event loop sets.
 
     Raises:
-        CancelledError: If nobody waits any more.
+        CancelledError: If the waiting task was cancelled.
     """
     if _blocking.get():
         return future.result()
@@ -246,7 +246,7 @@ def later(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task has been asked to end; False in a thread without one."""
+    """Return whether the running task has been asked to end; False in a thread without one."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -283,7 +283,7 @@ class Channel(Generic[T]):
         self._queue.put_nowait(value)
 
     async def read(self) -> AsyncIterator[T]:
-        """Each value as it comes."""
+        """Return each value as it comes."""
         while (value := await self._queue.get()) is not None:
             yield value
 

@@ -44,7 +44,7 @@ class Hedge:
     after: float | str
 
     def due(self, started: float, latencies: list[float], proposers: int) -> float | None:
-        """When a proposer asked at `started` is asked again; None while that is not known.
+        """Return when a proposer asked at `started` is asked again; None while that is not known.
 
         Args:
             started: When it was asked, in any clock.
@@ -266,4 +266,4 @@ async def _cancel(requests: list[asyncio.Future[T]], why: str) -> None:
         await asyncio.wait(running, timeout=_CLEANUP)
     for request in requests:
         if request.done() and not request.cancelled():
-            request.exception()  # seen: nobody is warned about it
+            request.exception()  # retrieved, so that asyncio does not warn

@@ -282,7 +282,7 @@ def _running() -> Iterator[None]:
         yield
     except MoAError as error:
         raise _Failed(str(error), getattr(error, "proposals", [])) from None
-    except Exception as error:  # noqa: BLE001 - a traceback helps nobody at a prompt
+    except Exception as error:  # noqa: BLE001 - a traceback does not help at a prompt
         raise _Failed(explain(error), []) from None
 
 
@@ -329,7 +329,7 @@ def _total_usage(state: MoAState) -> UsageMetadata | None:
 
 
 def _read_line() -> str:
-    """The next line; `/exit` where there is none."""
+    """Return the next line; `/exit` where there is none."""
     try:
         return input("\n> " if sys.stdin.isatty() else "").strip()
     except KeyboardInterrupt:

@@ -89,7 +89,7 @@ def evaluating() -> Iterator[None]:
 
 
 def one_of(target: str | None, preset: str | None) -> str | None:
-    """What to evaluate, which can be written in two ways.
+    """Return what to evaluate, which can be written in two ways.
 
     Raises:
         EvalError: If it is, and they differ.
@@ -100,7 +100,7 @@ def one_of(target: str | None, preset: str | None) -> str | None:
 
 
 def folder_for(out: Path) -> Path:
-    """A folder of results, made and tried before there is anything to lose.
+    """Return a folder of results, made and tried before there is anything to lose.
 
     Raises:
         OSError: If nothing can be written there.
@@ -113,7 +113,7 @@ def folder_for(out: Path) -> Path:
 def load_for(
     benchmark: str, spec: str | None, recorded: Sequence[Any], out: Path | None, prices: Path | None
 ) -> tuple[Any, Path]:
-    """The target of a benchmark, and the folder of its results.
+    """Return the target of a benchmark, and the folder of its results.
 
     Raises:
         EvalError: If there is none.
@@ -172,7 +172,7 @@ def proposal_cache(folder: Path, name: str) -> Any:
 
 
 def load_judge(judge: str | None, prices: Path | None) -> Any:
-    """The judge, checked.
+    """Return the judge, checked.
 
     Raises:
         EvalError: If none is named, or it cannot be asked.

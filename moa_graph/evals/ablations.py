@@ -26,7 +26,7 @@ def configurations(
     studies: Sequence[Study] = STUDIES,
     **settings: Any,
 ) -> list[Configuration]:
-    """What an ablation compares, each configuration once.
+    """Return what an ablation compares, each configuration once.
 
     Args:
         models: The proposers, as `"provider:model"`; two or more.
@@ -66,7 +66,7 @@ class _Shapes:
         self._everyone = f"{len(models)} different"
 
     def all(self) -> Row:
-        """Every model once, and the aggregator."""
+        """Return every model once, and the aggregator."""
         return self._shape(self._everyone, self._models)
 
     def proposers(self) -> Iterator[Row]:
@@ -83,7 +83,7 @@ class _Shapes:
             yield self._shape(name, self._models, layers=layers)
 
     def roles(self) -> Iterator[Row]:
-        """Each model in each role."""
+        """Return each model in each role."""
         for model in self._models:
             short = model.partition(":")[2].rpartition("/")[2]
             samples = [{"model": model, "samples": len(self._models)}]
@@ -92,7 +92,7 @@ class _Shapes:
                 yield self._shape(f"{short} aggregates", self._models, by=model)
 
     def ranker(self) -> Iterator[Row]:
-        """A proposal is chosen, not a synthesis written."""
+        """Return a proposal is chosen, not a synthesis written."""
         ranker = {"strategy": "rank", "judge": self._aggregator}
         yield self._shape(f"{self._everyone}, ranked", self._models, by=ranker)
 

@@ -40,7 +40,7 @@ _COLUMNS = ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n
 
 
 def load_instructions(path: Path | None = None) -> list[Row]:
-    """What is asked.
+    """Return what is asked.
 
     Args:
         path: JSON or JSON Lines with `instruction` (and `dataset`, and the baseline's `output`);
@@ -295,7 +295,7 @@ def _has_preference(single: Any, completion: Any) -> bool:
 
 
 def metrics(annotations: Sequence[Row]) -> Row:
-    """What the leaderboard says of a model, from the judge's preferences.
+    """Return what the leaderboard says of a model, from the judge's preferences.
 
     Args:
         annotations: With `preference` (1: the baseline's answer, 2: the model's; in between as
@@ -368,6 +368,6 @@ def _plain(row: Row) -> Row:
 
 
 def _number(value: Any) -> Any:
-    """A plain number for JSON; None for what is none."""
+    """Return a plain number for JSON; None for what is none."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -45,7 +45,7 @@ def doubts(annotations: Sequence[Row]) -> list[str]:
 
 
 def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
-    """The published leaderboard by model.
+    """Return the published leaderboard by model.
 
     Args:
         path: A CSV file; by default the one that the package carries.

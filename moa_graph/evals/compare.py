@@ -198,7 +198,7 @@ def _journal(target: Target, folder: Path) -> Journal:
 
 
 def file_name(name: str) -> str:
-    """A target's name as the name of a file."""
+    """Return a target's name as the name of a file."""
     plain = re.sub(r"[^\w.@-]+", "_", name)
     return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}-{digest(name)}"
 
@@ -217,7 +217,7 @@ def _judged(
     at_once: int,
     quiet: bool,
 ) -> tuple[dict[str, dict[str, float]], dict[str, Row], Row]:
-    """Each target's preferences by item; what there is to say of each; and of the judge."""
+    """Return each target's preferences by item; what there is to say of each; and of the judge."""
     values = {baseline: {item.key: 0.5 for item in items}}
     details: dict[str, Row] = {}
     firsts: list[float] = []

@@ -10,7 +10,7 @@ from moa_graph.evals.tables import table
 
 
 def report(found: Row) -> str:
-    """The comparison in Markdown."""
+    """Return the comparison in Markdown."""
     judged = found["measure"] == "win rate"
     title = f"# {found['dataset']}: {found['n']} questions"
     how = (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_configured() -> bool:
-    """Whether LangSmith is: tracing is on, and there is a key."""
+    """Return whether LangSmith is: tracing is on, and there is a key."""
     from langsmith.utils import get_env_var, tracing_is_enabled  # noqa: PLC0415
 
     return bool(tracing_is_enabled() and get_env_var("API_KEY"))

@@ -28,7 +28,7 @@ class EvalFailed(EvalError):
 
 
 def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:
-    """The objects of a JSON array or of JSON Lines, compressed by gzip or not.
+    """Return the objects of a JSON array or of JSON Lines, compressed by gzip or not.
 
     Args:
         path: The file.
@@ -75,17 +75,17 @@ def read_results(path: str | Path) -> list[Row]:
 
 
 def is_text(value: object) -> bool:
-    """Whether that is something to ask: a text, and not a blank one."""
+    """Return whether that is something to ask: a text, and not a blank one."""
     return isinstance(value, str) and bool(value.strip())
 
 
 def name_of(path: Path) -> str:
-    """What a file of results is called where nothing in it says whose they are."""
+    """Return what a file of results is called where nothing in it says whose they are."""
     return re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name)
 
 
 def read_text(path: Path) -> str:
-    """A file's text, compressed by gzip or not.
+    """Return a file's text, compressed by gzip or not.
 
     Raises:
         EvalError: If it is not there, cut, or no UTF-8.
@@ -218,7 +218,7 @@ class Journal:
         return {key: row for key, row in self._rows.items() if row.get("error")}
 
     def result(self, key: str) -> Row | None:
-        """The row of a key that has no `error`; None if there is none."""
+        """Return the row of a key that has no `error`; None if there is none."""
         row = self._rows.get(key)
         return None if row is None or row.get("error") else row
 
@@ -275,7 +275,7 @@ def _short(value: Any) -> str:
 
 
 def digest(data: Any) -> str:
-    """A short text that is the same for the same data, and for no other."""
+    """Return a short text that is the same for the same data, and for no other."""
     text = json.dumps(data, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 

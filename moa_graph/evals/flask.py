@@ -117,7 +117,7 @@ def _described(name: str, skills: Sequence[Row]) -> Row | None:
 
 
 def _asked_for(skill: Any) -> list[str]:
-    """The skills of an item: a list, or a text that is one or has one."""
+    """Return the skills of an item: a list, or a text that is one or has one."""
     if isinstance(skill, str):
         try:
             read = ast.literal_eval(skill) if skill.lstrip().startswith("[") else [skill]
@@ -166,7 +166,7 @@ def generate(
 
 
 def review_prompt(question: Row, response: str, data: FlaskData) -> str:
-    """What the reviewer is asked of one response."""
+    """Return what the reviewer is asked of one response."""
     described = []
     for asked in question["skill"]:
         skill = _described(asked, data.skills)
@@ -233,7 +233,7 @@ def _text(row: Row) -> Any:
 
 
 def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
-    """The mean rating of each skill.
+    """Return the mean rating of each skill.
 
     Args:
         rows: Reviews, as from `read_reviews` or `review`.
@@ -302,7 +302,7 @@ def _skill(name: str) -> str | None:
 
 
 def report(found: Mapping[str, Row]) -> str:
-    """The scores of each model as a table, and what was left out of them."""
+    """Return the scores of each model as a table, and what was left out of them."""
     parts = [
         table(
             ["skill", *found],

@@ -44,7 +44,7 @@ def read_reviews(path: Path) -> list[Row]:
 
 
 def ratings(review: str) -> dict[str, float | None]:
-    """The ratings at the end of a review, a Python dictionary of skills and scores.
+    """Return the ratings at the end of a review, a Python dictionary of skills and scores.
 
     Args:
         review: The whole text; the last dictionary in it counts. It is read as data, never run.
@@ -64,7 +64,7 @@ def ratings(review: str) -> dict[str, float | None]:
 
 
 def read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
-    """The ratings, what is wrong with others, and the skills that have none."""
+    """Return the ratings, what is wrong with others, and the skills that have none."""
     parts = [part.replace("_", " ").lower() for part in _DICTIONARY.findall(review)]
     if not parts:
         return {}, {"": "the review has no dictionary of ratings"}, []
@@ -91,7 +91,7 @@ def read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], 
 
 
 def _dictionary(text: str) -> list[tuple[Any, Any]] | None:
-    """The keys and values of a Python dictionary, equal keys too; None if it is none."""
+    """Return the keys and values of a Python dictionary, equal keys too; None if it is none."""
     for form in (text, text.replace("\n", " ")):  # a comment ends with its line, a skill may not
         try:
             node = ast.parse(form, mode="eval").body

@@ -34,7 +34,7 @@ def download(repository: str, name: str, *, kind: str = "dataset", instead: str)
 
 
 def is_available(repository: str, name: str, *, kind: str = "dataset") -> bool:
-    """Whether a file is in the cache, or the hub can be reached for it.
+    """Return whether a file is in the cache, or the hub can be reached for it.
 
     The hub's client tries for half a minute; this asks once.
     """

@@ -39,7 +39,7 @@ class Interval:
 
 
 def mean(values: Sequence[float], *, lowest: float = 0.0, highest: float = 1.0) -> Interval:
-    """The mean of one value an item.
+    """Return the mean of one value an item.
 
     Args:
         values: One an item, at least one.
@@ -86,7 +86,7 @@ def _bootstrap(data: Any) -> Interval:
 
 
 def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 999) -> Interval:
-    """A statistic of whole rows.
+    """Return a statistic of whole rows.
 
     Args:
         statistic: From an array of rows to a number.
@@ -106,7 +106,7 @@ def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 
 
 
 def says(name: str, other: str, found: Interval, unit: str = "accuracy") -> str:
-    """A difference in a sentence, honest about what is not shown."""
+    """Return a difference in a sentence, honest about what is not shown."""
     if found.n < _FEWEST:
         return (
             f"No difference in {unit} is shown between {name} and {other}: {found.n} questions are "

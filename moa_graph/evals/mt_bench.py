@@ -108,7 +108,7 @@ PROMPTS = {
 
 
 def load_questions(path: Path | None = None) -> list[Row]:
-    """The questions.
+    """Return the questions.
 
     Args:
         path: JSON Lines with `question_id`, `category` and `turns`; from the hub by default.
@@ -134,7 +134,7 @@ def load_questions(path: Path | None = None) -> list[Row]:
 
 
 def load_references(path: Path | None = None) -> dict[str, list[str]]:
-    """The reference answers by question, each by turn.
+    """Return the reference answers by question, each by turn.
 
     Args:
         path: JSON Lines with `question_id` and `choices`; from the hub by default.
@@ -153,7 +153,7 @@ def load_references(path: Path | None = None) -> dict[str, list[str]]:
 
 
 def turns_by_id(questions: Iterable[Row]) -> dict[str, list[str]]:
-    """What is asked, by question and turn."""
+    """Return what is asked, by question and turn."""
     return {str(q["question_id"]): list(q["turns"]) for q in questions}
 
 
@@ -213,7 +213,7 @@ def _write_answers(name: str, answered: Iterable[tuple[Row, Row]], folder: Path)
 
 
 def _kept_turns(journal: Journal) -> dict[str, list[Row]]:
-    """The turns that were answered before a later one failed."""
+    """Return the turns that were answered before a later one failed."""
     return {key: row["turns"] for key, row in journal.failed.items() if row.get("turns")}
 
 
@@ -247,7 +247,7 @@ def _totals(rows: Sequence[Row]) -> Row:
 def case(
     question: Row, answers: Sequence[str], references: Mapping[str, Sequence[str]], turn: int
 ) -> tuple[JudgePrompt, str]:
-    """What the judge is told of one turn.
+    """Return what the judge is told of one turn.
 
     Args:
         question: With `question_id`, `category` and `turns`.

@@ -45,7 +45,7 @@ def rating(judgment: str) -> float:
 
 
 def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> dict[str, Row]:
-    """The scores of each model in gradings.
+    """Return the scores of each model in gradings.
 
     Args:
         rows: In FastChat's form, error rows and duplicates among them.
@@ -104,7 +104,7 @@ def read_gradings(path: Path) -> list[Row]:
 
 
 def _identified(row: Row) -> Row:
-    """A row of our own journal; one that failed has only its key."""
+    """Return a row of our own journal; one that failed has only its key."""
     question, _, rest = str(row["key"]).partition("-")
     turn = rest.partition("-")[0]
     known = {"question_id": question, "turn": int(turn) if turn.isdecimal() else 1}
@@ -129,7 +129,7 @@ def _number(text: str) -> float:
 
 
 def _judge(row: Row) -> str:
-    """Who graded, without the prompt that it was given."""
+    """Return who graded, without the prompt that it was given."""
     judge = row.get("judge", "")
     return str(judge[0] if isinstance(judge, list | tuple) and judge else judge)
 
@@ -162,7 +162,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def report(found: Mapping[str, Row]) -> str:
-    """The scores as tables, and what was left out of them."""
+    """Return the scores as tables, and what was left out of them."""
     ranked = sorted(found, key=lambda model: -(found[model]["average"] or 0))
     names = list(dict.fromkeys(name for m in ranked for name in found[m]["categories"]))
     parts = [

@@ -93,7 +93,7 @@ async def compare(judging: Target, pair: Pair) -> Row:
 
 
 def tally(preferences: Sequence[Sequence[float]]) -> Row:
-    """How the items went, each by the mean of both orders.
+    """Return how the items went, each by the mean of both orders.
 
     Args:
         preferences: For each item the preference in each order.
@@ -113,7 +113,7 @@ def tally(preferences: Sequence[Sequence[float]]) -> Row:
 
 
 def position_bias(firsts: Sequence[float]) -> Row:
-    """Whether the judge prefers a place.
+    """Return whether the judge prefers a place.
 
     Args:
         firsts: Of every verdict in either order, 1 if it preferred what it read first, 0 if the
@@ -156,7 +156,7 @@ def position_bias(firsts: Sequence[float]) -> Row:
 def length_controlled(
     means: Sequence[float], lengths: Sequence[int], others: Sequence[int]
 ) -> Interval | None:
-    """The win rate if answers were as long as the baseline's.
+    """Return the win rate if answers were as long as the baseline's.
 
     A logistic regression of the preference on an intercept and the hyperbolic tangent of the
     length's difference in standard deviations, as AlpacaEval's without the instructions'
@@ -195,7 +195,7 @@ def length_controlled(
 
 
 def complete(rows: Mapping[tuple[str, int], Row], item: str) -> list[float] | None:
-    """An item's preferences in both orders; None if one is not there."""
+    """Return an item's preferences in both orders; None if one is not there."""
     found = [rows[item, order] for order in range(len(ORDERS)) if (item, order) in rows]
     return [row["preference"] for row in found] if len(found) == len(ORDERS) else None
 

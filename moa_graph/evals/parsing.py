@@ -30,7 +30,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 
 
 def final_answer(reply: str, model: str = "") -> str | None:
-    """The `answer` of a reply that was asked to be JSON with `reasoning` and `answer`.
+    """Return the `answer` of a reply that was asked to be JSON with `reasoning` and `answer`.
 
     The first complete JSON object counts; of a broken one, what stands behind `"answer":`. Of
     Llama 3.1, which likes to box it, the boxed one.
@@ -55,7 +55,7 @@ def final_answer(reply: str, model: str = "") -> str | None:
 
 
 def number_in(answer: str) -> float | None:
-    """The first number of an answer, which may have dollars, thousands and fractions.
+    """Return the first number of an answer, which may have dollars, thousands and fractions.
 
     A sum is worked out (`"3/4"` is 0.75); only numbers and `+ - * / ** %` are understood, and
     nothing is ever run.
@@ -74,7 +74,7 @@ def number_in(answer: str) -> float | None:
 
 
 def arithmetic(text: str) -> float | None:
-    """The value of a sum in digits; None if it is anything else.
+    """Return the value of a sum in digits; None if it is anything else.
 
     Args:
         text: Such as `"(3 + 4) / 2"`.
@@ -102,7 +102,7 @@ def _worked_out(node: ast.AST) -> float:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """The first `{…}` whose braces are in balance, if it is JSON.
+    """Return the first `{…}` whose braces are in balance, if it is JSON.
 
     As ZeroEval does, it counts braces inside of strings too: reading better would give other
     accuracies than the published ones.
@@ -124,7 +124,7 @@ def _first_object(text: str) -> dict[str, Any] | None:
 
 
 def _value_of(key: str, text: str) -> str | None:
-    """What stands behind a key in what was meant to be JSON."""
+    """Return what stands behind a key in what was meant to be JSON."""
     for pattern, flags in (
         (rf'"{key}"\s*:\s*"([^"]*?)"', 0),
         (rf'"{key}"\s*:\s*"(.*?)"', re.DOTALL),

@@ -71,7 +71,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
     def invoke(
         self, input: Sequence[BaseMessage], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        """The recorded answer to a conversation.
+        """Return the recorded answer to a conversation.
 
         Raises:
             EvalError: If there is none.

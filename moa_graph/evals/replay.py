@@ -38,7 +38,7 @@ AGREEMENT, ORACLE, BEST = "agreement by TF-IDF", "oracle", "best model, cross-fi
 
 
 def accuracies(recorded: RecordedSet) -> list[Row]:
-    """The accuracy of every recorded model, beside the published one.
+    """Return the accuracy of every recorded model, beside the published one.
 
     Returns:
         Rows with `model`, `accuracy` and `published` (percent, to two decimals), `n`, `interval`,
@@ -101,7 +101,7 @@ def replay(
     title: str = "replay",
     quiet: bool = False,
 ) -> Row:
-    """What each strategy would have answered with a pool of recorded models.
+    """Return what each strategy would have answered with a pool of recorded models.
 
     Only questions that every member was asked count. Votes that are tied go to the member named
     first.
@@ -215,7 +215,7 @@ def _through_graph(
     title: str,
     quiet: bool,
 ) -> list[float]:
-    """Whether the answer that the graph chooses is right, by question."""
+    """Return whether the answer that the graph chooses is right, by question."""
     from tqdm import tqdm  # noqa: PLC0415 - with [evals]
 
     parse = recorded.parse if isinstance(strategies[0], Vote) else None
@@ -261,7 +261,7 @@ def _renamed(strategy: AnswerStrategy, names: Mapping[str, str]) -> AnswerStrate
 
 
 def _reply(model: RecordedModel, key: str, parse: Callable[[str], Any] | None) -> str:
-    """What a model has said; for a vote, at least the answer that is on record."""
+    """Return what a model has said; for a vote, at least the answer that is on record."""
     recorded = model.answers[key]
     if recorded.reply is not None and (parse is None or parse(recorded.reply) == recorded.answer):
         return recorded.reply
@@ -329,7 +329,7 @@ def _pool_report(name: str, row: Row) -> str:
 
 
 def summary(pools: Mapping[str, Row]) -> list[dict[str, Any]]:
-    """The pools without their answers question by question, for JSON."""
+    """Return the pools without their answers question by question, for JSON."""
     return [
         {"name": name, **{field: row[field] for field in row if field != "correct"}}
         for name, row in pools.items()

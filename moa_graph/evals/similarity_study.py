@@ -23,7 +23,7 @@ _FEWEST = 2  # a rank correlation of fewer means nothing
 
 
 def similarities(aggregate: str, proposals: Sequence[str]) -> list[dict[str, float]]:
-    """How similar each proposal is to the aggregate.
+    """Return how similar each proposal is to the aggregate.
 
     Args:
         aggregate: The aggregator's answer.
@@ -187,7 +187,7 @@ def _within(
 
 
 def report(found: Row) -> str:
-    """The study as a table, the most similar proposer first, and the correlations."""
+    """Return the study as a table, the most similar proposer first, and the correlations."""
     of = found["proposers"]
     ranked = sorted(of, key=lambda name: -of[name]["tf_idf"]["value"])
     parts = [

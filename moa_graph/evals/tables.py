@@ -7,7 +7,7 @@ from typing import Any
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; numbers to the right, None as a dash."""
+    """Return a Markdown table; numbers to the right, None as a dash."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [
         max(len(header), 3, *(len(row[i]) for row in cells)) if cells else max(len(header), 3)

@@ -154,7 +154,7 @@ class Target:
         return {**spent, "cost": self.cost(spent)}
 
     def cost(self, row: Row) -> float | None:
-        """What an answer has cost, by the prices of today.
+        """Return what an answer has cost, by the prices of today.
 
         Args:
             row: As from `ask`, or what is known of one that failed.
@@ -222,7 +222,7 @@ def load_target(
     recorded: Sequence[RecordedProposals] = (),
     cache: Callable[[str], BaseCache[Any]] | None = None,
 ) -> Target:
-    """A target by what a user writes on the command line.
+    """Return a target by what a user writes on the command line.
 
     Args:
         spec: A preset's name, a configuration file (`.toml`, `.yaml`), or one model as
@@ -264,7 +264,7 @@ def load_target(
 
 
 def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
-    """A single model, as `"provider:model"`.
+    """Return a single model, as `"provider:model"`.
 
     Args:
         spec: The model.
@@ -296,7 +296,7 @@ def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
 
 
 def of_graph(name: str, graph: Any, described: Any, prices: Prices | None = None) -> Target:
-    """A graph of `create_moa`.
+    """Return a graph of `create_moa`.
 
     Args:
         name: What reports call it.

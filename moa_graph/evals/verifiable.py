@@ -157,7 +157,7 @@ def _parser(golds: Iterable[str]) -> Callable[[str], Any]:
 
 
 def _choice(text: str) -> str | None:
-    """The letter, alone or before a parenthesis, as ZeroEval asks for it."""
+    """Return the letter, alone or before a parenthesis, as ZeroEval asks for it."""
     if len(text) == 1 and text in string.ascii_uppercase:
         return text
     found = _CHOICE.search(text)

@@ -122,7 +122,7 @@ class _Spent:
 
 
 def results(journal: Journal, keys: Iterable[str], what: str) -> list[Row]:
-    """The rows of all items.
+    """Return the rows of all items.
 
     Args:
         journal: Where they are.

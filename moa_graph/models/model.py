@@ -101,7 +101,7 @@ class Model:
         return (self.provider, f"{self.provider}:{self.name}") if self.provider else (self.name,)
 
     def answering(self, answered: tuple[str | None, str | None]) -> str:
-        """The name of the model that answered, which may be a fallback.
+        """Return the name of the model that answered, which may be a fallback.
 
         Args:
             answered: What it was asked by, and what its provider calls it.
@@ -116,7 +116,7 @@ class Model:
         return self._runnable
 
     def get(self) -> Runnable[Any, Any]:
-        """The model to call.
+        """Return the model to call.
 
         Raises:
             MoAError: If it cannot be built, typically for want of an API key; says what to do.
@@ -149,7 +149,7 @@ class Model:
             await sync.in_thread(self.get)
 
     async def here(self) -> Runnable[Any, Any]:
-        """The model to call where this coroutine runs.
+        """Return the model to call where this coroutine runs.
 
         A connection belongs to the event loop in which it was opened: in each loop, the model has
         connections of its own, as far as its client can be told so.
@@ -203,7 +203,7 @@ ModelLike: TypeAlias = str | Runnable[Any, Any] | Model
 
 
 def as_model(given: ModelLike, role: str) -> Model:
-    """The model in the form that nodes take, `role` saying what it is used for."""
+    """Return the model in the form that nodes take, `role` saying what it is used for."""
     return given if isinstance(given, Model) else Model(given, role)
 
 
@@ -234,7 +234,7 @@ def _split(spec: str, role: str) -> tuple[str, str]:
 
 
 def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> BaseChatModel:
-    """The chat model of a `"provider:model"`, as its provider's package makes it.
+    """Return the chat model of a `"provider:model"`, as its provider's package makes it.
 
     Args:
         spec: The provider and the model.

@@ -42,7 +42,7 @@ def name_of(model: Runnable[Any, Any]) -> str:
 
 
 def name_of_chat_model(chat_model: BaseChatModel) -> str:
-    """A chat model's name as its provider spells it; its class's where it has none."""
+    """Return a chat model's name as its provider spells it; its class's where it has none."""
     for field in ("model_name", "model", "model_id", "deployment_name"):
         value = getattr(chat_model, field, None)
         if isinstance(value, str) and value:
@@ -109,7 +109,7 @@ def _configurable(model: Any, default: Runnable[Any, Any]) -> Runnable[Any, Any]
 
 
 def _alternatives(model: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
-    """The fields with the Runnables of which one or each answers, replaced."""
+    """Return the fields with the Runnables of which one or each answers, replaced."""
     if isinstance(model, RunnableParallel):
         return {"steps__": {key: inner(step) for key, step in model.steps__.items()}}
     if isinstance(model, RunnableWithFallbacks):
@@ -141,7 +141,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
-    """The chat models that `map_chat_models` reaches, the first choice first."""
+    """Return the chat models that `map_chat_models` reaches, the first choice first."""
     found: list[BaseChatModel] = []
 
     def note(chat_model: BaseChatModel) -> BaseChatModel:
@@ -153,7 +153,7 @@ def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
 
 
 def is_same_model(asked: str, answered: str) -> bool:
-    """Whether two names are one model's: providers add a date, or leave out who made it."""
+    """Return whether two names are one model's: providers add a date, or leave out who made it."""
     if not asked or not answered:
         return False
     asked, answered = (name.casefold().rpartition("/")[2] for name in (asked, answered))
@@ -163,7 +163,7 @@ def is_same_model(asked: str, answered: str) -> bool:
 def answering_name(
     model: Runnable[Any, Any], name: str, answered: tuple[str | None, str | None]
 ) -> str:
-    """The name of the model that answered, behind fallbacks and routers.
+    """Return the name of the model that answered, behind fallbacks and routers.
 
     Args:
         model: The model that was asked.
@@ -194,21 +194,21 @@ def provider_of(model: Runnable[Any, Any]) -> str | None:
 
 
 def host_of(chat_model: BaseChatModel) -> str | None:
-    """Where a chat model of OpenAI's family is served; None for every other."""
+    """Return where a chat model of OpenAI's family is served; None for every other."""
     client = clients_of(chat_model).get("root_client")
     host = getattr(getattr(client, "base_url", None), "host", None)
     return host if isinstance(host, str) else None
 
 
 def window_of(model: Runnable[Any, Any]) -> int | None:
-    """How many input tokens every model inside takes, by LangChain's profiles of them."""
+    """Return how many input tokens every model inside takes, by LangChain's profiles of them."""
     profiles = [chat_model.profile or {} for chat_model in chat_models_in(model)]
     known = [size for profile in profiles if (size := profile.get("max_input_tokens"))]
     return min(known, default=None)
 
 
 def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
-    """The longest answer that the model may give, in tokens; None if nothing limits it."""
+    """Return the longest answer that the model may give, in tokens; None if nothing limits it."""
     limits = []
     for chat_model in chat_models_in(model):
         values = [getattr(chat_model, field, None) for field in MAX_TOKENS_FIELDS]
@@ -218,13 +218,13 @@ def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
 
 
 def own_retries(model: Runnable[Any, Any]) -> int | None:
-    """How often the provider's client is set to repeat a call; None if nothing says so."""
+    """Return how often the provider's client is set to repeat a call; None if nothing says so."""
     counts = [getattr(chat_model, "max_retries", None) for chat_model in chat_models_in(model)]
     return max((count for count in counts if isinstance(count, int)), default=None)
 
 
 def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The model, its client not repeating calls where it can be told so.
+    """Return the model, its client not repeating calls where it can be told so.
 
     A proposer's node repeats them instead: there they are counted, know the deadline, and wait
     outside of what limits concurrent calls. It can be told to the clients of OpenAI's family,
@@ -237,7 +237,7 @@ def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def repeats_by_itself(model: Runnable[Any, Any]) -> bool:
-    """Whether it repeats calls in a way of its own, or must not be repeated.
+    """Return whether it repeats calls in a way of its own, or must not be repeated.
 
     What a graph does, such as an agent with tools, may have effects.
     """
@@ -255,14 +255,14 @@ def _arranges_retries(model: Runnable[Any, Any]) -> bool:
 
 
 def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> Runnable[Any, Any]:
-    """The model with connections that no other event loop uses.
+    """Return the model with connections that no other event loop uses.
 
     As far as it can be told so: to the clients of OpenAI's family.
 
     Args:
         model: The model.
         loop: The event loop in which it is called.
-        own: Whether nobody else may have used the client's own connections there.
+        own: Whether the loop always has connections of its own, as others may use the client's.
     """
 
     def options(client: Any) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> R
 
 
 def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The model, not answering from LangChain's LLM cache where there is one."""
+    """Return the model, not answering from LangChain's LLM cache where there is one."""
 
     def change(chat_model: BaseChatModel) -> BaseChatModel:
         cached = chat_model.cache or (chat_model.cache is None and get_llm_cache() is not None)
@@ -284,7 +284,7 @@ def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def secrets_of(model: Runnable[Any, Any]) -> set[str]:
-    """The keys that the chat models inside hold, to be kept out of texts."""
+    """Return the keys that the chat models inside hold, to be kept out of texts."""
     return {
         value.get_secret_value()
         for chat_model in chat_models_in(model)

@@ -67,11 +67,11 @@ class Settings:
         return cls(values, {k: v for k, v in given.items() if k not in values})
 
     def with_(self, **values: Any) -> Settings:
-        """The settings with others beside, or instead."""
+        """Return the settings with others beside, or instead."""
         return replace(self, values={**self.values, **values})
 
     def without(self, names: Collection[str]) -> Settings:
-        """The settings without some."""
+        """Return the settings without some."""
         if not names:
             return self
         return Settings(
@@ -80,7 +80,7 @@ class Settings:
         )
 
     def applied(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        """The model with these settings, in every chat model inside."""
+        """Return the model with these settings, in every chat model inside."""
         if not self.values and not self.options:
             return model
         model = with_settings(model, self.values)
@@ -172,7 +172,7 @@ def _changed(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable[A
 
 
 def _by_constructor(chat_model: BaseChatModel, update: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the class makes of its fields when they are given with these changes.
+    """Return what the class makes of its fields when they are given with these changes.
 
     The object itself is kept and only told the difference: it may hold more than its fields.
 

@@ -13,7 +13,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def utf8(text: str) -> str:
-    """The text with surrogates paired to characters; a lone one becomes U+FFFD."""
+    """Return the text with surrogates paired to characters; a lone one becomes U+FFFD."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -34,7 +34,7 @@ def utf8_values(value: Any) -> Any:
 
 
 def is_thought(block: Any) -> bool:
-    """Whether a block is marked as a thought, as Gemini does: it is no part of the text."""
+    """Return whether a block is marked as a thought, as Gemini does: it is no part of the text."""
     return isinstance(block, dict) and block.get("thought") is True
 
 

@@ -63,7 +63,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         return await step.within(self.answer(step))
 
     async def answer(self, step: Step) -> dict[str, Any]:
-        """The update with the answer.
+        """Return the update with the answer.
 
         Args:
             step: The node's view of the run.
@@ -111,7 +111,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         ) from cause
 
     def paid_for(self, step: Step) -> list[Proposal]:
-        """The proposals that a failure carries."""
+        """Return the proposals that a failure carries."""
         return step.proposals
 
 
@@ -164,7 +164,7 @@ def as_answer(
     trimmed: Sequence[TrimmedReference] = (),
     usage: UsageMetadata | None = None,
 ) -> AIMessage:
-    """The message with the answer, and with the record of how the aggregator came to it.
+    """Return the message with the answer, and with the record of how the aggregator came to it.
 
     Args:
         step: The node's view of the run.
@@ -190,7 +190,7 @@ def as_answer(
 def aggregator_record(
     model: Model, call: Call | None, attempts: int, reasoning: str
 ) -> dict[str, Any]:
-    """How the aggregator came to its answer: who wrote it, and after how many requests.
+    """Return how the aggregator came to its answer: who wrote it, and after how many requests.
 
     Args:
         model: The aggregator's.

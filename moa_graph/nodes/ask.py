@@ -55,7 +55,7 @@ class Reply:
 
 
 def why(error: BaseException | None, call: Call | None) -> str:
-    """What went wrong with a call, for people: without a key that the provider may quote."""
+    """Return what went wrong with a call, for people: without a key that the provider may quote."""
     if call is None or isinstance(error, NoAnswer | WaitEnded | OverBudget):
         return str(error)
     return call.explain(error) if error else ""

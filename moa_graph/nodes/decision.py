@@ -47,13 +47,13 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The update of the state; empty where the run's context leaves the layer out."""
+        """Return the update of the state; empty where the run's context leaves the layer out."""
         if (step := self._step(input, config)) is None:
             return {}
         return await step.within(self.decide(step))
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """The update of the state.
+        """Return the update of the state.
 
         Args:
             step: The node's view of the run.
@@ -83,7 +83,7 @@ def decided(
     attempts: int = 0,
     texts: dict[str, str] | None = None,
 ) -> Decision:
-    """The record of a decision, which the custom stream and the trace are told too."""
+    """Return the record of a decision, which the custom stream and the trace are told too."""
     decision = Decision(
         step=name,
         layer=layer,

@@ -45,7 +45,7 @@ class Member:
         return f"layer_{layer}_{self.name}"
 
     def reading(self, reads: Reads) -> Member:
-        """The same place, with what it is shown of the references."""
+        """Return the same place, with what it is shown of the references."""
         return replace(self, reads=reads)
 
 
@@ -66,7 +66,7 @@ class Policy:
 
     @classmethod
     def of(cls, layer: Layer, *, width: int, lettered: bool) -> Policy:
-        """That of a layer, which has `width` proposers."""
+        """Return that of a layer, which has `width` proposers."""
         return cls(
             width,
             layer.min_proposals,
@@ -78,7 +78,7 @@ class Policy:
         )
 
     def has_room(self, quorum: int) -> bool:
-        """Whether a run may ask for that quorum."""
+        """Return whether a run may ask for that quorum."""
         return self.min_proposals <= quorum <= self.width
 
 
@@ -115,7 +115,7 @@ class Plan:
         return len(self.policies) + 1
 
     def retries_of(self, model: Runnable[Any, Any]) -> int:
-        """How often a call of that model is repeated after an error that can pass."""
+        """Return how often a call of that model is repeated after an error that can pass."""
         if self.calls.retries is not None:
             return self.calls.retries
         return max(own_retries(model) or 0, _DEFAULT_RETRIES)

@@ -110,7 +110,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         return await step.within(self.propose(step, input))
 
     async def propose(self, step: Step, state: MoAState) -> dict[str, Any]:
-        """The update with the proposal, from the cache or from the model."""
+        """Return the update with the proposal, from the cache or from the model."""
         for model in self.plan.models:
             if model.built is None:
                 await model.ready()
@@ -126,7 +126,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         return {"proposals": [proposal]}
 
     async def _replaced(self, step: Step, state: MoAState, failed: Proposal) -> Proposal:
-        """The proposal of the next of the reserve, if one is left; else the failed one."""
+        """Return the proposal of the next of the reserve, if one is left; else the failed one."""
         try:
             step.timing.shared_layer.check_open()
         except WaitEnded:
@@ -264,7 +264,7 @@ class ProposerCall:
                 self._layer.answered(proposal.get("position", 0), proposal["latency"])
 
     def answer_again(self, kept: Proposal) -> dict[str, Any]:
-        """The proposal from the cache."""
+        """Return the proposal from the cache."""
         self.node.tell_started(self.step)
         self._layer.answered(self.node.position, kept["latency"])
         proposal = self._record("ok", content=kept["content"])

@@ -52,7 +52,7 @@ class Reading:
     def conversation(
         self, model: Runnable[Any, Any], role: str | None = None, *, own: bool = False
     ) -> list[AnyMessage]:
-        """The conversation as a model can take it, with its role.
+        """Return the conversation as a model can take it, with its role.
 
         Args:
             model: Who is asked.
@@ -70,7 +70,7 @@ class Reading:
         *,
         own: bool = False,
     ) -> Question:
-        """What a model of this layer is asked: the references of the layer before included.
+        """Return what a model of this layer is asked: the references of the layer before included.
 
         Args:
             model: Who is asked.
@@ -93,7 +93,7 @@ class Reading:
         messages: Sequence[AnyMessage] | None = None,
         prompt: str | None = None,
     ) -> Question:
-        """The conversation with these references, as this graph shows them to a model.
+        """Return the conversation with these references, as this graph shows them to a model.
 
         Args:
             model: Who is asked.
@@ -114,11 +114,11 @@ class Reading:
         )
 
     def window_of(self, model: Runnable[Any, Any]) -> int | None:
-        """Tokens that a model takes, its answer included; None if nobody knows."""
+        """Return tokens that a model takes, its answer included; None if unknown."""
         return self.shown.window or window_of(model)
 
     def place_for(self, model: Runnable[Any, Any]) -> Place:
-        """Where a model is shown references."""
+        """Return where a model is shown references."""
         return self.shown.place or place_for_references(model, self._step.messages)
 
     @property
@@ -135,7 +135,7 @@ class Reading:
         )
 
     def references(self, reads: Reads | None = None) -> list[Proposal]:
-        """The proposals that this step's models are shown, after what was selected of them.
+        """Return the proposals that this step's models are shown, after what was selected of them.
 
         Args:
             reads: Which of these one model is shown; where it leaves none, all.
@@ -155,7 +155,7 @@ class Reading:
         return (reads(given) or given) if reads else given
 
     def usable_before(self) -> list[Proposal]:
-        """The usable proposals of the layer before, in the proposers' order.
+        """Return the usable proposals of the layer before, in the proposers' order.
 
         Raises:
             NotEnoughProposals: If there are too few.
@@ -178,7 +178,7 @@ class Reading:
         raise self.not_enough(self._step.layer_before, len(references))
 
     def not_enough(self, layer: int, count: int) -> NotEnoughProposals:
-        """That a layer gave too few usable proposals, which ends the run."""
+        """Return that a layer gave too few usable proposals, which ends the run."""
         before = proposals_of_layer(self._step.proposals, layer)
         reasons = "; ".join(
             f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"

@@ -11,7 +11,7 @@ _ACTS = {"tools", "response_format"}
 
 
 def proposer_settings(step: Step) -> Settings:
-    """What the run sets for proposers."""
+    """Return what the run sets for proposers."""
     return Settings.of(
         temperature=step.context.proposer_temperature,
         max_tokens=step.context.proposer_max_tokens,
@@ -19,7 +19,7 @@ def proposer_settings(step: Step) -> Settings:
 
 
 def aggregator_settings(step: Step, *, acts: bool = True) -> Settings:
-    """What the run sets for the aggregator.
+    """Return what the run sets for the aggregator.
 
     Args:
         step: The node's view of the run.

@@ -51,7 +51,7 @@ class Run:
     _lock: sync.Lock = field(default_factory=sync.Lock)
 
     def layer(self, number: int, checkpoint_id: str, make: Callable[[], LayerWait]) -> LayerWait:
-        """That layer; the first of its proposers to ask makes it."""
+        """Return that layer; the first of its proposers to ask makes it."""
         with self._lock:
             key = number, checkpoint_id
             if key not in self._layers:
@@ -60,7 +60,7 @@ class Run:
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """A node of the run is at work. When none is for long, nobody waits for what is written."""
+        """Count a node at work; when none is for long, stop what is still being written."""
         self._at_work += 1
         if self._call_off is not None:
             self._call_off()
@@ -97,7 +97,7 @@ class Run:
         self.live.clear()
 
     def ledger(self, make: Callable[[], Ledger]) -> Ledger:
-        """What the run has spent; the first of its nodes to ask makes it."""
+        """Return what the run has spent; the first of its nodes to ask makes it."""
         with self._lock:
             if self._ledger is None:
                 self._ledger = make()
@@ -117,7 +117,7 @@ class RunsInProgress:
         self._lock = sync.Lock()
 
     def of(self, control: RunControl | None, namespace: str) -> Run:
-        """The run to which a node belongs.
+        """Return the run to which a node belongs.
 
         Args:
             control: `runtime.control`.

@@ -48,7 +48,7 @@ class Spending:
         until: float | None = None,
         settings: Settings | None = None,
     ) -> Call:
-        """A call of a model within this step."""
+        """Return a call of a model within this step."""
         if config.get("max_concurrency") == self._step.plan.concurrency:
             # The graph's own, and no limit for an agent's tools.
             config = {k: v for k, v in config.items() if k != "max_concurrency"}  # type: ignore[assignment]
@@ -66,7 +66,7 @@ class Spending:
         )
 
     def terms(self, model: Model, runnable: Runnable[Any, Any], *, last: bool = False) -> CallTerms:
-        """How a model may be called; `last` for the aggregator's, which gives the answer."""
+        """Return how a model may be called; `last` for the aggregator's, which gives the answer."""
         budget = self._budget
         account = None
         if budget is not None:
@@ -113,7 +113,7 @@ class Spending:
 def _prices(
     budget: RunLimits, model: Model, runnable: Runnable[Any, Any] | None
 ) -> dict[str, Price]:
-    """The prices of all models that may answer for this one, by name."""
+    """Return the prices of all models that may answer for this one, by name."""
     if budget.usd is None:
         return {model.name: (0.0, 0.0)}
     others = chat_models_in(runnable) if runnable is not None else ()

@@ -67,7 +67,7 @@ class Step:
         after: bool = False,
         opens: bool = False,
     ) -> Step | None:
-        """The step, or None if the run's context leaves this layer out.
+        """Return the step, or None if the run's context leaves this layer out.
 
         Args:
             plan: What all nodes of the graph share.
@@ -135,7 +135,7 @@ class Step:
         return [d for d in self.earlier_decisions if d["turn"] == self.turn]
 
     def decision(self, step: str) -> Decision | None:
-        """The decision of a step of this turn, by its node; None if there is none."""
+        """Return the decision of a step of this turn, by its node; None if there is none."""
         return next((d for d in self.decisions if d["step"] == step), None)
 
     @property
@@ -201,7 +201,7 @@ class Step:
         }
 
     def draft(self, node: str) -> Draft:
-        """What a node has written so far; an empty draft where that is nothing."""
+        """Return what a node has written so far; an empty draft where that is nothing."""
         return self.drafts.get(node) or Draft(
             node=node,
             question=self.question_key,

@@ -107,7 +107,7 @@ class Timing:
         return LayerWait(self._step.policy.width, self.quorum, min(limits, default=None))
 
     def new_layer(self) -> LayerWait:
-        """This step's layer, as if nobody had made it yet."""
+        """This step's layer, made anew."""
         timeout = self.timeout
         why = "the layer's timeout"
         if (left := self.seconds_left) is not None:

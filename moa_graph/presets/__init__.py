@@ -27,7 +27,7 @@ _SUFFIXES = (".toml", ".yaml", ".yml")
 
 
 def load_preset(name_or_path: str | Path) -> Configuration:
-    """A configuration by its preset's name, or from a TOML or YAML file.
+    """Return a configuration by its preset's name, or from a TOML or YAML file.
 
     Args:
         name_or_path: A name in `PRESETS`, or the path of a file that ends in `.toml`, `.yaml` or

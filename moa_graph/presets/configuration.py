@@ -144,7 +144,7 @@ class Configuration(BaseModel):
 
     @classmethod
     def of(cls, graph: MoAGraph, **fields: Any) -> Configuration:
-        """The configuration of a graph that was made of models given as `"provider:model"`.
+        """Return the configuration of a graph that was made of models given as `"provider:model"`.
 
         What is not data is left out: the checkpointer, the store, the cache, interrupts and the
         context's schema.
@@ -189,13 +189,13 @@ class Configuration(BaseModel):
         )
 
     def models(self) -> Iterator[str]:
-        """Every model, as `"provider:model"`, in the order of the graph, each once."""
+        """Return every model, as `"provider:model"`, in the order of the graph, each once."""
         return iter(dict.fromkeys(model for model, _ in self.entries()))
 
     def entries(
         self, fields: Sequence[str] = ("route", "proposers", "aggregator")
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Every model, and what it is given, in the order of the graph.
+        """Return every model, and what it is given, in the order of the graph.
 
         Args:
             fields: Of which fields.
@@ -218,7 +218,7 @@ class Configuration(BaseModel):
                     yield from map(_entry, model_arguments(strategy).values())
 
     def described_layers(self) -> list[dict[str, Any]]:
-        """The layers of proposers that are written, each as the arguments of a `Layer`."""
+        """Return the layers of proposers that are written, each as the arguments of a `Layer`."""
         if isinstance(self.proposers, Mapping):
             return [dict(self.proposers)]
         if not any(map(is_layer, self.proposers)):
@@ -252,11 +252,11 @@ class Configuration(BaseModel):
         return model, {**self._defaults, **own}
 
     def to_toml(self) -> str:
-        """The configuration as TOML."""
+        """Return the configuration as TOML."""
         return tomli_w.dumps(self.data())
 
     def to_yaml(self) -> str:
-        """The configuration as YAML."""
+        """Return the configuration as YAML."""
         return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True))
 
     def save(self, path: str | Path) -> None:
@@ -265,7 +265,7 @@ class Configuration(BaseModel):
         Path(path).write_text(self.to_toml() if toml else self.to_yaml(), encoding="utf-8")
 
     def data(self) -> dict[str, Any]:
-        """What a file holds: the fields that are not the defaults."""
+        """Return what a file holds: the fields that are not the defaults."""
         objects = ("references", "limits", "calls")
         dumped = self.model_dump(mode="json", exclude_defaults=True, exclude=set(objects))
         dumped["name"] = self.name
@@ -305,7 +305,7 @@ def _check_model(value: Any, where: str) -> None:
 
 
 def _entry(value: Any) -> tuple[str, Mapping[str, Any]]:
-    """A model as `"provider:model"`, and what it is given."""
+    """Return a model as `"provider:model"`, and what it is given."""
     if isinstance(value, str):
         return value, {}
     own = {k: value[k] for k in ("temperature", "max_tokens") if value.get(k) is not None}

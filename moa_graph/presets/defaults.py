@@ -15,7 +15,7 @@ OF_LAYERS = ("select", "until")  # strategies of a layer
 
 
 def with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """Proposers, with what models without settings of their own are given."""
+    """Return proposers, with what models without settings of their own are given."""
     if isinstance(value, list):
         return [with_defaults(entry, defaults) for entry in value]
     if not is_layer(value):
@@ -33,7 +33,7 @@ def with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def answer_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """The aggregator, with what a model without settings of its own is given."""
+    """Return the aggregator, with what a model without settings of its own is given."""
     if is_strategy(value):
         return strategy_with_defaults(value, defaults)
     return model_of(_model_with_defaults(value, defaults), "aggregator")
@@ -46,7 +46,7 @@ def _model_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def strategy_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """A strategy, with what its models without settings of their own are given."""
+    """Return a strategy, with what its models without settings of their own are given."""
     models = model_arguments(value)
     if not models:
         return value
@@ -55,7 +55,7 @@ def strategy_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def is_strategy(value: Any) -> bool:
-    """Whether data in an aggregator's place name a strategy, and no model."""
+    """Return whether data in an aggregator's place name a strategy, and no model."""
     if isinstance(value, Mapping):
         return "strategy" in value
     return isinstance(value, str) and ":" not in value

@@ -269,7 +269,7 @@ class ChunkAggregator(AggregatorNode):
 
 
 def chunks(step: Step, layers: Sequence[Nodes], *, last: bool = False) -> tuple[bool, View]:
-    """The chunks of a layer in this round.
+    """Return the chunks of a layer in this round.
 
     Args:
         step: The view of the run.

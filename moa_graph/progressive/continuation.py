@@ -38,7 +38,7 @@ _SHORTEST_OVERLAP = 16  # characters: less may be chance
 
 
 def continuation_of(model: Runnable[Any, Any]) -> Continuation:
-    """How a model goes on from its own text.
+    """Return how a model goes on from its own text.
 
     Servers of OpenAI's protocol other than OpenAI's own (vLLM, SGLang, llama.cpp …), Mistral and
     Ollama have a prefix feature. Everybody else is asked.
@@ -56,7 +56,7 @@ def continuation_of(model: Runnable[Any, Any]) -> Continuation:
 
 
 def with_own_text(messages: Sequence[AnyMessage], text: str, how: Continuation) -> list[AnyMessage]:
-    """The conversation with what the model itself has written so far as its end."""
+    """Return the conversation with what the model itself has written so far as its end."""
     if not text:
         return list(messages)
     # Mistral wants to be told in the message; others ignore it.
@@ -66,7 +66,7 @@ def with_own_text(messages: Sequence[AnyMessage], text: str, how: Continuation) 
 
 
 def going_on(model: Runnable[Any, Any], how: Continuation) -> Runnable[Any, Any]:
-    """The model, its server told that the last message is to be continued."""
+    """Return the model, its server told that the last message is to be continued."""
     if how == "instruction":
         return model
 
@@ -132,7 +132,7 @@ class TextJoiner:
             return self._take(len(self._held))
         shown = self._take(self._certain() if how == "cut" else len(self._held.rstrip()))
         if how == "cut" and not self.taken:
-            # A piece that is taken in no part makes no way.
+            # Accept at least one character, or the loop would not advance.
             shown = self._take(len(self._held) if self._how == "instruction" else 0)
         if how == "pause":
             self.tail = self._held
@@ -144,11 +144,11 @@ class TextJoiner:
         return self._how == "prefix" and not self.taken and self._held.isspace()
 
     def again(self) -> TextJoiner:
-        """A joiner for the same place, at which nothing was taken."""
+        """Return a joiner for the same place, at which nothing was taken."""
         return TextJoiner(self._before, self._how, closed=self._closed)
 
     def share(self, tokens: int) -> int:
-        """How many of so many tokens are taken: what is left out is written again."""
+        """Return how many of so many tokens are taken: what is left out is written again."""
         total = len(self.taken) + len(self._held)
         return tokens if not self._held or not total else round(tokens * len(self.taken) / total)
 
@@ -158,14 +158,14 @@ class TextJoiner:
         return text
 
     def _certain(self) -> int:
-        """How many characters of what is held are certain."""
+        """Return how many characters of what is held are certain."""
         if self._how == "prefix":
             return len(self._held.rstrip())
         ends = (i + 1 for i, c in enumerate(self._held) if c.isspace() or WITHOUT_SPACES.match(c))
         return max(max(ends, default=0), len(self._held) - _LONGEST_WORD)
 
     def _overlap(self) -> int:
-        """How many characters the model has repeated before it went on."""
+        """Return how many characters the model has repeated before it went on."""
         if self._closed and self._held.startswith(self._before):
             return len(self._before)
         if self._how == "prefix":
@@ -178,7 +178,7 @@ class TextJoiner:
         return 0
 
     def _is_ambiguous(self, part: str) -> bool:
-        """Whether the text goes in circles there, so that saying it again may be right."""
+        """Return whether the text goes in circles there, so that saying it again may be right."""
         half = len(part) // 2
         circles = any(part[shift:] == part[:-shift] for shift in range(1, half + 1))
         # A refrain or a row of a table repeats whole lines or sentences; what was cut off, none.
@@ -188,7 +188,7 @@ class TextJoiner:
 
 
 def as_text(chunk: Any) -> str:
-    """The text of a chunk that a model streams, without what it marks as thoughts."""
+    """Return the text of a chunk that a model streams, without what it marks as thoughts."""
     if not isinstance(chunk, BaseMessage):
         return str(chunk)
     if isinstance(chunk.content, str):

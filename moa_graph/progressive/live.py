@@ -93,7 +93,7 @@ class LiveProposal:
         sync.cancel(self.task)
 
     def draft(self, before: Draft) -> Draft:
-        """The draft with what has come since."""
+        """Return the draft with what has come since."""
         length = sum(map(len, before["pieces"]))
         return {
             **before,

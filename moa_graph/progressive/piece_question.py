@@ -23,7 +23,7 @@ _HEADING = "Responses from models:"  # ends the paper's prompt; here it stands b
 
 _COMPLETE = "The responses are complete now."
 
-_LONGEST_PIECE = 4096  # tokens; more spaces than that are no text
+_LONGEST_PIECE = 4096  # tokens; a piece of pure whitespace is extended up to this
 
 Part = Sequence[tuple[str, str]]
 """Of each reference, its label and what came of it."""
@@ -49,7 +49,7 @@ class PieceQuestion(Question):
         fence: Fences the references as untrusted; None for the plain form.
         limit: Tokens of the piece; None for as many as the model likes.
         place: Where what to do with the references stands.
-        window: Tokens that the model takes; None if nobody knows.
+        window: Tokens that the model takes; None if unknown.
         answer: Tokens of the whole text; None if nothing limits it.
     """
 
@@ -126,7 +126,7 @@ class PieceQuestion(Question):
 
 
 def _appended(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
-    """The conversation with a text behind its last question."""
+    """Return the conversation with a text behind its last question."""
     last = messages[-1]
     if not isinstance(last, HumanMessage):
         return [*messages, HumanMessage(text)]
@@ -158,7 +158,7 @@ class View:
         return {node: len(text) for node, text in self.texts.items()}
 
     def parts(self, views: Sequence[Mapping[str, int]]) -> list[Part]:
-        """What is in view, in the parts in which it came.
+        """Return what is in view, in the parts in which it came.
 
         Args:
             views: What was in view for each piece so far.
@@ -177,7 +177,7 @@ class View:
         return parts
 
     def references(self) -> list[Proposal]:
-        """What is in view, as records of which only name and text count."""
+        """Return what is in view, as records of which only name and text count."""
         return [
             Proposal(
                 layer=0, proposer=node, model="", content=text, status="ok", error=None,

@@ -15,7 +15,7 @@ _LONGEST = 4096  # tokens of one piece: beyond it, growth saves no calls worth s
 
 
 def grown_size(first: int, growth: float, number: int) -> int:
-    """Tokens of the piece with that number, from 0, where each is `growth` times as long."""
+    """Return tokens of the piece with that number, from 0, where each is `growth` times as long."""
     grown = math.log(first) + number * math.log(growth)
     if grown >= math.log(_LONGEST):
         return max(first, _LONGEST)
@@ -52,7 +52,7 @@ class Staircase:
     )
 
     def size(self, number: int) -> int:
-        """Tokens of the piece with that number, from 0."""
+        """Return tokens of the piece with that number, from 0."""
         return grown_size(self.first, self.growth, number)
 
 
@@ -80,5 +80,5 @@ class Chunkwise:
     )
 
     def size(self, number: int) -> int:
-        """Tokens of the piece with that number, from 0."""
+        """Return tokens of the piece with that number, from 0."""
         return grown_size(self.first, self.growth, number)

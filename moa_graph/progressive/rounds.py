@@ -30,7 +30,7 @@ class Reader:
         """The nodes of the layer before, and their proposers."""
 
     def view(self, step: Step) -> View:
-        """What there is of the layer before.
+        """Return what there is of the layer before.
 
         Raises:
             NotEnoughProposals: If it has ended with too few.
@@ -56,7 +56,7 @@ class Reader:
         return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
 
     def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
-        """Whether there is something to write from that was not there for the last piece."""
+        """Return whether there is something to write from that was not there for the last piece."""
         if view.complete:
             return True
         enough = (
@@ -101,12 +101,12 @@ def with_unfinished(step: Step, layers: Sequence[Sequence[ProposerNode]]) -> lis
 
 
 def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
-    """The proposals of a layer that have ended in this turn."""
+    """Return the proposals of a layer that have ended in this turn."""
     return [p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn]
 
 
 def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus, str]:
-    """How a proposer that wrote a piece has ended, with the reason."""
+    """Return how a proposer that wrote a piece has ended, with the reason."""
     if isinstance(error, WaitEnded):
         return error.status, str(error)
     if isinstance(error, OverBudget):
@@ -117,10 +117,10 @@ def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus
 
 
 def with_tail(draft: Draft) -> Draft:
-    """The draft at its end, which its model does not go on from."""
+    """Return the draft at its end, which its model does not go on from."""
     return {**draft, "pieces": [*draft["pieces"], draft["tail"]], "tail": "", "ended": True}
 
 
 def all_was_in_view(draft: Draft, view: View) -> bool:
-    """Whether the draft was ended by its model with everything in view."""
+    """Return whether the draft was ended by its model with everything in view."""
     return draft["closed"] and bool(draft["views"]) and draft["views"][-1] == view.lengths

@@ -119,7 +119,7 @@ class StaircaseProposer(ProposerNode):
         }
 
     def _target(self, visits: int) -> int:
-        """Tokens that must be there at the end of this visit."""
+        """Return tokens that must be there at the end of this visit."""
         sizes = (
             piece_size(self.staircase, self.plan.layers, 1, number) for number in range(visits + 1)
         )
@@ -208,7 +208,7 @@ class StaircaseReader(ProposerNode):
         return result
 
     def _shared(self, step: Step, view: View) -> LayerWait:
-        """The layer, whose time begins when the layers before have ended."""
+        """Return the layer, whose time begins when the layers before have ended."""
         if view.complete:
             return step.run.layer(self.layer, "complete", step.timing.new_layer)
         return step.run.layer(self.layer, "growing", step.timing.new_growing_layer)
@@ -216,7 +216,7 @@ class StaircaseReader(ProposerNode):
     async def _write(
         self, step: Step, draft: Draft, view: View
     ) -> tuple[Piece | None, Draft, tuple[ProposalStatus, str | None] | None]:
-        """The piece, the draft with it, and if it has ended, how."""
+        """Return the piece, the draft with it, and if it has ended, how."""
         piece = None
         try:
             layer = self._shared(step, view)
@@ -336,7 +336,7 @@ class StaircaseAggregator(AggregatorNode):
             raise
 
     async def _piece(self, step: Step, draft: Draft, view: View, tokens: WrittenTokens) -> Piece:
-        """The next piece of the answer, to be written."""
+        """Return the next piece of the answer, to be written."""
         model = await self.model.here()
         settings = aggregator_settings(step)
         tuned = settings.applied(model)

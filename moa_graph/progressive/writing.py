@@ -51,7 +51,7 @@ _CHARACTERS_OF_A_TOKEN = 4
 
 
 def tokens_in(text: str) -> int:
-    """How many tokens a chunk of a stream is: one, unless a server puts many together."""
+    """Return how many tokens a chunk of a stream is: one, unless a server puts many together."""
     if len(text) <= _CHARACTERS:
         return 1 if text else 0
     return -(-len(text) // _CHARACTERS_OF_A_TOKEN)
@@ -198,7 +198,7 @@ class Piece:
         return ReasoningSplitter(hold=self._setup.hold)
 
     def _was_cut(self) -> bool:
-        """Whether the piece has ended at its own limit, and not at one of the whole text."""
+        """Return whether the piece has ended at its own limit, and not at one of the whole text."""
         limit = self.question.limit
         if limit is None or limit >= self._left:
             return False
@@ -226,7 +226,7 @@ class Piece:
         }
 
     def with_spent(self, draft: Draft) -> Draft:
-        """The draft with what this piece has cost, whether it was finished or not."""
+        """Return the draft with what this piece has cost, whether it was finished or not."""
         usages = [call.tokens(self.answer.message) for call in self._calls]
         reasoning = "\n\n".join(filter(None, (draft.get("reasoning"), self.answer.reasoning)))
         if reasoning:

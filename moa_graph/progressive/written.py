@@ -15,7 +15,7 @@ from moa_graph.state import (
 
 
 def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
-    """Tokens of a piece.
+    """Return tokens of a piece.
 
     The first chunk has `first`. Until the aggregator has begun, pieces are half as large, so that
     the first token does not wait for more than it rests on; from then on all layers write pieces
@@ -36,7 +36,7 @@ def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> in
 
 
 def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
-    """The answer that was written piece by piece, with the record of how.
+    """Return the answer that was written piece by piece, with the record of how.
 
     Args:
         model: The aggregator's.

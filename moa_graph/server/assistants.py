@@ -41,7 +41,7 @@ class _Described:
         return handler(source)
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        """That of the other type."""
+        """Return that of the other type."""
         del schema
         return handler(TypeAdapter(self._kind).core_schema)
 
@@ -147,7 +147,7 @@ _ENTRIES: dict[str, type] = {}
 
 
 async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
-    """The graph of an assistant, drawn and run as its context says.
+    """Return the graph of an assistant, drawn and run as its context says.
 
     Args:
         config: Has the assistant's context, with the run's over it, as `configurable`.
@@ -168,7 +168,7 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
 
 
 def preset(name: str, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
-    """The graph of a preset.
+    """Return the graph of a preset.
 
     Args:
         name: The preset's.
@@ -231,7 +231,7 @@ def _context_of(given: Mapping[str, Any]) -> AssistantContext:
 
 
 def _configuration(shape: Mapping[str, Any]) -> Configuration:
-    """The mixture that a client describes.
+    """Return the mixture that a client describes.
 
     Raises:
         ValueError: If it is none, or says where a model is served; says which field, and why.

@@ -30,7 +30,7 @@ _SYSTEM = {"created_by": "system"}  # the servers' own assistants, one for each 
 
 @auth.authenticate
 async def authenticate(headers: dict[Any, Any]) -> Auth.types.MinimalUserDict:
-    """Who sends a request, for the server.
+    """Return who sends a request, for the server.
 
     Raises:
         Auth.exceptions.HTTPException: 401, with what to do.
@@ -53,7 +53,7 @@ def _text(value: bytes | str) -> str:
 
 @auth.on
 async def nothing_else(ctx: Auth.types.AuthContext, value: Any) -> bool:  # noqa: ARG001
-    """What is not named below is for nobody."""
+    """Deny by default: an action without a handler is refused."""
     return False
 
 
@@ -73,14 +73,14 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
 
 @auth.on.assistants
 async def own_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Assistants are within bounds, and the servers' own are for nobody to change or delete."""
+    """Assistants are within bounds, and nobody may change or delete the server's own."""
     _check_configuration(value)
     return _own(ctx, value)
 
 
 @auth.on.assistants.create
 async def create_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """A new mixture is built once, so that what is wrong with it is told now."""
+    """Return a new mixture is built once, so that what is wrong with it is told now."""
     given = _check_configuration(value)
     if value.get("graph_id") == mixture.__name__:
         with _told():
@@ -123,7 +123,7 @@ async def own_store(ctx: Auth.types.AuthContext, value: Any) -> None:
 
 
 def _own(ctx: Auth.types.AuthContext, value: Any) -> dict[str, Any]:
-    """What is made is the user's, and nothing else is there."""
+    """Return what is made is the user's, and nothing else is there."""
     owner = {"owner": ctx.user.identity}
     if value.get("metadata") is None:
         value["metadata"] = {}

@@ -50,7 +50,7 @@ class Cluster:
 
     @classmethod
     def load(cls, folder: Path) -> Cluster | None:
-        """What `save` has written; None if nothing has."""
+        """Return what `save` has written; None if nothing has."""
         try:
             return cls(**json.loads((folder / "cluster.json").read_text()))
         except FileNotFoundError:
@@ -62,7 +62,7 @@ class Cluster:
         return self.postgres_version, f"moa_{self.postgres_port}"
 
     def environment(self, config: Path) -> dict[str, str]:
-        """What every server is told."""
+        """Return what every server is told."""
         redis = f"redis://:{self.password}@127.0.0.1:{self.redis_port}/0"
         postgres = f"postgresql://{_NAME}:{self.password}@127.0.0.1:{self.postgres_port}/{_NAME}"
         return {
@@ -159,7 +159,7 @@ def _install_packages(tell: Callable[[str], None]) -> None:
 
 
 def _python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
-    """A Python that has Aegra and this package."""
+    """Return a Python that has Aegra and this package."""
     own = folder / "environment" / "bin" / "python"
     if own.is_file():
         return own
@@ -310,7 +310,7 @@ def _wait(what: str, ready: Callable[[], bool], log: Path) -> None:
 
 
 def _process(known: tuple[int, float] | None) -> psutil.Process | None:
-    """The process, if it is still that one, and alive."""
+    """Return the process, if it is still that one, and alive."""
     if known is None:
         return None
     with suppress(psutil.NoSuchProcess):

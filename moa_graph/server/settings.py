@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         return Keys(self.api_keys.get_secret_value())
 
     def allows(self, model: str) -> bool:
-        """Whether assistants may name that model, as `"provider:model"`."""
+        """Return whether assistants may name that model, as `"provider:model"`."""
         provider, _, name = model.partition(":")
         provider = provider.strip().lower()
         if self.allowed_models:

@@ -16,7 +16,7 @@ _STUDIO = ".langchain.com"
 
 
 def user_of(headers: Mapping[str, str]) -> str:
-    """Who sends a request.
+    """Return who sends a request.
 
     Args:
         headers: The request's, in lower case. A key is in `authorization` (`Bearer KEY`) or in
@@ -64,7 +64,7 @@ def _host_of(address: str) -> str:
 
 @lru_cache(maxsize=1)
 def _listens_beyond_this_machine() -> str | None:
-    """An address of this process that other machines can reach."""
+    """Return an address of this process that other machines can reach."""
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and not _is_local(connection.laddr.ip):
             return f"{connection.laddr.ip}:{connection.laddr.port}"

@@ -17,7 +17,7 @@ One of your own is a function; `Run` is what it is given:
 | `aggregator` | `async def aggregate(references, run) -> str` (or a message, a proposal) |
 | `select` | `async def select(references, run) -> list[Proposal]` |
 | `until` | `async def until(references, run) -> bool` |
-| `route` | `async def route(run) -> str` (or a message; None convenes the mixture) |
+| `route` | `async def route(run) -> str` (or a message; None runs the mixture) |
 
 `register_strategy` gives it a name for files and assistants.
 """

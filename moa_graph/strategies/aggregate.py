@@ -44,7 +44,7 @@ class AnswerStrategy(Strategy, ABC):
         return None
 
     def members(self, width: int) -> list[Member]:
-        """Proposers of a layer of its own, behind the others; mostly none.
+        """Return proposers of a layer of its own, behind the others; mostly none.
 
         Args:
             width: How many proposers the last layer has.
@@ -56,13 +56,13 @@ class AnswerStrategy(Strategy, ABC):
         return []
 
     def before(self, plan: Plan) -> DecidingNode | None:
-        """A node that comes before the answer's, if it needs one."""
+        """Return a node that comes before the answer's, if it needs one."""
         del plan
         return None
 
     @abstractmethod
     def node(self, plan: Plan) -> AnswerNode:
-        """The node that gives the answer."""
+        """Return the node that gives the answer."""
 
     def check(self, proposers: Collection[str]) -> None:
         """Refuse names that no proposer has.
@@ -100,7 +100,7 @@ class ChoosingNode(AnswerNode):
         return {"messages": [message], "decisions": [decision]}
 
     async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
-        """The answer, and the record of how it was chosen.
+        """Return the answer, and the record of how it was chosen.
 
         Args:
             references: The usable proposals, at least one.
@@ -110,7 +110,7 @@ class ChoosingNode(AnswerNode):
 
 
 def word_for_word(proposal: Proposal) -> AIMessage:
-    """A proposal as the answer: its text byte for byte, and whose it is."""
+    """Return a proposal as the answer: its text byte for byte, and whose it is."""
     chosen = {"proposer": proposal["proposer"], "layer": proposal["layer"]}
     return AIMessage(
         proposal["content"], id=f"run--{uuid4()}", response_metadata={"chosen_proposal": chosen}

@@ -42,7 +42,7 @@ NODE = "analysis"
 
 
 class Analyse(AnswerStrategy):
-    """An analysis (consensus, contradictions, gaps, unique points, errors), then the answer.
+    """Analyse the references (consensus, contradictions, gaps, errors), then write the answer.
 
     It costs one call more than synthesis. If the analyst fails, that is recorded, and the answer
     is written without it.

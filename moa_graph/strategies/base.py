@@ -1,4 +1,4 @@
-"""What all strategies have in common: they know what they were made with."""
+"""The base of all strategies: they keep the arguments that they were made with."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Function = Callable[..., Any]
 
 
 def name_of_function(function: Function) -> str:
-    """What a function is called in records and errors."""
+    """Return what a function is called in records and errors."""
     inner = function.func if isinstance(function, partial) else function
     return str(getattr(inner, "__name__", type(inner).__name__))
 
@@ -128,7 +128,7 @@ class _FunctionNode(ChoosingNode):
 
 
 class FunctionRoute:
-    """`async def route(run) -> str | AIMessage | Answer | None`; None convenes the panel."""
+    """`async def route(run) -> str | AIMessage | Answer | None`; None runs the panel."""
 
     models = ()
 
@@ -149,7 +149,7 @@ class FunctionRouteNode(DecidingNode):
         self._function = route.function
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """As `DecidingNode`. With a function that fails the mixture convenes."""
+        """As `DecidingNode`. With a function that fails the mixture runs."""
         for needed in self.plan.models:
             await needed.ready()
         name, run = name_of_function(self._function), Run(step)
@@ -204,7 +204,7 @@ def _references_in(returned: Any, references: Sequence[Proposal]) -> list[Propos
 
 
 def _answer_in(returned: Any) -> tuple[AIMessage, Proposal | None]:
-    """The message with the answer, and the proposal that it is, if it is one."""
+    """Return the message with the answer, and the proposal that it is, if it is one."""
     if isinstance(returned, Mapping) and {"proposer", "content"} <= returned.keys():
         return word_for_word(returned), returned  # type: ignore[arg-type, return-value]
     if not isinstance(returned, str | BaseMessage | Answer):

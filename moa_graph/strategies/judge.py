@@ -44,7 +44,7 @@ async def judge(
     parse: Callable[[str], T | None],
     again: str,
 ) -> Verdict[T]:
-    """Ask a model for a verdict. Its tokens are no answer, so no stream of messages has them.
+    """Ask a model for a verdict; its tokens are not shown in streams of messages.
 
     Args:
         step: For which step of a run.
@@ -101,7 +101,7 @@ class CaseQuestion(Question):
     Args:
         case: What it decides about.
         place: Where its task stands.
-        window: Tokens that it takes; None if nobody knows.
+        window: Tokens that it takes; None if unknown.
     """
 
     def __init__(self, case: Case, place: Place, window: int | None = None) -> None:
@@ -140,6 +140,6 @@ def numbers_in(text: str, highest: int, count: int) -> list[int] | None:
 
 
 def yes_or_no(text: str) -> bool | None:
-    """What a judge says that begins with yes or no; None if it says neither."""
+    """Return what a judge says that begins with yes or no; None if it says neither."""
     match = re.match(r"\W*(yes|no)\b", text.strip(), re.IGNORECASE)
     return None if match is None else match[1].casefold() == "yes"

@@ -53,7 +53,7 @@ def _named(*strategies: type[Any]) -> dict[str, Any]:
 
 
 def snake_case(name: str) -> str:
-    """A class's name as files write it: `"top_k"` for `TopK`."""
+    """Return a class's name as files write it: `"top_k"` for `TopK`."""
     name = name.replace("MoA", "Moa")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
@@ -129,7 +129,7 @@ def register_strategy(strategy: Any = None, *, place: Place, name: str | None = 
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether it is the same code, as where a module is loaded anew."""
+    """Return whether it is the same code, as where a module is loaded anew."""
     names = [(getattr(s, "__module__", s), getattr(s, "__qualname__", s)) for s in (one, other)]
     return names[0] == names[1]
 
@@ -154,12 +154,12 @@ def check_function(function: Any, place: Place, where: str) -> None:
 
 
 def short(value: Any) -> str:
-    """A value as an error shows it."""
+    """Return a value as an error shows it."""
     return represented_as("", {"": value})[2:-1]
 
 
 def strategy_names(place: Place) -> list[str]:
-    """The names that a file may use there."""
+    """Return the names that a file may use there."""
     _load_entry_points()
     return sorted(STRATEGIES[place])
 
@@ -171,7 +171,7 @@ def _load_entry_points() -> None:
 
 
 def named(place: Place, name: str, where: str) -> Any:
-    """The strategy of that name.
+    """Return the strategy of that name.
 
     Raises:
         ValueError: If there is none; names the nearest, and all that there are.

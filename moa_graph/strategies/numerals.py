@@ -57,7 +57,7 @@ class _Convention(NamedTuple):
 
 
 def last_number(text: str, *, english: bool = False) -> float | None:
-    """The last number of a text, where prose leaves its result.
+    """Return the last number of a text, where prose leaves its result.
 
     Args:
         english: Whether figures such as 1,234 are read as in English where nothing else in the
@@ -77,7 +77,7 @@ def last_number(text: str, *, english: bool = False) -> float | None:
 
 
 def exact_number(text: str) -> Fraction | None:
-    """The number that a text is, if it is nothing else but a currency sign beside it.
+    """Return the number that a text is, if it is nothing else but a currency sign beside it.
 
     Args:
         text: As for `last_number`.
@@ -96,7 +96,7 @@ def exact_number(text: str) -> Fraction | None:
 
 
 def _written_out(text: str) -> str:
-    """The text with fractions, signs and digits of other forms in plain figures."""
+    """Return the text with fractions, signs and digits of other forms in plain figures."""
     text = re.sub(rf"(\d)([{_VULGAR}])", r"\1 \2", text)
     folded = "".join(
         unicodedata.normalize("NFKC", c) if c not in _SPACES and not c.isascii() else c
@@ -182,7 +182,7 @@ def _decimal_of(mantissa: str) -> str | None:
 
 
 def _is_grouped(groups: list[str]) -> bool:
-    """Whether figures are parted into thousands, or as in India into lakhs and crores."""
+    """Return whether figures are parted into thousands, or as in India into lakhs and crores."""
     first, *others = groups
     if not re.fullmatch(r"[1-9]\d{0,2}", first) or not others or len(others[-1]) != _GROUP:
         return False
@@ -190,7 +190,7 @@ def _is_grouped(groups: list[str]) -> bool:
 
 
 def _decided(mantissa: str, convention: _Convention) -> str | None:
-    """What the separator of figures such as 1.234 means in this text."""
+    """Return what the separator of figures such as 1.234 means in this text."""
     separator = "." if "." in mantissa else ","
     if len(convention.decimal) > 1:
         return None

@@ -32,7 +32,7 @@ _AGAIN = "Reply with one number from 1 to {highest}, and nothing else."
 
 
 class Rank(AnswerStrategy):
-    """The LLM ranker, the paper's baseline: a judge chooses, and its choice is the answer.
+    """Let a judge choose the answer among the proposals (the paper's LLM ranker).
 
     It costs one short call instead of a synthesis, and cannot be better than the best proposal.
     The text is returned byte for byte. A judge that answers nonsense is asked once more; then
@@ -67,7 +67,7 @@ class Rank(AnswerStrategy):
 
 
 class MostCentral(AnswerStrategy):
-    """The proposal that agrees most with the others, word for word; no model is called for it.
+    """Answer with the proposal that agrees most with the others; calls no model.
 
     Args:
         embeddings: Measures agreement by meaning; by default words are compared.

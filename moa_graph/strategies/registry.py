@@ -98,7 +98,7 @@ def as_strategy(place: Place, value: Any, where: str) -> Any:
 
 
 def as_selections(value: Sequence[Any], where: str) -> list[Selection]:
-    """The selections of a layer, in their order."""
+    """Return the selections of a layer, in their order."""
     return [as_strategy("select", one, where) for one in value]
 
 
@@ -130,7 +130,7 @@ def _check_needed(strategy: type[Any], given: Mapping[str, Any], where: str) -> 
 
 
 def _argument(name: str, value: Any, where: str) -> Any:
-    """An argument of a strategy from its data."""
+    """Return an argument of a strategy from its data."""
     if value is None:
         return None
     if name in _MODELS or (name == "tie" and _is_judge(value)):
@@ -141,7 +141,7 @@ def _argument(name: str, value: Any, where: str) -> Any:
 
 
 def model_of(value: Any, where: str) -> Any:
-    """A model from its data: a string, or a mapping with `model` and its settings.
+    """Return a model from its data: a string, or a mapping with `model` and its settings.
 
     Raises:
         TypeError: If a field does not exist.
@@ -166,7 +166,7 @@ def _model(
 
 
 def plain(place: Place, strategy: Any, where: str) -> Any:
-    """A strategy as a file writes it.
+    """Return a strategy as a file writes it.
 
     Raises:
         ValueError: If a part of it has no name, such as a function that is not registered.
@@ -222,7 +222,7 @@ def _plain_argument(name: str, value: Any, where: str) -> Any:
 
 
 def plain_model(value: Any, where: str) -> Any:
-    """A model as a file writes it.
+    """Return a model as a file writes it.
 
     Raises:
         ValueError: If it was given as an object.
@@ -240,7 +240,7 @@ def plain_model(value: Any, where: str) -> Any:
 
 
 def model_arguments(value: Any) -> dict[str, Any]:
-    """The arguments of a strategy's data that are models."""
+    """Return the arguments of a strategy's data that are models."""
     if not isinstance(value, Mapping):
         return {}
     return {

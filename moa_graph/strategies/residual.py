@@ -18,7 +18,7 @@ _DIFFERS = "[as response {base}, but for this]\n{text}"
 
 
 class Residual(Selection):
-    """One reference in full, and of the others what is contested or new.
+    """Pass on one reference in full, and of the others what is contested or new.
 
     The reference that agrees most with the others is passed in full. Of every other one go on
     the sentences that it does not share with that one (what is contested) and, from the second
@@ -75,7 +75,7 @@ class Residual(Selection):
 
 
 def residue(text: str, others: Iterable[str], shared: float = 0.8) -> list[str]:
-    """The sentences of a text that none of the others has, in their order.
+    """Return the sentences of a text that none of the others has, in their order.
 
     Args:
         text: The text.
@@ -92,5 +92,5 @@ def residue(text: str, others: Iterable[str], shared: float = 0.8) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences and lines of a text."""
+    """Return the sentences and lines of a text."""
     return [part.strip() for part in _SENTENCE.split(text) if part.strip()]

@@ -27,7 +27,7 @@ from moa_graph.strategies.vote import Parse, Vote
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-_FEWEST = 3  # of two that differ, nobody knows which is the odd one
+_FEWEST = 3  # of two that differ, neither is the odd one
 _CONTRADICTS = (
     "You compare responses of several models to a user's query. Name those that contradict, in "
     "substance, what a clear majority of the others says: another fact, number, choice or advice. "
@@ -39,7 +39,7 @@ _APART = 0.15  # by so much embeddings must be more similar within the majority 
 
 
 class ClusterAndFilter(Selection):
-    """Leaves out the proposals that a majority of the others contradicts.
+    """Leave out the proposals that a majority of the others contradicts.
 
     With embeddings, the texts are parted into the two clusters that are least similar, and the
     smaller one is left out, as in the paper. With a judge, a model says which contradict what most
@@ -123,7 +123,7 @@ def _minority(said: str, count: int) -> list[int] | None:
 
 
 def outliers_by_clusters(matrix: Matrix) -> list[int]:
-    """Which texts are in the smaller of two clusters, where the larger one is a majority.
+    """Return which texts are in the smaller of two clusters, where the larger one is a majority.
 
     Args:
         matrix: Similarities of the texts.

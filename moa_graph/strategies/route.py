@@ -1,4 +1,4 @@
-"""Route or mix: a cheap first pass answers alone when it is sure, and else the mixture convenes."""
+"""Route or mix: a cheap first pass answers alone when it is sure, and else the mixture runs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SURE = (
 
 
 class Route(Strategy):
-    """A cheap model answers first. If it is sure, that is the answer; else the mixture convenes.
+    """Let a cheap model answer first; run the mixture only if it is not sure.
 
     It is sure if its samples agree (self-consistency), or if a judge says so. A first pass that
-    fails, or a judge that gives no verdict, convenes the mixture; the record says why. Every run
+    fails, or a judge that gives no verdict, runs the mixture; the record says why. Every run
     records which way it went: `route_rates` counts them.
 
     Args:
@@ -87,7 +87,7 @@ class Route(Strategy):
 
 
 def route_rates(states: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """How often the first pass answered alone, and how often the mixture was convened.
+    """Return how often the first pass answered alone, and how often the mixture ran.
 
     Args:
         states: What runs of a graph with a `Route` returned.

@@ -17,7 +17,7 @@ _KINDS: dict[str, Any] = {
 
 
 def model_of_schema(schema: Mapping[str, Any]) -> type[BaseModel]:
-    """The pydantic model of an object's JSON schema.
+    """Return the pydantic model of an object's JSON schema.
 
     Args:
         schema: Of type `"object"`, with `properties`; `enum`, `items` and `required` count, other

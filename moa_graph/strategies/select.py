@@ -69,7 +69,7 @@ class Selection(Strategy, ABC):
 
     @abstractmethod
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """What goes on of these usable proposals (at least one), in which order.
+        """Return what goes on of these usable proposals (at least one), in which order.
 
         Args:
             references: The proposals.
@@ -78,13 +78,13 @@ class Selection(Strategy, ABC):
 
 
 def agreement_first(references: Sequence[Proposal], matrix: Sequence[Sequence[float]]) -> list[int]:
-    """The places of the proposals, from the one that agrees most with the others on."""
+    """Return the places of the proposals, from the one that agrees most with the others on."""
     scores = centrality([list(row) for row in matrix])
     return sorted(range(len(references)), key=lambda i: (-round(scores[i], 9), i))
 
 
 class TopK(Selection):
-    """The best k of a layer: those that a judge chooses, or that agree most with the others.
+    """Keep the best k of a layer: chosen by a judge, or by agreement with the others.
 
     The judge costs one call a layer, whatever k is (Sparse Mixture-of-Agents). A judge that
     answers nonsense is asked once more; then agreement decides, and the record says so.
@@ -148,7 +148,7 @@ class TopK(Selection):
 
 
 class Diverse(Selection):
-    """The k that differ most, chosen greedily: first the one that agrees most with all.
+    """Keep the k that differ most, chosen greedily from the most central one on.
 
     Args:
         k: How many go on, at least 1.
@@ -187,7 +187,7 @@ class Diverse(Selection):
 
 
 class Deduplicate(Selection):
-    """Of references that are nearly the same, only the first.
+    """Keep only the first of references that are nearly the same.
 
     Args:
         threshold: From which similarity on, above 0 and at most 1.
@@ -223,7 +223,7 @@ class Deduplicate(Selection):
 
 
 class Shuffle(Selection):
-    """All, in another order: models prefer what they read first.
+    """Keep all, in a random order: models prefer what they read first.
 
     Each layer of each turn has an order of its own, which the seed and the question determine.
 
@@ -293,11 +293,11 @@ class Tree(Selection):
             )
 
     def places(self, reader: int, width: int) -> list[int]:
-        """The places, in a layer of that width, that a reader of the next layer sees."""
+        """Return the places, in a layer of that width, that a reader of the next layer sees."""
         return sorted({(reader * self.fan_in + i) % width for i in range(self.fan_in)})
 
     def reads(self, reader: int, width: int) -> Reads:
-        """What that reader is shown of the references."""
+        """Return what that reader is shown of the references."""
         places = set(self.places(reader, width))
         return lambda references: [p for p in references if p.get("position", 0) in places]
 

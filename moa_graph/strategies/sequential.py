@@ -21,7 +21,7 @@ _SO_FAR = "synthesis"
 
 
 class SelfMoASeq(AnswerStrategy):
-    """Aggregates in a sliding window: the synthesis so far, and the next samples.
+    """Aggregate in a sliding window: the synthesis so far, and the next samples.
 
     The first call sees `window` references; each next one the synthesis of the calls before and
     `window - 1` further references, until all were seen. No prompt has more than `window`
@@ -128,7 +128,7 @@ class _WindowNode(AnswerNode):
 
 
 def _shortened(draft: Draft, window: Sequence[Proposal]) -> list[TrimmedReference]:
-    """The synthesis so far, where the window has no room for all of it."""
+    """Return the synthesis so far, where the window has no room for all of it."""
     if not draft["pieces"] or window[0]["content"] == draft["pieces"][-1]:
         return []
     whole, kept = (estimated_tokens(text) for text in (draft["pieces"][-1], window[0]["content"]))
@@ -136,5 +136,5 @@ def _shortened(draft: Draft, window: Sequence[Proposal]) -> list[TrimmedReferenc
 
 
 def _seen(windows: int, size: int) -> int:
-    """How many references that many windows have shown."""
+    """Return how many references that many windows have shown."""
     return 0 if windows == 0 else size + (windows - 1) * (size - 1)

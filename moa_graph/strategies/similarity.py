@@ -62,14 +62,14 @@ Matrix = list[list[float]]
 
 
 def is_installed() -> bool:
-    """Whether texts can be compared here without embeddings."""
+    """Return whether texts can be compared here without embeddings."""
     return importlib.util.find_spec("sklearn") is not None
 
 
 async def similarities(
     texts: Sequence[str], question: str = "", embeddings: Embeddings | str | None = None
 ) -> Matrix:
-    """How similar each text is to each.
+    """Return how similar each text is to each.
 
     Args:
         texts: The texts.
@@ -155,7 +155,7 @@ def words(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """A word without its English ending, where enough of it is left."""
+    """Return a word without its English ending, where enough of it is left."""
     word = word.replace("’", "'").removesuffix("'s")
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
@@ -164,7 +164,7 @@ def stem(word: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """An answer without what does not count: case, spaces, punctuation around it, `Answer:`.
+    """Return an answer without what does not count: case, spaces, punctuation around it, `Answer:`.
 
     Args:
         text: An answer, such as `"The answer is: **42**."`.
@@ -192,13 +192,13 @@ def _shortened(text: str) -> str:
 
 
 def centrality(matrix: Matrix) -> list[float]:
-    """How similar each text is to the others, in the mean; 1 where there are no others."""
+    """Return how similar each text is to the others, in the mean; 1 where there are no others."""
     others = len(matrix) - 1
     return [(sum(row) - row[i]) / others if others else 1.0 for i, row in enumerate(matrix)]
 
 
 def most_central(matrix: Matrix) -> int:
-    """Which text has most in common with the others; the first of several."""
+    """Return which text has most in common with the others; the first of several."""
     scores = centrality(matrix)
     return max(range(len(scores)), key=lambda i: (round(scores[i], 9), -i))
 
@@ -206,7 +206,7 @@ def most_central(matrix: Matrix) -> int:
 def majority(
     answers: Sequence[Hashable], weights: Sequence[float] | None = None
 ) -> tuple[list[int], int]:
-    """Which texts give the most frequent answer.
+    """Return which texts give the most frequent answer.
 
     Args:
         answers: An answer for each text, in the form in which equal ones are the same.

@@ -2,7 +2,7 @@
 
 An exit is drawn as a conditional edge behind each layer, and behind what was selected of it. It
 leads to the aggregator, or with `then="answer"` to the end: the consensus is the answer, word for
-word, and nobody writes it again.
+word, and is not written again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Until(Strategy, ABC):
 
     @abstractmethod
     async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
-        """Whether these usable proposals of one layer (two or more) agree.
+        """Return whether these usable proposals of one layer (two or more) agree.
 
         Args:
             proposals: The proposals.
@@ -89,7 +89,7 @@ class Until(Strategy, ABC):
 
 
 class Agree(Until):
-    """When so many proposals of a layer give the same answer, parsed and normalized.
+    """Exit when enough proposals of a layer give the same answer, parsed and normalized.
 
     Args:
         share: Which part of the usable proposals, above 0 and at most 1.
@@ -127,7 +127,7 @@ class Agree(Until):
 
 
 class Similar(Until):
-    """When every two proposals of a layer are at least so similar.
+    """Exit when every two proposals of a layer are at least this similar.
 
     Args:
         threshold: Similarity, above 0 and at most 1.
@@ -165,7 +165,7 @@ class Similar(Until):
 
 
 class JudgedAgreement(Until):
-    """When a judge says that the proposals of a layer agree; one call a layer.
+    """Exit when a judge says that the proposals of a layer agree; one call a layer.
 
     A judge that answers nonsense is asked once more; then the run goes on, and the record says so.
 
@@ -207,7 +207,7 @@ class JudgedAgreement(Until):
 
 
 class Unchanged(Until):
-    """When a layer says nothing that the layer before did not say (RMoA's termination).
+    """Exit when a layer adds nothing to the layer before (RMoA's termination).
 
     Args:
         new: Which part of a layer's sentences may be new, from 0 to 1.

@@ -37,7 +37,7 @@ class NothingToCount(NoAnswer):
 
 
 class Vote(AnswerStrategy):
-    """The majority of the answers (self-consistency); it calls no model.
+    """Answer with the majority of the proposals (self-consistency); calls no model.
 
     Two proposals give the same answer if `parse` makes the same of both. What it can make
     nothing of has no vote. The answer is the first proposal of the majority, word for word.
@@ -104,7 +104,7 @@ class Vote(AnswerStrategy):
         return [self.tie] if isinstance(self.tie, Model) else []
 
     def weight(self, proposal: Proposal) -> float:
-        """What the vote of a proposal counts."""
+        """Return what the vote of a proposal counts."""
         names = [proposal["proposer"], proposal["model"]]
         if "asked_model" in proposal:
             names.reverse()
@@ -233,7 +233,7 @@ class _FieldsNode(ChoosingNode):
 def parsed_answers(
     references: Sequence[Proposal], parse: Parse
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The answer in each proposal, and which have none.
+    """Return the answer in each proposal, and which have none.
 
     Args:
         references: The proposals.
@@ -262,7 +262,7 @@ def parsed_answers(
 def field_majority(
     objects: Sequence[dict[str, Any]], tie: TieRule = "first"
 ) -> tuple[dict[str, Any], list[str]]:
-    """The object of the most frequent values, field by field.
+    """Return the object of the most frequent values, field by field.
 
     Args:
         objects: Plain JSON data, at least one; each object gives each of its fields one vote.
@@ -293,7 +293,7 @@ def field_majority(
 
 
 def _comparable(answer: Any) -> Any:
-    """The answer, or where it is a list or the like, a text that says the same."""
+    """Return the answer, or where it is a list or the like, a text that says the same."""
     try:
         hash(answer)
     except TypeError:

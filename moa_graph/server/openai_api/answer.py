@@ -37,7 +37,7 @@ class Answer:
         }
 
     async def complete(self) -> dict[str, Any]:
-        """The whole answer."""
+        """Return the whole answer."""
         async for _ in self._deltas:
             pass
         message = self._message
@@ -74,7 +74,7 @@ class Answer:
             self._first.result()
 
     async def chunks(self) -> AsyncGenerator[dict[str, str], None]:
-        """What a stream sends."""
+        """Return what a stream sends."""
         assert self._first is not None
         try:
             yield self._chunk({"role": "assistant", "content": ""})
@@ -128,7 +128,7 @@ class Answer:
                 self._usages.append(self._message.usage_metadata)
 
     def _delta(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """What a part of the message, or all of it, adds."""
+        """Return what a part of the message, or all of it, adds."""
         delta: dict[str, Any] = {}
         if text := _text(message.get("content")):
             delta["content"] = text
@@ -165,7 +165,7 @@ class Answer:
         return {"data": json.dumps(chunk, ensure_ascii=False)}
 
     def _usage(self) -> dict[str, int] | None:
-        """Tokens of all models together."""
+        """Return tokens of all models together."""
         if (usage := total_usage(self._usages)) is None:
             return None
         return {

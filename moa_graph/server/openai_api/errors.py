@@ -64,7 +64,7 @@ def unknown(model: str) -> ApiError:
 
 
 def wrong_request(error: RequestValidationError) -> ApiError:
-    """The request is none; says which field, and why."""
+    """Return the request is none; says which field, and why."""
     # Of a field with alternatives pydantic reports each; the one that came furthest says most.
     first = max(error.errors(), key=lambda said: len(said["loc"]))
     if first["type"] == "json_invalid":
@@ -78,7 +78,7 @@ def wrong_request(error: RequestValidationError) -> ApiError:
 
 
 def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
-    """What the server's own API said to the request."""
+    """Return what the server's own API said to the request."""
     response = getattr(error, "response", None)
     if response is None:
         return ApiError(502, f"The server could not be asked: {error}.", "server_error")
@@ -98,7 +98,7 @@ def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
 
 
 def failed(said: Any) -> ApiError:
-    """Why the run failed."""
+    """Return why the run failed."""
     said = said if isinstance(said, dict) else {}
     kind, message = str(said.get("error", "")), str(said.get("message") or "The run failed.")
     if kind in _CLIENTS_FAULT:

@@ -46,7 +46,7 @@ def _storable(value: Any) -> Any:
 
 
 def _arguments(text: str) -> str:
-    """The arguments of a call that was made: JSON, or nothing."""
+    """Return the arguments of a call that was made: JSON, or nothing."""
     try:
         _storable(json.loads(text or "{}"))
     except (json.JSONDecodeError, RecursionError):

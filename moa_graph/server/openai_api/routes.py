@@ -126,7 +126,7 @@ async def nothing_else(path: str, request: Request) -> Response:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What the work gives; it is cancelled when the client goes away."""
+    """Return what the work gives; it is cancelled when the client goes away."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

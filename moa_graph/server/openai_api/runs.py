@@ -44,7 +44,7 @@ class Server:
         }
 
     async def models(self) -> list[tuple[str, dict[str, Any]]]:
-        """What each assistant is called here, and the assistant."""
+        """Return what each assistant is called here, and the assistant."""
         found: list[Any] = []
         while len(found) % _PAGE == 0:
             page = await self._told(
@@ -58,7 +58,7 @@ class Server:
         return _names(found)
 
     async def start(self, asked: ChatCompletionRequest) -> AsyncGenerator[Any, None]:
-        """The events of a run that answers the request; it starts with the first of them."""
+        """Return the events of a run that answers the request; it starts with the first of them."""
         question = input_of(asked)
         assistant = await self._assistant(asked.model)
         return self._events(assistant, question, asked)
@@ -147,7 +147,7 @@ def _is_system(assistant: Any) -> bool:
 
 
 def described(name: str, assistant: Any) -> dict[str, Any]:
-    """An assistant as OpenAI's API tells of a model."""
+    """Return an assistant as OpenAI's API tells of a model."""
     return {
         "id": name,
         "object": "model",
@@ -164,7 +164,7 @@ def _seconds(moment: Any) -> int:
 
 
 def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
-    """What the graph is asked.
+    """Return what the graph is asked.
 
     Raises:
         ApiError: If the messages are no conversation.
@@ -182,7 +182,7 @@ def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
 
 
 def context_of(asked: ChatCompletionRequest) -> dict[str, Any]:
-    """The run's settings: all that the request says is the aggregator's."""
+    """Return the run's settings: all that the request says is the aggregator's."""
     choice: str | None = None
     if isinstance(asked.tool_choice, ToolChoice):
         choice = asked.tool_choice.function.name
