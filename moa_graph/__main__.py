@@ -1,4 +1,4 @@
-"""`python -m moa_graph` is the command `moa`."""
+"""Run the command `moa` with `python -m moa_graph`."""
 
 from moa_graph.cli.app import main
 

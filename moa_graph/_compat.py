@@ -1,7 +1,7 @@
-"""Everything of LangGraph, LangChain and providers' clients that they do not document.
+"""All uses of undocumented parts of LangGraph, LangChain and providers' clients.
 
-Each use has a test in `tests/test_compat.py`, which fails with a sentence when upstream has changed
-it, and says here what public way it should become.
+Each use has a test in `tests/test_compat.py` that fails with an explanation when upstream changes
+it. Each docstring here names the public API that could replace the use ("Public way").
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
     """Return whether LangGraph has attached a handler for `stream_mode="messages"`.
 
     Its class has no public name. Public way: a tag that hides all messages of a run from the
-    stream, those of an agent's nodes included (`nostream` hides only a chat model's tokens).
+    stream, including those of an agent's nodes (`nostream` hides only a chat model's tokens).
     """
     return type(handler).__module__ == _MESSAGE_STREAM
 
@@ -44,15 +44,15 @@ def is_message_stream(handler: BaseCallbackHandler) -> bool:
 def with_stream(
     handler: BaseCallbackHandler, change: Callable[[Any, Any], Iterable[Any]]
 ) -> BaseCallbackHandler:
-    """LangGraph's handler with another end: each message that it shows is changed.
+    """Return a copy of LangGraph's handler that changes each message before it is streamed.
 
-    The copy shares all that the handler knows. Where its `stream` is missing, it stays as it is.
+    The copy shares the handler's state. A handler without `stream` is returned unchanged.
     Public way: a stream transformer for `stream_mode="messages"`.
 
     Args:
         handler: The handler.
-        change: From a message, a chunk or an event, and what tells its run from others, to what is
-            shown in its place.
+        change: Function that takes a message, a chunk or an event, and an id of its run. It
+            returns the parts to stream instead.
     """
     write = getattr(handler, "stream", None)
     if not callable(write):
@@ -69,16 +69,16 @@ def with_stream(
 
 
 def checkpointer_in(config: RunnableConfig) -> BaseCheckpointSaver[Any] | None:
-    """Return the checkpointer of the run that a node belongs to; None if it has none.
+    """Return the checkpointer of a node's run; None if there is none.
 
-    Public way: `runtime` telling a node what its siblings have stored before a resumption.
+    Public way: a field of `runtime` with the writes of sibling nodes before a run is resumed.
     """
     saver = config.get("configurable", {}).get(_CHECKPOINTER)
     return saver if isinstance(saver, BaseCheckpointSaver) else None
 
 
 def as_graph(cls: type[G], compiled: CompiledStateGraph[Any, Any, Any, Any]) -> G:
-    """Return a compiled graph as one of a subclass. `CompiledStateGraph.copy` does the same.
+    """Convert a compiled graph to a subclass, in the same way as `CompiledStateGraph.copy`.
 
     Public way: `StateGraph.compile(graph_class=…)`.
     """
@@ -86,31 +86,31 @@ def as_graph(cls: type[G], compiled: CompiledStateGraph[Any, Any, Any, Any]) -> 
 
 
 def tag_node(graph: CompiledStateGraph[Any, Any, Any, Any], node: str, tags: Sequence[str]) -> None:
-    """Give the runs of a node tags. Public way: `add_node(tags=…)`, beside its `metadata`."""
+    """Add tags to the runs of a node. Public way: `add_node(tags=…)`, like `metadata`."""
     graph.nodes[node].tags = list(tags)
 
 
 # --- LangChain -----------------------------------------------------------------------------------
 
-_FILLED_IN = {"tags", "metadata", "callbacks", "configurable"}  # by LangChain, where not given
+_FILLED_IN = {"tags", "metadata", "callbacks", "configurable"}  # LangChain fills these in
 
 
 def surrounding_config() -> RunnableConfig:
-    """Return the configuration of the Runnable in which this code runs; empty outside of one.
+    """Return the configuration of the Runnable that runs this code; empty outside a Runnable.
 
-    Public way: `langgraph.config.get_config`, if it did not raise outside of a graph, and where
-    Python 3.10's tasks do not hand it on.
+    Public way: `langgraph.config.get_config`, if it did not raise an error outside a graph, and
+    in tasks of Python 3.10, which do not inherit the configuration.
     """
     return var_child_runnable_config.get() or {}
 
 
 @contextmanager
 def inherited(config: RunnableConfig | None) -> Iterator[None]:
-    """Make this the configuration that runs inside inherit, instead of the node's own.
+    """Make inner runs inherit this configuration instead of the node's own.
 
-    LangGraph merges what it inherits into what a graph is given explicitly: callbacks, and the
-    place in the parent's checkpoints. None makes a graph that runs inside a run of its own.
-    Public way: an argument of `invoke` that says so.
+    LangGraph merges the inherited configuration (callbacks, and the checkpoint namespace of the
+    parent) into the configuration that a graph receives. With None, an inner graph runs
+    independently. Public way: an argument of `invoke` for this.
     """
     token = var_child_runnable_config.set(config)
     try:
@@ -120,9 +120,9 @@ def inherited(config: RunnableConfig | None) -> Iterator[None]:
 
 
 def has_default_recursion_limit(config: RunnableConfig | None) -> bool:
-    """Whether the limit of steps is LangChain's default for chains, and was not chosen.
+    """Return whether the recursion limit is LangChain's default and was not set by the caller.
 
-    LangChain fills it in as if somebody had. Public way: leaving it out.
+    LangChain adds its default to the configuration. Public way: LangChain does not add it.
     """
     around = surrounding_config()
     given = (config or {}).get("recursion_limit", around.get("recursion_limit"))
@@ -131,15 +131,15 @@ def has_default_recursion_limit(config: RunnableConfig | None) -> bool:
 
 
 class ChatModelWithRuns(BaseChatModel):
-    """A chat model that learns of its run also where LangChain calls `_stream` without one.
+    """A chat model that gets its run manager even if LangChain calls `_stream` without it.
 
-    Public way: a run manager for `_stream` in every case, as for `_generate`.
+    Public way: LangChain always passes a run manager to `_stream`, as it does to `_generate`.
     """
 
     def _within(
         self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
     ) -> AbstractContextManager[None]:
-        """Return what surrounds the call of `_generate` or `_stream` that belongs to a run."""
+        """Return a context manager for the call of `_generate` or `_stream` in a run."""
         raise NotImplementedError
 
     def _generate_with_cache(
@@ -164,9 +164,9 @@ class ChatModelWithRuns(BaseChatModel):
 
 
 def takes_all_configuration(model: Any) -> bool:
-    """Whether a model of `init_chat_model(configurable_fields="any")` reads all configuration.
+    """Return whether a model reads all configuration: `init_chat_model(configurable_fields="any")`.
 
-    Public way: an attribute that says which fields of the configuration it reads.
+    Public way: an attribute with the configuration fields that the model reads.
     """
     fields = getattr(model, "_configurable_fields", None)
     return fields == "any" and not getattr(model, "_config_prefix", "")
@@ -175,13 +175,13 @@ def takes_all_configuration(model: Any) -> bool:
 # --- providers' clients --------------------------------------------------------------------------
 
 CLIENT_FIELDS = {"root_client": "client", "root_async_client": "async_client"}
-"""Of chat models of OpenAI's family, the clients, and where each one's completions are."""
+"""Client fields of OpenAI-family chat models, with the field of each client's completions."""
 
 
 def clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
-    """Return the clients of a chat model of OpenAI's family, by field; empty for every other.
+    """Return the clients of an OpenAI-family chat model by field; empty for other models.
 
-    Public way: a copy of the chat model with other retries, or another HTTP client.
+    Public way: a method that copies the chat model with other retries or another HTTP client.
     """
     clients = {field: getattr(chat_model, field, None) for field in CLIENT_FIELDS}
     return {field: client for field, client in clients.items() if hasattr(client, "with_options")}
@@ -190,11 +190,11 @@ def clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
 def with_clients(
     chat_model: BaseChatModel, options: Callable[[Any], dict[str, Any]]
 ) -> BaseChatModel:
-    """Return the chat model, its clients with other options.
+    """Return the chat model with changed options of its clients.
 
     Args:
         chat_model: The chat model.
-        options: Of a client, what is changed.
+        options: Function from a client to its changed options.
     """
     update: dict[str, Any] = {}
     for field, client in clients_of(chat_model).items():
@@ -210,10 +210,10 @@ def http_client_of(client: Any) -> Any | None:
 
 
 def without_connections(client: Any) -> Any:
-    """Return a copy of an asynchronous HTTP client, set up as it is, that has no connections yet.
+    """Return a copy of an asynchronous HTTP client with the same settings and no connections.
 
-    There is no public way to ask a client what it was made with: its proxies, certificates and
-    limits. The client itself is returned where it has a transport of another kind.
+    A client has no public way to read its proxies, certificates and limits. If it has a transport
+    of another kind, the client itself is returned.
     """
     transport = getattr(client, "_transport", None)
     mounts = getattr(client, "_mounts", {})

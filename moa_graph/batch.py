@@ -1,8 +1,8 @@
-"""Many prompts, on many machines: the same graph in Ray Data's actors. Needs `moa-graph[batch]`.
+"""Answer many prompts on many machines with Ray Data actors. Needs `moa-graph[batch]`.
 
     answers = answer_prompts("prompts.jsonl", "together", "answers")
 
-Every answer is written down as it comes, so what was killed goes on where it was.
+Each answer is saved when it arrives, so a killed job can continue where it stopped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 MixtureLike: TypeAlias = str | Path | Configuration | Callable[[], MoAGraph]
 """A preset's name, a configuration file, a configuration, or a function that builds the graph."""
 
-_ROWS_AT_ONCE = 1024  # that are numbered together
-_BATCHES_OF_A_BLOCK = 4  # as many as Ray Data lets an actor work on at once
+_ROWS_AT_ONCE = 1024  # rows per batch when keys are assigned
+_BATCHES_OF_A_BLOCK = 4  # the number of batches that Ray Data gives an actor at once
 _PARTS = "part-*.jsonl"
 
 
@@ -46,43 +46,43 @@ def answer_prompts(
     retry_failed: bool = False,
     **ray_options: Any,
 ) -> Dataset:
-    """Ask a Mixture-of-Agents every prompt of a dataset.
+    """Answer every prompt of a dataset with a Mixture-of-Agents.
 
-    Each answer is written to a file of the folder before it counts, and a call with the same
-    folder asks only what is not answered there: what a process that was killed had in flight is
-    paid for again, and nothing else.
+    Each answer is written to a file in the folder before it counts as done. A call with the same
+    folder only runs the prompts without an answer there. After a process is killed, only the
+    prompts that were in flight are run again.
 
     Args:
         prompts: A Ray dataset, or JSON Lines (a file, a folder or a pattern).
-        mixture: The mixture; it is built once in each actor.
-        folder: Where the answers are kept; all actors must reach it (on a cluster, a shared
-            file system).
-        column: The column that has the prompt: a text, or a conversation as a list of messages.
-        actors: How many actors; each is a process with an event loop of its own.
-        at_once: Prompts in flight in each actor.
-        context: The settings of every run.
-        retry_failed: Whether prompts that failed in an earlier call are asked again.
-        **ray_options: What `ray.data.Dataset.map_batches` takes for the actors, such as
-            `num_cpus` (by default half a processor: they mostly wait).
+        mixture: The mixture. It is built once in each actor.
+        folder: Folder for the answers. All actors must have access to it (on a cluster, use a
+            shared file system).
+        column: Column with the prompt: a string, or a conversation as a list of messages.
+        actors: Number of actors. Each is a process with its own event loop.
+        at_once: Maximum number of prompts in flight in each actor.
+        context: Settings of every run.
+        retry_failed: Whether to run prompts again that failed in an earlier call.
+        **ray_options: Options of `ray.data.Dataset.map_batches` for the actors, such as
+            `num_cpus` (by default 0.5, because actors mostly wait).
 
     Returns:
-        The dataset of all answers in the folder. Each row has the columns that its prompt had,
-        and `answer` (a text, None where the run failed), `error` (a text, None where it did
-        not), `proposals` (every `Proposal`) and `usage` (tokens of all calls). Rows that are
-        equal in every column are answered each; their order is not kept.
+        The dataset of all answers in the folder. Each row has the columns of its prompt, and
+        `answer` (a string, or None if the run failed), `error` (a string, or None if it did not
+        fail), `proposals` (every `Proposal`) and `usage` (tokens of all calls). Duplicate rows
+        are each answered. The order of the rows is not kept.
 
     Raises:
-        ImportError: Without Ray.
-        ValueError: If the mixture is none, or a row has no such column.
+        ImportError: If Ray is not installed.
+        ValueError: If the mixture is not valid, or a row does not have the column.
     """
     try:
         import ray  # noqa: PLC0415
     except ImportError as error:
         raise ImportError("moa_graph.batch needs Ray: pip install 'moa-graph[batch]'") from error
     if isinstance(mixture, str | Path):
-        mixture = load_preset(mixture)  # here, where its file is, and before anything starts
+        mixture = load_preset(mixture)  # load it here: actors may not have the file
     elif isinstance(mixture, Configuration):
-        mixture.create()  # what is wrong with it is told now
+        mixture.create()  # raises configuration errors before the job starts
     if isinstance(prompts, str | Path):
         prompts = ray.data.read_text(str(prompts)).map(lambda line: json.loads(line["text"]))
     folder = Path(folder).absolute()
@@ -94,10 +94,10 @@ def answer_prompts(
         fn_constructor_args=(folder, column, retry_failed),
         batch_size=_ROWS_AT_ONCE,
         batch_format="pandas",
-        compute=ray.data.ActorPoolStrategy(size=1),  # it counts, so there is one
+        compute=ray.data.ActorPoolStrategy(size=1),  # one actor, because it counts duplicates
         num_cpus=0,
     )
-    # In blocks, so that every actor gets some.
+    # Small blocks, so that every actor gets some rows.
     blocks = asked.repartition(target_num_rows_per_block=_BATCHES_OF_A_BLOCK * at_once)
     answered = blocks.map_batches(
         _Answering,
@@ -106,14 +106,14 @@ def answer_prompts(
         compute=ray.data.ActorPoolStrategy(size=actors),
         **{"num_cpus": 0.5, **ray_options},
     )
-    answered.count()  # runs it all
+    answered.count()  # runs the whole pipeline
     return ray.data.read_text(str(folder), file_extensions=["jsonl"]).map(
         lambda line: json.loads(line["text"])["row"]
     )
 
 
 class _Unanswered:
-    """The rows that are not answered yet, each as one text with a key."""
+    """Filter of rows without an answer; returns each row as JSON with a key."""
 
     def __init__(self, folder: Path, column: str, retry_failed: bool) -> None:
         self._column = column
@@ -138,7 +138,7 @@ class _Unanswered:
 
 
 class _Answering:
-    """An actor with the graph, which asks many prompts at once."""
+    """An actor that builds the graph and runs many prompts concurrently."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Answering:
         self._column = column
         self._context = context
         self._at_once = asyncio.Semaphore(at_once)
-        # Actors share no file, so that no line is written into another.
+        # One file per actor, so that lines are not mixed.
         self._file = (folder / f"part-{uuid.uuid4().hex}.jsonl").open("ab", buffering=0)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, list[str]]]:
@@ -165,12 +165,14 @@ class _Answering:
         async with self._at_once:
             answer = await self._ask(columns[self._column])
         line = json.dumps({"key": key, "row": {**columns, **answer}}, default=_plain)
-        self._file.write(line.encode() + b"\n")  # in one piece
+        self._file.write(
+            line.encode() + b"\n"
+        )  # one write, so that a line is complete or missing its end
 
     async def _ask(self, prompt: Any) -> dict[str, Any]:
         try:
             state = await self._graph.ainvoke({"messages": prompt}, context=self._context)
-        except Exception as error:  # noqa: BLE001 - one prompt's failure is not the others'
+        except Exception as error:  # noqa: BLE001 - one failed prompt must not stop the others
             proposals = getattr(error, "proposals", [])
             return _answer_of(None, explain(error), proposals)
         message = state["messages"][-1]
@@ -193,14 +195,14 @@ def _answered(part: Path, *, retry_failed: bool) -> Iterator[str]:
 
 
 def _drop_torn_line(part: Path) -> None:
-    """Whoever was killed while writing has left a line without its end."""
+    """Remove an incomplete last line, which a killed process leaves."""
     with part.open("rb+") as file:
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)
 
 
 def _plain(value: Any) -> Any:
-    """Return what Arrow and NumPy have made of a value, as JSON has it."""
+    """Convert a value of Arrow or NumPy to a JSON value."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value)

@@ -1,4 +1,4 @@
-"""A Mixture-of-Agents wherever LangChain takes a chat model."""
+"""Use a Mixture-of-Agents graph as a LangChain chat model."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ _STREAM_MODES = ["messages", "values"]
 class ChatMoA(ChatModelWithRuns):
     """A Mixture-of-Agents graph as one chat model.
 
-    It goes wherever a chat model does: `prompt | ChatMoA(graph=moa) | parser`,
+    Use it like any chat model: `prompt | ChatMoA(graph=moa) | parser`,
     `create_agent(ChatMoA(graph=moa), tools=...)`, `with_structured_output`, `batch`. Tools,
-    response format, `stop` and other call options go to the aggregator, which alone acts;
-    the proposers advise.
+    response format, `stop` and other call options are passed only to the aggregator, not to the
+    proposers.
 
-    Every call is a run of its own: the conversation is what it is given, and the graph's own
-    checkpointer, if it has one, is not used.
+    Each call is a separate run: the messages of the call are the whole conversation, and the
+    graph's checkpointer, if it has one, is not used.
 
-    The answer is the aggregator's message, with its tokens streamed as they come. Its
-    `usage_metadata` is the sum of all model calls, and `response_metadata["moa"]` has
-    `proposals` and, under `aggregator`, the aggregator's own `model` and `usage`.
+    The answer is the aggregator's message, and its tokens are streamed as they arrive. Its
+    `usage_metadata` is the sum of all model calls. `response_metadata["moa"]` has `proposals`
+    and, under `aggregator`, the aggregator's own `model` and `usage`.
 
     Example:
         ```python
@@ -79,13 +79,13 @@ class ChatMoA(ChatModelWithRuns):
     context: MoAContext | None = None
     """Settings of every run."""
     temperature: float | None = None
-    """Sampling temperature of the aggregator; None leaves it as it was built."""
+    """Sampling temperature of the aggregator; None keeps the model's own setting."""
     max_tokens: int | None = None
-    """The longest answer, in tokens; None leaves the aggregator as it was built."""
+    """Maximum length of the answer, in tokens; None keeps the model's own setting."""
     stop: list[str] | None = None
-    """Where the aggregator stops."""
+    """Stop sequences of the aggregator."""
     cache: BaseCache | bool | None = Field(default=False, exclude=True)
-    """Off by default: the models inside keep to LangChain's cache, each for itself."""
+    """Off by default, because each inner model uses LangChain's cache itself."""
 
     @field_validator("graph")
     @classmethod
@@ -101,10 +101,10 @@ class ChatMoA(ChatModelWithRuns):
                 "answers at once, and cannot stop for somebody. Use the graph itself, or leave "
                 "them out."
             )
-        # Each call brings its whole conversation: a thread would add it to the last call's.
+        # Each call has its whole conversation: a thread would append it to that of the last call.
         return cast(MoAGraph, graph.copy({"checkpointer": None}))
 
-    # --- what it is -----------------------------------------------------------------
+    # --- properties -----------------------------------------------------------------
 
     @property
     def _llm_type(self) -> str:
@@ -116,7 +116,7 @@ class ChatMoA(ChatModelWithRuns):
 
     @property
     def models(self) -> Sequence[Model]:
-        """Every model that an answer may call: the proposers', the aggregator's, and judges."""
+        """All models that a run may call: proposers, aggregator and judges."""
         return self._node.plan.models
 
     @property
@@ -148,7 +148,7 @@ class ChatMoA(ChatModelWithRuns):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        """Return what the model can do is what the aggregator can."""
+        """Return the profile of the aggregator's model."""
         built = self._node.writer.built if self._node.writer else None
         model = next(chat_models_in(built), None) if built else None
         return model.profile if model else None
@@ -163,16 +163,16 @@ class ChatMoA(ChatModelWithRuns):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Give the aggregator tools.
+        """Bind tools to the aggregator.
 
         Args:
-            tools: Tools in any form that LangChain knows; definitions in a provider's own form
-                are passed on as they are.
-            tool_choice: Which tool it must call, as for the aggregator's own `bind_tools`.
-            **kwargs: Further options of the aggregator's own `bind_tools`.
+            tools: Tools in any form that LangChain supports. Definitions in a provider's own
+                format are passed on unchanged.
+            tool_choice: The tool that it must call, as in the aggregator's own `bind_tools`.
+            **kwargs: Other options of the aggregator's own `bind_tools`.
 
         Raises:
-            ValueError: If the aggregator has no chat model that takes tools.
+            ValueError: If the aggregator has no chat model that supports tools.
         """
         options: dict[str, Any] = {"tools": [neutral(tool) for tool in tools], **kwargs}
         if tool_choice is not None:
@@ -181,20 +181,20 @@ class ChatMoA(ChatModelWithRuns):
         assert self._node.writer is not None
         with_call_options(
             self._node.writer.get(), options
-        )  # refuses here what it would refuse then
+        )  # raises now what a call would raise later
         return self.bind(**options)
 
     @override
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        """Make the aggregator answer in a schema, in the way its own model does.
+        """Make the aggregator answer in a schema, with its own model's method.
 
         Args:
-            schema: As for every chat model: a pydantic class, a TypedDict or a JSON schema.
+            schema: A pydantic class, a TypedDict or a JSON schema, as for every chat model.
             include_raw: Whether to return `{"raw", "parsed", "parsing_error"}`.
-            **kwargs: `method`, `strict` … as the aggregator's own `with_structured_output`
-                takes them.
+            **kwargs: Other options of the aggregator's own `with_structured_output`, such as
+                `method` and `strict`.
 
         Raises:
             ValueError: If the aggregator has no chat model.
@@ -289,7 +289,7 @@ class ChatMoA(ChatModelWithRuns):
         config: RunnableConfig = {"configurable": users_configurable()}
         if parent := ParentRun.started(run_manager) or current_parent():
             config["callbacks"] = parent.child_callbacks()
-        # Copies: the graph gives messages ids, and takes equal ids for one message.
+        # Copied without ids: the graph assigns ids, and merges messages with equal ids.
         copies = [message.model_copy(update={"id": None}) for message in messages]
         own = {
             "aggregator_temperature": self.temperature,
@@ -300,7 +300,7 @@ class ChatMoA(ChatModelWithRuns):
         return _Run({"messages": copies}, config, settings.with_call_options(options))
 
     def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
-        """Return what `response_metadata["moa"]` holds of a finished run."""
+        """Return the value of `response_metadata["moa"]` for a finished run."""
         how = message.response_metadata.get(AGGREGATOR_RECORD, {})
         record: dict[str, Any] = {
             "proposals": state["proposals"],
@@ -310,7 +310,7 @@ class ChatMoA(ChatModelWithRuns):
             record["decisions"] = decisions
         return record
 
-    # --- usage: told after the callbacks, which have counted every call already ----------
+    # --- usage: added after the callbacks, which have already counted every call ----------
 
     @override
     def generate(self, *args: Any, **kwargs: Any) -> LLMResult:
@@ -351,8 +351,8 @@ class ChatMoA(ChatModelWithRuns):
         finally:
             await cast(AsyncGenerator[AIMessageChunk, None], chunks).aclose()
 
-    # --- whose children the runs inside are -------------------------------------------
-    # LangChain gives `_generate` its run manager, but calls `_stream` without.
+    # --- parent of the inner runs in traces -------------------------------------------
+    # LangChain passes the run manager to `_generate`, but not to `_stream`.
 
     @override
     def _within(

@@ -1,4 +1,4 @@
-"""What can be tuned per run, without rebuilding the graph."""
+"""Settings of one run, which do not require rebuilding the graph."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 
 
 class AggregatorOptions(BaseModel):
-    """What the aggregator's call is given besides its messages, as chat models take it.
+    """Options of the aggregator's call, in the form that chat models accept.
 
-    Nothing here says where a model is served or with which key, so a client may set it.
+    They cannot set a model's URL or API key, so clients may set them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,7 +72,7 @@ class AggregatorOptions(BaseModel):
     @field_validator("tools")
     @classmethod
     def _functions(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        # Providers run other kinds themselves, at addresses that the tool says.
+        # Providers run other kinds of tools themselves, at URLs in the tool definition.
         for tool in tools or ():
             function = tool.get("function")
             named = isinstance(function, dict) and isinstance(function.get("name"), str)
@@ -81,7 +81,7 @@ class AggregatorOptions(BaseModel):
         return tools
 
     def given(self) -> dict[str, Any]:
-        """Those that are set."""
+        """Return the options that are set."""
         return self.model_dump(exclude_none=True)
 
 
@@ -102,15 +102,15 @@ _BUILT_IN = {
 
 
 class MoAContext(BaseModel):
-    """The settings of one run: `moa.invoke(..., context=MoAContext(layers=2))`.
+    """Settings of one run: `moa.invoke(..., context=MoAContext(layers=2))`.
 
-    A plain dict with the same keys works too. A setting that is None leaves the models as they
-    were built. Temperatures and token limits reach every chat model, also one inside
-    `.with_fallbacks()`, `.with_retry()`, `.with_config()` or a `prompt | model` chain; a graph
-    or a function used as a model keeps its own.
+    A plain dict with the same keys works too. A setting that is None keeps the graph's own value.
+    Temperatures and token limits apply to every chat model, including one inside
+    `.with_fallbacks()`, `.with_retry()`, `.with_config()` or a `prompt | model` chain. A graph
+    or a function used as a model keeps its own settings.
 
     Raises:
-        pydantic.ValidationError: For an unknown setting or a value out of bounds, before any
+        pydantic.ValidationError: If a setting is unknown or a value is out of range, before any
             model is called.
     """
 
@@ -242,11 +242,11 @@ class MoAContext(BaseModel):
 
     @property
     def call_options(self) -> Mapping[str, Any]:
-        """What code, and no client, gives the aggregator's call: tools in any form, `stop` …"""
+        """Options of the aggregator's call that only code can set: tools in any form, `stop` …"""
         return self._call_options
 
     def with_call_options(self, options: Mapping[str, Any]) -> Self:
-        """Return the same settings, with options for the aggregator's call."""
+        """Return a copy of the settings with options for the aggregator's call."""
         context = self.model_copy()
         context._call_options = dict(options)  # noqa: SLF001 - of another object of this class
         return context
@@ -270,16 +270,16 @@ _OF_PROPOSERS = (
 def context_schema_of(
     base: type[MoAContext], *, proposers: Sequence[str], layers: int, quorum: int
 ) -> type[MoAContext]:
-    """The context as one graph has it: Studio shows each field at its nodes, with its bounds.
+    """Return the context class of one graph. Studio shows each field at its nodes, with limits.
 
     Args:
-        base: The settings.
-        proposers: The proposers' nodes.
-        layers: How many layers the graph has.
-        quorum: The highest quorum that some layer can have.
+        base: The class of the settings.
+        proposers: Node names of the proposers.
+        layers: Number of layers of the graph.
+        quorum: Highest quorum that any layer can have.
 
     Returns:
-        A subclass with another JSON schema; what is valid does not change.
+        A subclass with a different JSON schema and the same validation.
     """
 
     def add(schema: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ def context_schema_of(
 
     @classmethod  # type: ignore[misc]
     def model_json_schema(cls: type[MoAContext], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As pydantic's; the default one is made once, as servers ask for it in every run."""
+        """Return pydantic's schema. The default schema is cached: servers need it in every run."""
         if args or kwargs:
             return base.model_json_schema.__func__(cls, *args, **kwargs)  # type: ignore[attr-defined, no-any-return]
         return _default_schema(cls)

@@ -1,4 +1,4 @@
-"""Errors for people: what a run raises, and objects whose errors name the argument and the fix."""
+"""Errors of runs, and argument checks with errors that name the argument and the fix."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SECRET_TEXT = re.compile(
 
 
 class MoAError(RuntimeError):
-    """A Mixture-of-Agents run could not go on.
+    """A Mixture-of-Agents run failed.
 
-    A `RuntimeError`, whose text LangGraph's server passes on to its clients.
+    This is a `RuntimeError` because LangGraph's server sends its text to clients.
     """
 
 
 class _RunFailed(MoAError):
-    """A failure that carries what the run had produced so far."""
+    """A failure with the proposals that the run had produced."""
 
     def __init__(self, message: str, proposals: Sequence[Proposal] = ()) -> None:
         super().__init__(message)
         self.proposals: list[Proposal] = list(proposals)
-        """Every proposal of the turn, failed ones included: nothing paid for is lost."""
+        """Every proposal of the turn, including failed ones."""
 
     def __reduce__(self) -> tuple[type[_RunFailed], tuple[str, list[Proposal]]]:
         return type(self), (str(self), self.proposals)
@@ -51,30 +51,30 @@ class NotEnoughProposals(_RunFailed):
 
 
 class AggregationFailed(_RunFailed):
-    """The aggregator gave no answer.
+    """The aggregator returned no answer.
 
     `proposals` has all proposals of the turn. With a checkpointer, invoking the same thread
-    with `None` calls the aggregator again, and only the aggregator.
+    with `None` calls only the aggregator again.
     """
 
 
 class AggregationRefused(AggregationFailed):
-    """The aggregator's provider, or its client, finds the run's `aggregator_options` wrong."""
+    """The aggregator's provider, or its client, rejected the run's `aggregator_options`."""
 
 
 def explain(error: BaseException, secrets: Iterable[str] = ()) -> str:
-    """Say in one short line what went wrong, without a trace of a key.
+    """Describe an error in one short line, without API keys.
 
     Args:
-        error: What a model, or the library that calls it, raised.
-        secrets: Texts that must not appear, such as the keys that the model holds. The values
-            of environment variables that are named like secrets are always left out.
+        error: The exception of a model or of the library that calls it.
+        secrets: Strings to remove, such as the model's API keys. The values of environment
+            variables with names like secrets are always removed.
 
     Returns:
-        At most about 300 characters, in one line.
+        One line of at most about 300 characters.
     """
     if refused_credentials(error):
-        # Providers quote (parts of) the key they refuse: say it in our own words.
+        # Providers quote (parts of) a rejected key, so their text is not used.
         return f"{type(error).__name__}: the provider refused the API key (check that it is valid)"
     text = " ".join(str(error).split())
     for secret in sorted({*secrets, *_environment_secrets()}, key=len, reverse=True):
@@ -91,14 +91,14 @@ def refused_credentials(error: BaseException) -> bool:
 
 
 def refused_request(error: BaseException) -> bool:
-    """Return whether what was asked for was wrong: to the provider (400, 422), or to its client."""
+    """Return whether the provider (400, 422) or its client rejected the request as invalid."""
     return status_of(error) in (400, 422) or isinstance(error, ValueError | TypeError)
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that the provider answered with; None if it did not come to that.
+    """Return the HTTP status of the provider's response; None if there was no response.
 
-    Also of errors that LangChain's packages raise from those of a provider's client.
+    This includes errors of a provider's client that LangChain's packages have wrapped.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -158,8 +158,8 @@ _RULES = {
 def value_object(cls: type[T]) -> type[T]:
     """Make a class a frozen pydantic dataclass that raises `TypeError` and `ValueError`.
 
-    A value of the wrong type is a `TypeError`, a wrong value a `ValueError`, and an argument that
-    does not exist a `TypeError` that names the nearest one.
+    A wrong type raises `TypeError`, and a wrong value raises `ValueError`. An unknown argument
+    raises `TypeError` with the name of the most similar argument.
     """
     config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     made: Any = dataclass(cls, frozen=True, config=config, repr=False)
@@ -179,14 +179,14 @@ def value_object(cls: type[T]) -> type[T]:
 
 
 def represented(value: Any) -> str:
-    """Return a value object as code: its arguments that are not the defaults."""
+    """Return a value object as code, with its non-default arguments."""
     fields = type(value).__dataclass_fields__
     shown = {name: given for name, given in arguments_of(value).items() if fields[name].repr}
     return represented_as(type(value).__name__, shown)
 
 
 def arguments_of(value: Any) -> dict[str, Any]:
-    """Return the arguments of a value object that are not the defaults."""
+    """Return the non-default arguments of a value object."""
     given = {}
     for name, field in type(value).__pydantic_fields__.items():
         own = getattr(value, name)
@@ -197,7 +197,7 @@ def arguments_of(value: Any) -> dict[str, Any]:
 
 
 def represented_as(name: str, given: Mapping[str, Any]) -> str:
-    """Return a call as code; of models only what should be printed."""
+    """Return a call as code, without the contents of models, which may hold keys."""
     return f"{name}({', '.join(f'{key}={_short(value)}' for key, value in given.items())})"
 
 
@@ -210,7 +210,7 @@ def _short(value: Any) -> str:
         return repr(value)
     if inspect.isfunction(value):
         return str(value.__name__)
-    return type(value).__name__  # a model may hold more than should be printed
+    return type(value).__name__  # a model may hold keys
 
 
 def _cut(text: str) -> str:
@@ -220,12 +220,12 @@ def _cut(text: str) -> str:
 def for_people(
     error: ValidationError, name: str, fields: Sequence[str] = ()
 ) -> TypeError | ValueError:
-    """Return what is wrong with which argument, as `TypeError` or `ValueError`.
+    """Convert a pydantic error to a `TypeError` or `ValueError` that names the argument.
 
     Args:
-        error: What pydantic raised.
-        name: What the arguments belong to, such as `"Layer"`.
-        fields: Their names, in the order in which they may be given by position.
+        error: The exception from pydantic.
+        name: Name of the class of the arguments, such as `"Layer"`.
+        fields: Names of the arguments, in positional order.
     """
     problems = error.errors(include_url=False)
     first = problems[0]
@@ -243,7 +243,7 @@ def _problem(problem: Any, name: str, fields: Sequence[str]) -> str:
     argument, *rest = problem["loc"] or ("",)
     if isinstance(argument, int):
         argument = fields[argument]
-    if argument == "params":  # a key may be in it
+    if argument == "params":  # it may contain a key
         return f"{name}(params=…) {said}"
     place = "".join(f"[{step!r}]" for step in rest if "[" not in str(step))
     return f"{name}({argument}{place}={_short(problem['input'])}) {said}"
@@ -252,16 +252,16 @@ def _problem(problem: Any, name: str, fields: Sequence[str]) -> str:
 def check_names(
     made: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str = ""
 ) -> None:
-    """Refuse arguments that do not exist, with the nearest that do.
+    """Reject unknown arguments with an error that suggests the most similar one.
 
     Args:
-        made: What is called with them.
-        args: The arguments by position.
-        kwargs: Those by name.
-        name: What the error calls it; by default its own name.
+        made: The class or function to call.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        name: Name of `made` in the error; by default its `__name__`.
 
     Raises:
-        TypeError: If one does not exist.
+        TypeError: If an argument does not exist.
     """
     parameters = inspect.signature(made).parameters
     for given in kwargs:
@@ -271,11 +271,11 @@ def check_names(
                 f"{name or made.__name__}() has no argument {given!r}."
                 f"{nearest(given, parameters)} Arguments are: {known}."
             )
-    del args  # Python's own error says what is wrong with their number
+    del args  # Python itself reports a wrong number of positional arguments
 
 
 def names_checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function, which names the nearest argument where one does not exist."""
+    """Wrap a function so that an unknown argument raises an error with a suggestion."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -286,18 +286,18 @@ def names_checked(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, type]) -> str:
-    """Return what is wrong with which field, without the values: a key may be among them.
+    """Describe the invalid fields, without the values, because they may contain a key.
 
     Args:
-        error: What pydantic raised.
-        schema: What it validated for.
-        entries: What stands in fields that have fields of their own, by the field's name.
+        error: The exception from pydantic.
+        schema: The validated class.
+        entries: Classes of nested fields, by field name.
     """
     problems: dict[str, str] = {}
     unknown: list[str] = []
     names = {"str", "int", *(entry.__name__ for entry in entries.values())}
     for detail in error.errors(include_input=False, include_url=False):
-        # Of a field with alternatives pydantic reports each; the field is what matters.
+        # For a union pydantic reports every alternative; only the field name is kept.
         steps = [s for s in detail["loc"] if not (isinstance(s, str) and (s in names or "[" in s))]
         place = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
         if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -307,18 +307,18 @@ def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, ty
             unknown.append(f"unknown field {place!r}.{near} Fields are: {', '.join(fields)}")
         elif place not in problems or detail["type"] == "value_error":
             said = detail["msg"].removeprefix("Value error, ")
-            # A sentence of ours says most.
+            # Our own messages are the most specific.
             problems[place] = f"{place}: {said}" if place else said
     return "; ".join(dict.fromkeys(unknown) or problems.values()).rstrip(".") + "."
 
 
 def nearest(word: str, words: Iterable[str], likeness: float = 0.5) -> str:
-    """Return a question whether the nearest of these words was meant; empty if none is near.
+    """Return " Did you mean …?" with the most similar word; empty if no word is similar.
 
     Args:
-        word: What was written.
-        words: What there is.
-        likeness: From which ratio of equal letters on a word is near, from 0 to 1.
+        word: The word that was given.
+        words: The valid words.
+        likeness: Minimum similarity ratio, from 0 to 1.
     """
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=likeness)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""What `stream_mode="custom"` yields: small progress events, for progress bars."""
+"""Events of `stream_mode="custom"`, for progress bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moa_graph.state import ProposalStatus
 
 
 class ProposerStarted(TypedDict):
-    """A proposer calls its model."""
+    """A proposer starts to call its model."""
 
     type: Literal["proposer_started"]
     layer: int
@@ -19,17 +19,16 @@ class ProposerStarted(TypedDict):
 
 
 class ProposerProgress(TypedDict):
-    """How much a proposer that streams has written so far; at most ten a second each.
+    """Progress of a streaming proposer; at most ten events per second for each proposer.
 
-    Models stream when their tokens are asked for: with `stream_proposals=True` and
-    `stream_mode="messages"` among the modes.
+    Proposers stream with `stream_proposals=True` and if `"messages"` is one of the stream modes.
     """
 
     type: Literal["proposer_progress"]
     layer: int
     proposer: str
     tokens: int
-    """Chunks so far, which for most providers are tokens."""
+    """Chunks received so far; for most providers one chunk is one token."""
 
 
 class ProposerEnded(TypedDict):
@@ -42,23 +41,23 @@ class ProposerEnded(TypedDict):
     latency: float
     """Seconds."""
     tokens: int | None
-    """Output tokens, where the provider tells."""
+    """Output tokens; None if the provider reports no usage."""
     error: str | None
 
 
 class LayerEnded(TypedDict):
-    """All proposers of a layer have ended; what they said goes on."""
+    """All proposers of a layer have ended."""
 
     type: Literal["layer_ended"]
     layer: int
     ok: int
-    """How many proposals go on."""
+    """Number of usable proposals."""
     failed: int
-    """How many do not."""
+    """Number of other proposals."""
 
 
 class AggregatorStarted(TypedDict):
-    """The aggregator calls its model."""
+    """The aggregator starts to call its model."""
 
     type: Literal["aggregator_started"]
     layer: int
@@ -66,7 +65,7 @@ class AggregatorStarted(TypedDict):
 
 
 class StepDecided(TypedDict):
-    """A step beside the proposers has decided: a selection, an early exit, a choice."""
+    """A selection, a condition, a route or an answer strategy has made a decision."""
 
     type: Literal["step_decided"]
     step: str
@@ -84,4 +83,4 @@ MoAEvent = (
     | AggregatorStarted
     | StepDecided
 )
-"""Any event of `stream_mode="custom"`; `event["type"]` tells which."""
+"""Any event of `stream_mode="custom"`; `event["type"]` is its type."""

@@ -1,4 +1,4 @@
-"""The shape of a Mixture-of-Agents: layers of parallel proposers, then one aggregator."""
+"""Build a Mixture-of-Agents graph: layers of parallel proposers, then one aggregator."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from moa_graph.strategies.route import Route
 
 logger = logging.getLogger("moa_graph")
 
-_STATES: dict[tuple[bool, bool], type[MoAState]] = {  # by whether it loops, and whether it decides
+_STATES: dict[tuple[bool, bool], type[MoAState]] = {  # key: (graph loops, graph records decisions)
     (False, False): MoAState,
     (False, True): DecidedState,
     (True, False): DraftedState,
@@ -71,48 +71,49 @@ def create_moa(
     """Build a Mixture-of-Agents (arXiv 2406.04692, section 2) as a compiled LangGraph graph.
 
     Args:
-        proposers: The models that answer in parallel: a list of models for every layer, one
-            `Layer` for every layer, or a list of `Layer`s (a plain list in it is one). A model is
+        proposers: The models that answer in parallel: a list of models or one `Layer`, used for
+            every layer, or a list with one `Layer` (or list of models) per layer. A model is
             `"provider:model"`, a chat model, a Runnable from messages to a message, or a
             `Proposer` with a name, a role or samples.
-        aggregator: The model that synthesizes the answer from the last layer's proposals; or
-            another way to an answer, such as `Rank` or `Vote` of `moa_graph.strategies`, or a
-            function of your own: `async def aggregate(references, run) -> str`.
-        layers: How many layers, the aggregator's included, as the paper counts: 2 (default) is
-            one layer of proposers and the aggregator, 3 is the paper's MoA. With a list of
-            `Layer`s it follows from the list.
-        references: How readers are shown the proposals, in every layer and by the aggregator; by
-            default as in the paper.
-        route: Who answers before the panel is paid for: a `Route`, or a function of your own.
-        progressive: `Staircase()` lets each layer, and the aggregator, begin on the first chunks
-            of the layer before: the first token comes early.
-        limits: The most that one run may take.
-        calls: How calls are made, over all runs; the same object may be shared by several graphs.
-        stream_proposals: Whether `stream_mode="messages"` yields the proposers' tokens too, told
-            apart by `metadata["moa_layer"]` and `metadata["moa_proposer"]`.
-        context_schema: `MoAContext`, or a subclass with settings of your own beside it.
-        checkpointer: Keeps threads: follow-up turns, and resuming after a failure.
+        aggregator: The model that writes the answer from the last layer's proposals. Instead of
+            a model: a strategy of `moa_graph.strategies`, such as `Rank` or `Vote`, or your own
+            function: `async def aggregate(references, run) -> str`.
+        layers: Number of layers, including the aggregator's, as the paper counts them: 2
+            (default) is one layer of proposers and the aggregator, 3 is the paper's MoA. A list
+            of `Layer`s sets this number.
+        references: How the proposals are shown to later layers and to the aggregator; by default
+            as in the paper.
+        route: A first pass before the proposers are called: a `Route`, or your own function.
+        progressive: `Staircase()` starts each layer and the aggregator on the first chunks of the
+            previous layer, so the first token arrives early.
+        limits: Time, token and cost limits of one run.
+        calls: Retries and concurrency for all runs. Several graphs can share one object.
+        stream_proposals: Whether `stream_mode="messages"` also yields the proposers' tokens. Use
+            `metadata["moa_layer"]` and `metadata["moa_proposer"]` to tell them apart.
+        context_schema: `MoAContext`, or a subclass of it with your own settings.
+        checkpointer: Stores threads, for follow-up turns and for resuming after a failure.
         store: LangGraph's long-term store, for the nodes inside agents given as models.
-        cache: Where proposals are kept, so that they are paid for once: any of LangGraph's caches
-            (in memory, SQLite, Redis), or a `ProposalCache` that says for how long.
-        interrupt_before: Nodes before which a run stops, such as `["aggregator"]`; LangGraph's.
-        interrupt_after: Nodes after which a run stops; LangGraph's.
-        name: The graph's name, which is also its root run's in LangSmith.
+        cache: Stores proposals for reuse: any LangGraph cache (in memory, SQLite, Redis), or a
+            `ProposalCache` with a time to live.
+        interrupt_before: Nodes before which a run stops, such as `["aggregator"]`, as in
+            LangGraph.
+        interrupt_after: Nodes after which a run stops, as in LangGraph.
+        name: The name of the graph, and of its root run in LangSmith.
 
     Returns:
-        A graph from `{"messages": …}` to `{"messages": …, "proposals": …}`: the answer is the
-        last message, the `Proposal`s of every layer are beside it. Its `builder` is the
-        `StateGraph`. Per run it takes a `MoAContext`.
+        A graph from `{"messages": …}` to `{"messages": …, "proposals": …}`. The answer is the
+        last message; `proposals` has the `Proposal`s of every layer. `builder` is the
+        `StateGraph`. Each run accepts a `MoAContext`.
 
     Raises:
-        TypeError: If an argument has the wrong type or does not exist; names the argument and
-            the fix.
-        ValueError: If there is no proposer, the layers contradict the list, names collide, a
-            model's provider is unknown or not installed, a value is out of range, or there is
-            nothing that an option could act on.
+        TypeError: If an argument has the wrong type or does not exist. The error names the
+            argument and the fix.
+        ValueError: If there is no proposer, `layers` contradicts the list, names collide, a
+            model's provider is unknown or not installed, a value is out of range, or an option
+            would have no effect.
 
-    A run raises `NotEnoughProposals` or `AggregationFailed`, which carry the proposals, and
-    `ValueError` for a conversation without a question, before any model is called.
+    A run raises `NotEnoughProposals` or `AggregationFailed`, which carry the proposals. It raises
+    `ValueError` if the conversation has no question, before any model is called.
 
     Example:
         ```python
@@ -149,7 +150,7 @@ def create_moa(
         models=mixture.models,
         references=as_references(references),
         stream_proposals=stream_proposals,
-        # Sync runs use a thread for each proposer and one for the stream, however few the cores.
+        # Sync runs need one thread per proposer and one for the stream, on any number of cores.
         concurrency=(sum if mixture.progressive else max)(widths) + 2,
         proposers=[[member.name for member in members] for members in mixture.members],
         limits=given_limits,
@@ -174,7 +175,7 @@ def create_moa(
 
 
 def _builder(plan: Plan, mixture: Mixture, context_schema: type[MoAContext]) -> MoABuilder:
-    """LangGraph's builder, with the state and the context that this mixture has."""
+    """Return LangGraph's builder with the state and context schemas of this mixture."""
     schema = context_schema_of(
         context_schema,
         proposers=[
@@ -198,11 +199,11 @@ def _builder(plan: Plan, mixture: Mixture, context_schema: type[MoAContext]) -> 
 def _nodes(
     argument: str, given: Sequence[str] | Literal["*"] | None, builder: MoABuilder
 ) -> Sequence[str] | Literal["*"] | None:
-    """Nodes by name, which exist.
+    """Return the given node names after checking that the nodes exist.
 
     Raises:
-        TypeError: If they are no list of names.
-        ValueError: If one does not exist.
+        TypeError: If `given` is not a list of names.
+        ValueError: If a node does not exist.
     """
     if given is None or given == "*":
         return given
@@ -221,7 +222,7 @@ def _nodes(
 
 
 def _tell_what_is_not_cached(members: Sequence[Member]) -> None:
-    """Log which proposers a cache will always ask, and why."""
+    """Log which proposers the cache cannot serve, and why."""
     reasons = {
         member.name: why
         for member in members

@@ -1,4 +1,4 @@
-"""What a mixture is made of: proposers, the layers they are in, and how references are shown."""
+"""Parts of a mixture: proposers, layers, and how references are shown."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ _MULTIPLE = re.compile(r"\s*\d+(?:\.\d+)?\s*x\s*", re.IGNORECASE)
 
 @value_object
 class Proposer:
-    """A model that proposes answers, and how it does.
+    """A model that proposes answers, with its settings.
 
     Args:
         model: `"provider:model"`, a chat model, or any Runnable from messages to a message,
             such as an agent compiled by LangGraph.
-        name: What it is called in traces, in Studio and in its proposals; unique within its
-            layer. By default made from the model's name.
+        name: Name in traces, in Studio and in proposals; unique within the layer. By default
+            derived from the model's name.
         prompt: A role or persona, added to the system message of this proposer's calls only.
-        samples: How many answers to draw from it, each a proposer of its own (at least 1).
-            `samples=6` of one good model is Self-MoA (arXiv 2502.00674). LangChain's LLM cache
-            answers only the first of them.
-        timeout: Seconds that it may take, repeated calls included (above 0). Then its request is
-            cancelled, and its proposal is `"timed_out"`.
-        cache_key: By what a `cache` tells this model from others, for an agent, a function or a
-            Runnable of your own: proposals of such a model are not cached without it. Change it
-            whenever the model's answers may change.
-        temperature: Sampling temperature, from 0 to 2; only of a `"provider:model"`.
-        max_tokens: The longest answer, in tokens; only of a `"provider:model"`.
-        params: What else the provider's chat model takes, such as `base_url` or `top_p`; only of
-            a `"provider:model"`. Keys belong in the environment, where every provider looks for
-            its own.
+        samples: Number of answers to request (at least 1). Each sample counts as a separate
+            proposer. `samples=6` of one good model is Self-MoA (arXiv 2502.00674). LangChain's
+            LLM cache answers only the first sample.
+        timeout: Maximum seconds, including retries (above 0). After that the request is
+            cancelled, and the proposal's status is `"timed_out"`.
+        cache_key: Identifies the model in a `cache`, for an agent, a function or your own
+            Runnable. Without it, the proposals of such a model are not cached. Change it whenever
+            the model's answers may change.
+        temperature: Sampling temperature, from 0 to 2; only for a `"provider:model"`.
+        max_tokens: Maximum length of the answer, in tokens; only for a `"provider:model"`.
+        params: Other arguments of the provider's chat model, such as `base_url` or `top_p`; only
+            for a `"provider:model"`. Put API keys in the environment, where each provider's
+            client reads its own.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a value is out of range, or the name cannot be a node's.
+        ValueError: If a value is out of range, or the name cannot be used as a node name.
 
     Example:
         ```python
@@ -112,12 +112,12 @@ class Proposer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its chat model is made with, besides the name."""
+        """Arguments of its chat model, except the name."""
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {**{k: v for k, v in own.items() if v is not None}, **self.params}
 
     def as_model(self, role: str) -> Model:
-        """Its model; errors call it `role`."""
+        """Return its model. Error messages call the model `role`."""
         return (
             Model(self.model, role, **self.settings)
             if self.settings
@@ -126,25 +126,26 @@ class Proposer:
 
 
 ProposerLike: TypeAlias = ModelLike | Proposer | Mapping[str, Any]
-"""A model, or a `Proposer`, or the arguments of one."""
+"""A model, a `Proposer`, or a mapping with the arguments of a `Proposer`."""
 
 
 @value_object
 class References:
-    """How a model is shown the answers of the layer before it.
+    """How the previous layer's answers (the references) are shown to a model.
 
     Args:
-        prompt: What to do with them; they follow it as a numbered list. By default the paper's
+        prompt: Instruction before the numbered list of references. By default the paper's
             Aggregate-and-Synthesize prompt (arXiv 2406.04692, Table 1), word for word.
-        place: `"system"` is the paper's form: in the system message. `"human"` makes them the last
-            text block of the latest human message, so that all that stands before it keeps its
-            place in a provider's cache of prompts. By default `"human"` if the reader has tools,
-            or if a tool's result follows the latest human message; else `"system"`.
-        fenced: Whether they are shown as untrusted, between delimiters that no proposer can know.
-        window: Tokens that every reader takes, its answer included (at least 1). By default what
-            LangChain's profile of the model says (`model.profile`), if anything. References that
-            do not fit are shortened, each to a fair share, and the record says so.
-        reasoning: Whether the proposers' reasoning is shown before their answers.
+        place: `"system"` puts the references in the system message, as in the paper. `"human"`
+            puts them at the end of the latest human message, so a provider's prompt cache can
+            reuse everything before them. By default `"human"` if the reader has tools, or if a
+            tool's result follows the latest human message; else `"system"`.
+        fenced: Whether to mark references as untrusted, between delimiters that proposers cannot
+            know.
+        window: Context window of every reader in tokens, including its answer (at least 1). By
+            default the value in LangChain's model profile (`model.profile`), if there is one.
+            References that do not fit are shortened, each to a fair share, and the record says so.
+        reasoning: Whether to show the proposers' reasoning before their answers.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -204,7 +205,7 @@ def _as_reserve(value: Any) -> Any:
 
 
 def as_proposer(value: ProposerLike) -> Proposer:
-    """Return a proposer from a model, or from its arguments.
+    """Return a proposer made from a model or from a mapping of arguments.
 
     Raises:
         TypeError: If an argument has the wrong type or does not exist.
@@ -230,7 +231,7 @@ def _as_until(value: Any) -> Any:
 
 
 def _as_strategy(value: Any, argument: str) -> Any:
-    # By their names, strategies are looked up when the graph is built.
+    # Strategy names are looked up when the graph is built.
     named = isinstance(value, str) or (isinstance(value, Mapping) and "strategy" in value)
     if named or callable(value) or hasattr(value, "given"):
         return value
@@ -268,7 +269,7 @@ _STRATEGY_SCHEMA: dict[str, Any] = {
 StrategyData = Annotated[
     Any, WithJsonSchema({"anyOf": [*_STRATEGY_SCHEMA["anyOf"], {"type": "null"}]})
 ]
-"""A strategy; in data by its name, or its name and arguments."""
+"""A strategy. In configuration data: its name, or an object with its name and arguments."""
 Strategies = Annotated[
     tuple[Any, ...],
     BeforeValidator(_as_selections),
@@ -278,33 +279,32 @@ Strategies = Annotated[
 
 @value_object
 class Layer:
-    """Proposers that answer at the same time, and the policy of their layer.
+    """Proposers that answer in parallel, and the policy of their layer.
 
     Args:
         proposers: The models: `"provider:model"`, a chat model, a Runnable from messages to a
             message, or a `Proposer` with a name, a role or samples.
-        min_proposals: How many usable proposals it must give for the run to go on; from 1 to the
+        min_proposals: Minimum number of usable proposals for the run to continue, from 1 to the
             number of proposers.
-        quorum: How many usable proposals complete it, from `min_proposals` to the number of
-            proposers. The proposers that are late are cancelled (`"abandoned"`).
-        grace: Seconds that the others still have once the quorum is there (at least 0).
-        timeout: Seconds that it may take (above 0); then the proposers that have not answered are
-            cancelled (`"timed_out"`).
-        hedge: When to ask a proposer that is late a second time: seconds since it was asked, or a
-            multiple of the median time of the layer's proposers, such as `"2x"`, which is known
-            once half of them have answered. The first answer wins, the other request is
-            cancelled. Graphs, such as agents with tools, are not asked twice: what they do may
-            have effects. (Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.)
-        select: What of its proposals goes on to the next layer: one selection of
-            `moa_graph.strategies` or a function of your own, or several in their order.
-        until: When no further layer is needed; drawn as a conditional edge behind it. Where one
-            `Layer` stands for several, it is behind each; behind the last one the aggregator
-            comes next in any case, so only an exit with `then="answer"` is there.
-        reserve: Models that take the place of proposers that fail or are late, in their order:
-            each is asked once at most in a run of the layer, for the first place that needs one.
-            The proposal's `replaces` says so.
-        references: How this layer's models are shown the answers of the layer before; by default
-            as the graph says. Of the first layer it has no effect.
+        quorum: Number of usable proposals that completes the layer, from `min_proposals` to the
+            number of proposers. Late proposers are cancelled (`"abandoned"`).
+        grace: Seconds to wait for the other proposers after the quorum is reached (at least 0).
+        timeout: Maximum seconds of the layer (above 0). Proposers that have not answered by then
+            are cancelled (`"timed_out"`).
+        hedge: When to send a second request to a late proposer: seconds after the first request,
+            or a multiple of the median latency of the layer's proposers, such as `"2x"`. The
+            median is known after half of them have answered. The first answer wins, and the other
+            request is cancelled. Graphs, such as agents with tools, are not called twice, because
+            they may have side effects. (Dean and Barroso, The Tail at Scale, CACM 56(2), 2013.)
+        select: Which proposals the next layer sees: a selection of `moa_graph.strategies`, your
+            own function, or a list of these, applied in order.
+        until: Condition to skip the remaining layers, drawn as a conditional edge after the layer.
+            If one `Layer` is used for several layers, the condition follows each of them. The
+            last layer only has it with `then="answer"`, because the aggregator is next anyway.
+        reserve: Replacement models for proposers that fail or are late, in order. Each is called
+            at most once per run of the layer. The proposal's `replaces` records it.
+        references: How this layer's models are shown the previous layer's answers; by default
+            the graph's setting. It has no effect on the first layer.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -391,10 +391,10 @@ class Layer:
 
     @property
     def width(self) -> int:
-        """How many proposers it has, each sample counted."""
+        """Number of proposers, counting each sample."""
         return sum(entry.samples for entry in self.proposers)
 
 
 def sample_names(name: str, samples: int) -> list[str]:
-    """Return what the samples of a proposer are called."""
+    """Return the names of a proposer's samples."""
     return [name] if samples == 1 else [f"{name}_{i}" for i in range(1, samples + 1)]

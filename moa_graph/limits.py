@@ -1,4 +1,4 @@
-"""What one run may take, and how calls are made over all runs."""
+"""Limits of one run, and the call policy of all runs."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ Price = tuple[float, float]
 
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""An integer or a float, finite."""
+"""A finite integer or float."""
 Seconds = Annotated[Number, Field(gt=0)]
 Count = Annotated[StrictInt, Field(ge=1)]
 
 
 @value_object
 class RunLimits:
-    """The most that one run may take: seconds, tokens, dollars.
+    """Limits of one run: seconds, tokens, US dollars.
 
-    Tokens and dollars are a budget for proposals. Before each call, what is spent already plus the
-    call's own limit (its prompt, estimated, and its `max_tokens`) is compared with it. A call that
-    would exceed it is not made, which its proposal says; the aggregator then answers from what
-    there is. It always answers, so a run may exceed its budget by that one call. A call without a
-    `max_tokens` of its own is given its share of what is left. Providers report no usage for a
-    cancelled call, so its whole reservation counts as spent.
+    Tokens and dollars are a budget for proposals. Before each call, the amount already spent plus
+    the call's reservation (its estimated prompt and its `max_tokens`) is compared with the budget.
+    A call that would exceed it is not made, and its proposal says so. The aggregator then answers
+    from the available proposals. The aggregator is always called, so a run can exceed its budget
+    by that one call. A call without its own `max_tokens` gets a share of the remaining budget.
+    Providers report no usage for a cancelled call, so its whole reservation counts as spent.
 
     Args:
-        timeout: Seconds that the run may take (above 0). Each layer may use an equal share of what
-            is left, so that the aggregator has its own; layers that were late are made up for with
-            what there is. An aggregator that is late fails the run.
-        tokens: Input and output tokens of all calls (at least 1).
-        usd: US dollars (above 0). Prices come from the table of the package `genai-prices`
-            (`pip install 'moa-graph[prices]'`), as far as `prices` does not tell them.
-        prices: By the model's name: dollars per million input and per million output tokens.
+        timeout: Maximum seconds of the run (above 0). Each layer may use an equal share of the
+            remaining time, so time is left for the aggregator. If a layer times out, the run
+            continues with the available proposals. If the aggregator times out, the run fails.
+        tokens: Maximum input and output tokens of all calls (at least 1).
+        usd: Maximum cost in US dollars (above 0). Models that are not in `prices` use the price
+            table of the package `genai-prices` (`pip install 'moa-graph[prices]'`).
+        prices: Prices by model name: dollars per million input and per million output tokens.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a value is out of range, or nothing is limited.
+        ValueError: If a value is out of range, or no limit is given.
     """
 
     timeout: Seconds | None = Field(
@@ -83,18 +83,18 @@ def _positive(concurrent: Mapping[str, int]) -> Mapping[str, int]:
 
 @value_object
 class CallPolicy:
-    """How calls are made, over all runs of a graph, or of several that share this object.
+    """Retries and concurrency for all runs of a graph, or of several graphs that share the object.
 
     Args:
-        retries: How often a call is repeated after an error that can pass (at least 0): rate
-            limits (as late as Retry-After asks, up to a minute), 408, 5xx, and lost connections.
-            By default as often as the model's own client would (its `max_retries`), at least
-            twice. 0 turns it off. Repetitions by the client itself are taken over where it can be
-            told so (OpenAI's family), and never multiplied.
-        concurrent: The most calls in flight, by provider (`{"ollama": 2}`) or by model
-            (`{"ollama:llama3.2": 1}`), at least 1. A call must pass both where both are given.
-            Chat models inside agents and chains count, too. In one process this holds over all
-            runs, synchronous or not.
+        retries: Number of retries after a transient error (at least 0): rate limits (after the
+            delay in Retry-After, up to a minute), 408, 5xx, and lost connections. By default the
+            `max_retries` of the model's client, at least 2. 0 turns retries off. If the client's
+            own retries can be turned off (OpenAI's family), they are replaced by these. Retries
+            are never multiplied.
+        concurrent: Maximum number of calls in flight, by provider (`{"ollama": 2}`) or by model
+            (`{"ollama:llama3.2": 1}`), at least 1. If both are given, both apply. Chat models
+            inside agents and chains count too. The limit applies to all runs in one process,
+            synchronous and asynchronous.
 
     Raises:
         TypeError: If an argument has the wrong type.

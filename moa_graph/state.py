@@ -1,4 +1,4 @@
-"""What flows through the graph: the conversation, and the proposals of the current turn."""
+"""State of the graph: the conversation, and the proposals of the current turn."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ ProposalStatus = Literal["ok", "failed", "timed_out", "abandoned"]
 
 
 AGGREGATOR_RECORD = "aggregator"
-"""Where an answer's `response_metadata` has how the aggregator came to it."""
+"""Key in an answer's `response_metadata` for the record of the aggregator's calls."""
 
 
 class TrimmedReference(TypedDict):
     """A reference that was too long for a model's context window."""
 
     proposer: str
-    """Whose proposal it is."""
+    """The proposer that wrote it."""
     tokens: int
-    """How long it is, estimated."""
+    """Its length in tokens, estimated."""
     kept: int
-    """How much of it the model was given, estimated."""
+    """Number of its tokens that the model received, estimated."""
 
 
 class Replaced(TypedDict):
-    """A proposer that failed, and whose place another model took."""
+    """A proposer that failed and was replaced by another model."""
 
     model: str
     status: str
-    """How it has ended: `"failed"` or `"timed_out"`."""
+    """Its final status: `"failed"` or `"timed_out"`."""
     error: str
 
 
 class Proposal(TypedDict):
-    """One proposer's answer in one layer: who said what, at what cost, and how it ended.
+    """One proposer's answer in one layer, with its model, cost and status.
 
-    Plain JSON values only, so that it can be stored, streamed and compared as it is.
+    All values are plain JSON, so a proposal can be stored, streamed and compared directly.
     """
 
     layer: int
@@ -52,56 +52,56 @@ class Proposal(TypedDict):
     proposer: str
     """The proposer's name, unique within its layer."""
     model: str
-    """The model's own name, as its provider spells it."""
+    """The model's name, as the provider spells it."""
     content: str
     """The answer's text; empty unless `status` is `"ok"`."""
     status: ProposalStatus
-    """Only an `"ok"` proposal is ever shown to another model."""
+    """Only proposals with status `"ok"` are shown to other models."""
     error: str | None
-    """Why it is not `"ok"`, in a short text for people."""
+    """Short description of why the status is not `"ok"`."""
     usage: UsageMetadata | None
-    """Tokens of every model call behind this proposal, or None where the provider tells none."""
+    """Tokens of all model calls for this proposal, or None if the provider reports no usage."""
     latency: float
-    """Seconds from the proposer's first attempt to its end."""
+    """Seconds from the start of the proposer's first attempt to its end."""
     attempts: int
-    """Requests made for it, those that were repeated included; 0 if it came from the cache, or if
-    no model was asked."""
+    """Requests made for it, including retries; 0 if it came from the cache or no model was
+    called."""
     position: NotRequired[int]
-    """The proposer's place in its layer, from 0: the order of the references."""
+    """The proposer's position in its layer, from 0. References are shown in this order."""
     turn: NotRequired[int]
-    """The turn of the conversation it belongs to, from 1."""
+    """The turn of the conversation, from 1."""
     cached: NotRequired[bool]
-    """True if it came from the cache: then nothing was paid for it."""
+    """True if it came from the cache, at no cost."""
     saved_usage: NotRequired[UsageMetadata]
-    """What it took when it was asked for, of one that came from the cache."""
+    """Tokens of the original calls, if it came from the cache."""
     trimmed: NotRequired[list[TrimmedReference]]
-    """The references that its model was not given in full; absent if there are none."""
+    """References that were shortened for its model; absent if there were none."""
     reasoning: NotRequired[str]
-    """What the model wrote as its reasoning; no other model is shown it."""
+    """The model's reasoning. By default it is not shown to other models."""
     asked_model: NotRequired[str]
-    """The model that was asked first, where another one answered: a fallback, or by a router."""
+    """The model that was requested, if another one answered (a fallback or a router's choice)."""
     replaces: NotRequired[Replaced]
-    """Whose place it took, as the layer's reserve; usage, attempts and latency are of both."""
+    """The proposer that this reserve model replaces. Usage, attempts and latency include both."""
     place: NotRequired[Literal["system", "human"]]
-    """Where its model was shown references."""
+    """The message in which its model was shown references."""
     dropped_settings: NotRequired[list[str]]
-    """Settings of the run that the provider refused, and without which it was asked again."""
+    """Run settings that the provider rejected; the request was repeated without them."""
     id: NotRequired[str]
-    """Of this record: another one with the same id is an edited version of it."""
+    """Id of this record. A record with the same id is an edited version of it."""
 
 
 def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposal]:
-    """Reduce two lists of proposals to one, whatever the order in which they arrive.
+    """Merge two lists of proposals into one, independently of their order.
 
-    Commutative, associative and idempotent over what proposers write: parallel proposers, retries
-    and resumed runs all end in the same list. It holds only the latest turn, one proposal for each
-    layer and proposer (a usable one wins over a failed one, then the one with more attempts),
-    sorted by layer and by the proposer's position.
+    The merge of proposers' writes is commutative, associative and idempotent: parallel proposers,
+    retries and resumed runs give the same list. The result has only the latest turn, with one
+    proposal per layer and proposer (a usable one wins over a failed one, then the one with more
+    attempts), sorted by layer and by the proposer's position.
 
-    What a person writes with `update_state` wins over what was there. A proposal is an edit if it
-    has the id of the proposal that it replaces, or no id. An edit needs `layer`, `proposer`, and
-    the fields that it changes. A proposal that had failed is usable with a new text; one without
-    text no longer is.
+    Manual edits with `update_state` win over existing values. A proposal is an edit if it has the
+    id of the proposal that it replaces, or no id. An edit needs `layer`, `proposer`, and the
+    fields that it changes. A failed proposal becomes usable with a new text; a usable one becomes
+    failed if its text is removed.
 
     Args:
         left: Proposals so far.
@@ -122,10 +122,10 @@ def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposa
 
 
 def _completed(proposal: Proposal, left: list[Proposal]) -> Proposal:
-    """An edit with what it leaves out: the turn, and in a new proposal what all proposals have.
+    """Return an edit with its missing fields filled in from the old proposal or from defaults.
 
     Raises:
-        ValueError: If it does not say which proposal it is, or its text is not a string.
+        ValueError: If it does not identify a proposal, or its text is not a string.
     """
     if proposal.keys() >= _REQUIRED and isinstance(proposal["content"], str):
         return proposal
@@ -154,7 +154,7 @@ def _blank(turn: int) -> Proposal:
 
 
 def _better(old: Proposal, new: Proposal) -> Proposal:
-    """Which of two proposals of one place stays; an edited one where a person has edited it."""
+    """Return the better of two proposals for one position, or the edited one if one is an edit."""
     if "id" in old and ("id" not in new or new["id"] == old["id"]):
         return _edited(old, new)
     if "id" in new and "id" not in old:
@@ -180,9 +180,9 @@ def _edited(old: Proposal, changes: Proposal) -> Proposal:
 
 
 def text_for_readers(proposal: Proposal, selection: Decision) -> str:
-    """Return the text that later models are shown of a selected proposal.
+    """Return the text of a selected proposal that later models are shown.
 
-    It is the selection's own version (a shorter one, say), unless the proposal was edited since.
+    This is the selection's version (such as a shorter one), unless the proposal was edited later.
     """
     name, content = proposal["proposer"], proposal["content"]
     made_from = selection.get("texts_of", {}).get(name)
@@ -192,7 +192,7 @@ def text_for_readers(proposal: Proposal, selection: Decision) -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return a short digest by which a text is known again."""
+    """Return a short digest that identifies a text."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
@@ -200,42 +200,42 @@ class MoAState(MessagesState):
     """The state of a Mixture-of-Agents graph."""
 
     proposals: Annotated[list[Proposal], merge_proposals]
-    """The proposals of the current turn; those of earlier turns are in their checkpoints."""
+    """The proposals of the current turn. Those of earlier turns are in earlier checkpoints."""
 
 
 class Decision(TypedDict):
-    """What a step beside the proposers has decided: a selection, an early exit, a choice."""
+    """Record of a decision by a selection, a condition, a route or an answer strategy."""
 
     step: str
     """The step's node, such as `"select_1"`."""
     layer: int
-    """The layer whose proposals it looked at; 0 where there were none yet."""
+    """The layer of the proposals that it used; 0 if there were none yet."""
     turn: int
     """The turn of the conversation, from 1."""
     outcome: str
-    """In one word: `"kept"`, `"exit"`, `"go_on"`, `"chosen"`, `"alone"`, `"mixture"` …"""
+    """The outcome: `"kept"`, `"exit"`, `"go_on"`, `"chosen"`, `"alone"`, `"mixture"` …"""
     kept: list[str]
-    """The proposers whose proposals go on, in the order in which they are shown."""
+    """The proposers of the kept proposals, in the order in which they are shown."""
     left_out: dict[str, str]
-    """The other usable proposals, by proposer, each with the reason."""
+    """The other usable proposals: the reason by proposer."""
     by: str
-    """On whose word: `"judge"`, `"agreement"`, `"votes"` …"""
+    """The basis of the decision: `"judge"`, `"agreement"`, `"votes"` …"""
     error: str | None
-    """Why it was not decided as it should have been, such as a judge that gave no verdict."""
+    """Why the decision fell back to a default, such as a judge without a verdict."""
     usage: UsageMetadata | None
-    """Tokens of the model calls behind the decision."""
+    """Tokens of the model calls for the decision."""
     attempts: int
     """Requests made for it."""
     texts: NotRequired[dict[str, str]]
-    """What was written for it: a reference in its shorter form by proposer, an analysis …"""
+    """Texts written for the decision: shortened references by proposer, an analysis …"""
     texts_of: NotRequired[dict[str, str]]
-    """Of the references in `texts`, by proposer, a digest of the text that they were made from."""
+    """For the references in `texts`: digest of the original text, by proposer."""
 
 
 def merge_decisions(left: list[Decision], right: list[Decision]) -> list[Decision]:
-    """Reduce two lists of decisions: the latest turn's, one for each step, sorted.
+    """Merge two lists of decisions: keep the latest turn, one decision per step, sorted.
 
-    Commutative, associative and idempotent, as `merge_proposals`.
+    The merge is commutative, associative and idempotent, like `merge_proposals`.
     """
     both = [*left, *right]
     latest = turn_of(both)
@@ -245,43 +245,43 @@ def merge_decisions(left: list[Decision], right: list[Decision]) -> list[Decisio
 
 
 class DecidedState(MoAState):
-    """The state of a graph with steps that decide."""
+    """The state of a graph that records decisions."""
 
     decisions: Annotated[list[Decision], merge_decisions]
-    """What the steps of the current turn have decided."""
+    """The decisions of the current turn."""
 
 
 class Draft(TypedDict):
-    """What a node that is visited several times has written so far."""
+    """Partial text of a node that is visited several times."""
 
     node: str
     question: str
-    """What the turn asks: of another question, the draft counts for nothing."""
+    """Key of the question. A draft for another question is ignored."""
     turn: int
     pieces: list[str]
-    """Its text, in the pieces in which it was written; together they are the text."""
+    """The text as a list of pieces; joined, they are the whole text."""
     tail: str
-    """Spaces that belong to its end, if its model does not go on."""
+    """Trailing whitespace, added only if the model does not continue the text."""
     tokens: int
-    """How long it is, in tokens (of most providers, the chunks in which it came)."""
+    """Length in tokens (for most providers, the number of streamed chunks)."""
     ended: bool
-    """Whether nothing more comes."""
+    """Whether the text is complete."""
     closed: bool
-    """Whether its model ended the last piece by itself, and was not cut off."""
+    """Whether the model ended the last piece itself and was not cut off."""
     views: list[dict[str, int]]
-    """For each piece, how many characters of each reference were in view, by its node."""
+    """For each piece: the number of visible characters of each reference, by node."""
     usage: UsageMetadata | None
     attempts: int
     latency: float
-    """Seconds of its own work so far."""
+    """Seconds that the node has worked so far."""
     reasoning: NotRequired[str]
-    """What its model wrote as reasoning."""
+    """The model's reasoning."""
     message_id: str
-    """Of the message that its tokens are streamed as."""
+    """Id of the message in the token stream."""
 
 
 def merge_drafts(left: dict[str, Draft], right: dict[str, Draft]) -> dict[str, Draft]:
-    """Return the drafts by node: newer ones replace older ones, and all of another question."""
+    """Merge drafts by node. New drafts replace old ones, and drop drafts of other questions."""
     questions = {draft["question"] for draft in right.values()}
     kept = {
         node: draft
@@ -292,24 +292,24 @@ def merge_drafts(left: dict[str, Draft], right: dict[str, Draft]) -> dict[str, D
 
 
 class DraftedState(MoAState):
-    """The state of a graph that comes back to its nodes, such as a staircase."""
+    """The state of a graph that visits nodes several times, such as a staircase."""
 
     drafts: Annotated[dict[str, Draft], merge_drafts]
-    """What each node has written so far; not part of the output."""
+    """The partial text of each node; not part of the output."""
 
 
 class DraftedDecidedState(DraftedState, DecidedState):
-    """The state of a graph that does both."""
+    """The state of a graph with both drafts and decisions."""
 
 
 def total_usage(usages: Iterable[UsageMetadata | None]) -> UsageMetadata | None:
-    """Return the sum of what is known; None if nothing is."""
+    """Return the sum of the known usages; None if all are unknown."""
     known = [usage for usage in usages if usage]
     return reduce(add_usage, known) if known else None
 
 
 def turn_of(records: Iterable[Proposal] | Iterable[Decision]) -> int:
-    """Return the latest turn among proposals or decisions; 0 where there are none."""
+    """Return the latest turn among proposals or decisions; 0 if there are none."""
     return max((record.get("turn", 0) for record in records), default=0)
 
 
@@ -319,13 +319,13 @@ def proposals_of_layer(proposals: Iterable[Proposal], layer: int) -> list[Propos
 
 
 def decisions_of(state: MoAState) -> list[Decision]:
-    """Return the decisions in a state; none in that of a plain mixture."""
+    """Return the decisions in a state; an empty list if the graph records none."""
     decisions: list[Decision] = state.get("decisions") or []  # type: ignore[assignment]
     return decisions
 
 
 def has_ended(state: MoAState, node: str) -> bool:
-    """Return whether a node that is visited several times has nothing more to write."""
+    """Return whether the draft of a node is complete."""
     drafts: dict[str, Draft] = state.get("drafts") or {}  # type: ignore[assignment]
     return node in drafts and drafts[node]["ended"]
 
@@ -340,7 +340,7 @@ def _order(proposal: Proposal) -> tuple[int, int, str]:
 
 
 def _rank(proposal: Proposal) -> tuple[bool, int, str]:
-    # The text makes the order total, without which the merge would depend on arrival.
+    # The text makes the order total. Otherwise the merge would depend on the order of arrival.
     return proposal.get("status") == "ok", proposal.get("attempts", 0), _as_text(proposal)
 
 

@@ -1,1 +1,1 @@
-"""From arguments to a graph: checks, parts, rules and wiring."""
+"""Build a graph from arguments: checks, parts, rules and wiring."""

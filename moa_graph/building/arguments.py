@@ -1,4 +1,4 @@
-"""What `create_moa` refuses once the models are known, before anything is built."""
+"""Checks of `create_moa`'s arguments, before the graph is built."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from moa_graph.models import (
 
 
 def as_object(argument: str, value: Any, kind: type[Any]) -> Any:
-    """Return a value object, or its arguments as a mapping; None stays None.
+    """Return a value object, built from a mapping of its arguments if needed; None stays None.
 
     Raises:
-        TypeError: If it is neither; names the argument and the kind.
+        TypeError: If `value` has another type. The error names the argument and the type.
     """
     if value is None or isinstance(value, kind):
         return value
@@ -42,16 +42,16 @@ def as_object(argument: str, value: Any, kind: type[Any]) -> Any:
 
 
 def as_references(value: Any) -> References:
-    """`create_moa`'s references: its default, or what was given."""
+    """Return `create_moa`'s `References`: the given ones or the default."""
     references: References | None = as_object("references", value, References)
     return references or References()
 
 
 def as_cache(value: Any) -> ProposalCache | None:
-    """`create_moa`'s cache, with how long it keeps proposals.
+    """Return `create_moa`'s cache as a `ProposalCache`.
 
     Raises:
-        TypeError: If it is no cache.
+        TypeError: If `value` is not a cache.
     """
     if value is None or isinstance(value, ProposalCache):
         return value
@@ -64,10 +64,10 @@ def as_cache(value: Any) -> ProposalCache | None:
 
 
 def check_hedges(layers: Sequence[Layer], models: Sequence[Sequence[Model]]) -> None:
-    """Refuse a hedge that no proposer of its layer can be subject to.
+    """Reject `hedge` on a layer without a proposer that can be called twice.
 
     Raises:
-        ValueError: If all of them are graphs.
+        ValueError: If all proposers of such a layer are graphs.
     """
     for layer, own in zip(layers, models, strict=True):
         graphs = [model.built is not None and nested_graph(model.built) for model in own]
@@ -80,10 +80,10 @@ def check_hedges(layers: Sequence[Layer], models: Sequence[Sequence[Model]]) -> 
 
 
 def check_prices(limits: RunLimits | None, models: Iterable[Model]) -> None:
-    """Refuse a budget in dollars where a price is not known.
+    """Reject a budget in dollars if the price of a model is unknown.
 
     Raises:
-        ValueError: Names the model, and how to tell its price.
+        ValueError: If a price is unknown. The error names the model and how to set its price.
     """
     if limits is None or limits.usd is None:
         return
@@ -94,16 +94,16 @@ def check_prices(limits: RunLimits | None, models: Iterable[Model]) -> None:
 
 
 def check_concurrent(calls: CallPolicy, models: Sequence[Model]) -> None:
-    """Refuse limits that name no model of this graph.
+    """Reject concurrency limits for models or providers that are not in this graph.
 
     Raises:
-        ValueError: Names them, and those that there are.
+        ValueError: If a name is unknown. The error lists the known names.
     """
     known = {name for model in models for name in model.names}
     if any(model.provider is None for model in models):
-        return  # an agent or a function: which models are inside is not known
+        return  # an agent or a function: its inner models are unknown
     for name in calls.concurrent:
-        # A policy that several graphs share may name what only another one has.
+        # A policy shared by several graphs may name models of another graph.
         alien = known.isdisjoint(calls.concurrent)
         if name not in known and (alien or nearest(name, known, 0.8)):
             raise ValueError(
@@ -113,10 +113,10 @@ def check_concurrent(calls: CallPolicy, models: Sequence[Model]) -> None:
 
 
 def check_types(**arguments: tuple[Any, type]) -> None:
-    """Refuse arguments of `create_moa` that have the wrong type.
+    """Reject arguments of `create_moa` with a wrong type.
 
     Raises:
-        TypeError: Names the first one.
+        TypeError: If an argument has the wrong type. The error names the first one.
     """
     kinds = {str: "a string", bool: "True or False"}
     for argument, (value, kind) in arguments.items():
@@ -125,10 +125,10 @@ def check_types(**arguments: tuple[Any, type]) -> None:
 
 
 def check_langgraphs(context_schema: Any, store: Any) -> None:
-    """Refuse arguments that LangGraph would accept and fail with in a run.
+    """Reject arguments that LangGraph would accept but that would fail in a run.
 
     Raises:
-        TypeError: Names the argument, and what belongs there.
+        TypeError: If one is invalid. The error names the argument and the expected type.
     """
     if not (isinstance(context_schema, type) and issubclass(context_schema, MoAContext)):
         raise TypeError(

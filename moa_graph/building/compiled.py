@@ -1,4 +1,4 @@
-"""The compiled graph: what it adds to LangGraph's own."""
+"""The compiled graph, a subclass of LangGraph's."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from moa_graph.context import MoAContext
 from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.state import MoAState
 
-_ENOUGH = 10_000  # steps, as LangGraph's own default
-_SET_LATER = ("checkpointer", "store", "config", "name")  # by `.copy()` and `.with_config()`
+_ENOUGH = 10_000  # steps, equal to LangGraph's own default
+_SET_LATER = ("checkpointer", "store", "config", "name")  # set by `.copy()` and `.with_config()`
 
 
 class MoABuilder(StateGraph[Any, Any, Any, Any]):
     """LangGraph's `StateGraph`, which compiles to a `MoAGraph`.
 
     Args:
-        *args: As LangGraph's.
-        plan: What all nodes share.
+        *args: As in LangGraph.
+        plan: Settings that all nodes share.
         loops: Whether nodes are visited several times, so that a run may take more than 25 steps.
-        **kwargs: As LangGraph's.
+        **kwargs: As in LangGraph.
     """
 
     def __init__(self, *args: Any, plan: Plan, loops: bool, **kwargs: Any) -> None:
@@ -44,10 +44,10 @@ class MoABuilder(StateGraph[Any, Any, Any, Any]):
         self.plan = plan
         self.loops = loops
         self.tags: dict[str, Sequence[str]] = {}
-        """Those of the nodes' runs."""
+        """Tags of the nodes' runs, by node name."""
 
     def compile(self, checkpointer: Checkpointer = None, **kwargs: Any) -> MoAGraph:
-        """As LangGraph's; the cache is the graph's own."""
+        """Compile the graph as LangGraph does, with the cache of the plan."""
         kwargs.setdefault("cache", self.plan.cache)
         kwargs.setdefault("name", "moa")
         graph = as_graph(MoAGraph, super().compile(checkpointer, **kwargs))
@@ -59,17 +59,17 @@ class MoABuilder(StateGraph[Any, Any, Any, Any]):
 class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
     """A compiled Mixture-of-Agents: a Runnable like every LangGraph graph.
 
-    It can be copied and pickled: what is pickled are the arguments of `create_moa`. Models given
-    as `"provider:model"` are built anew where it is unpickled, with the keys that are there.
+    It can be copied and pickled. Pickling stores the arguments of `create_moa`. Models given as
+    `"provider:model"` are rebuilt on unpickling, with the API keys of that environment.
     """
 
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
-        """As LangGraph's.
+        """Stream a run as LangGraph does.
 
         Raises:
-            CalledFromInside: If the thread that it would block serves it.
+            CalledFromInside: If it is called on the thread that would have to run it.
         """
         sync.refuse_from_inside()
         config = _unlimited(config) if self.builder.loops else config
@@ -89,7 +89,7 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """As LangGraph's."""
+        """Stream a run asynchronously as LangGraph does."""
         config = _unlimited(config) if self.builder.loops else config
         events = super().astream(input, config, **kwargs)
         with self.plan.runs.ending() as begin:
@@ -119,14 +119,14 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
 
     @property
     def plan(self) -> Plan:
-        """What all of its nodes share."""
+        """Settings that all nodes share."""
         return self.builder.plan
 
     def __copy__(self) -> Self:
         return self.copy()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A compiled graph does not change, and models may hold connections.
+        # A compiled graph is immutable, and models may hold connections.
         return self.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,10 +149,10 @@ def _made_again(
 
 
 def _check_pickles(arguments: Mapping[str, Any]) -> None:
-    """Say which argument cannot be pickled, and what to give instead.
+    """Check that the arguments can be pickled.
 
     Raises:
-        TypeError: If one cannot be.
+        TypeError: If an argument cannot be pickled. The error names it and an alternative.
     """
     for name, value in arguments.items():
         items = list(value) if isinstance(value, list | tuple) else [value]

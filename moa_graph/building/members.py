@@ -10,7 +10,7 @@ from moa_graph.errors import check_names
 from moa_graph.layers import RESERVED, Layer, Proposer, sample_names
 from moa_graph.nodes.plan import Member
 
-_FEWEST_LAYERS = 2  # one of proposers, and the aggregator
+_FEWEST_LAYERS = 2  # one layer of proposers, and the aggregator
 
 
 def layers_of(proposers: Any, layers: int | None) -> list[Layer]:
@@ -18,11 +18,11 @@ def layers_of(proposers: Any, layers: int | None) -> list[Layer]:
 
     Args:
         proposers: Models, one `Layer` for every layer, or a list of `Layer`s and lists of models.
-        layers: How many layers, the aggregator's included.
+        layers: Number of layers, including the aggregator's.
 
     Raises:
-        TypeError: If that is neither.
-        ValueError: If it is empty, or contradicts `layers`.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `proposers` is empty or contradicts `layers`.
     """
     if isinstance(layers, bool) or not isinstance(layers, int | None):
         raise TypeError(
@@ -68,7 +68,7 @@ def _layer_at(place: int, entry: Any) -> Layer:
 
 
 def as_layer(value: Any) -> Layer:
-    """Return a layer from a list of models, or from its arguments.
+    """Return a layer made from a list of models or from a mapping of arguments.
 
     Raises:
         TypeError: If an argument has the wrong type or does not exist.
@@ -83,24 +83,24 @@ def as_layer(value: Any) -> Layer:
 
 
 def is_layer(entry: object) -> bool:
-    """Return whether this is a layer, or what one can be made of, and no model."""
+    """Return whether this is a layer, or data for a layer, and not a model."""
     if isinstance(entry, Mapping):
         return "proposers" in entry
     return isinstance(entry, Layer) or (isinstance(entry, Sequence) and not isinstance(entry, str))
 
 
 def is_list_of_layers(proposers: Sequence[Any]) -> bool:
-    """Return whether these are layers, and not the models of one."""
+    """Return whether these are layers, and not models of a single layer."""
     return any(map(is_layer, proposers))
 
 
 def members_of(layer: Layer, where: str) -> list[Member]:
-    """Return the proposers of a layer, each in its place; errors say where they stand."""
+    """Return the proposers of a layer in order; `where` locates them in error messages."""
     return list(_seats(layer.proposers, where))
 
 
 def reserve_of(layer: Layer, where: str) -> list[Member]:
-    """Return the reserve of a layer, in its order."""
+    """Return the reserve of a layer in order; `where` locates them in error messages."""
     return list(_seats(layer.reserve, f"{where}.reserve"))
 
 
@@ -121,7 +121,7 @@ def _seats(entries: Sequence[Proposer], where: str) -> Iterator[Member]:
 
 
 def _unused(name: str, taken: Counter[str], samples: int) -> str:
-    """Return the name, numbered where it or one of its samples is taken; then taken itself."""
+    """Return a free name and mark it as taken; append a number if the name is not free."""
     candidate, number = name, 1
     while any(n in taken for n in sample_names(candidate, samples)):
         number += 1

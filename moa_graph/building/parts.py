@@ -1,4 +1,4 @@
-"""The parts of a mixture, as the graph is made of them: from what a user gives to stages."""
+"""Resolve the arguments of a mixture into parts, and the parts into stages of the graph."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from moa_graph.strategies.until import Until, UntilNode
 
 @dataclass(frozen=True)
 class Part:
-    """One layer of proposers, resolved."""
+    """One layer of proposers with resolved models and strategies."""
 
     layer: Layer
     members: list[Member]
@@ -44,7 +44,7 @@ class Part:
 
     @classmethod
     def of(cls, layer: Layer, where: str) -> Part:
-        """Return that of a layer; errors say where it stands."""
+        """Return the part for a layer; `where` locates the layer in error messages."""
         selections = as_selections(layer.select, "Layer(select=…)")
         trees = [s for s in selections if isinstance(s, Tree)]
         if len(trees) > 1:
@@ -63,13 +63,13 @@ class Part:
 
     @property
     def policy(self) -> Policy:
-        """What nodes know of it."""
+        """The layer's policy, as nodes use it."""
         lettered = any(isinstance(s, Shuffle) and s.letters for s in self.selections)
         return Policy.of(self.layer, width=len(self.members), lettered=lettered)
 
     @property
     def models(self) -> list[Model]:
-        """All that may be asked, judges included."""
+        """All models that may be called, including judges."""
         asking: list[Selection | Until] = [*self.selections, *([self.until] if self.until else [])]
         judges = [model for strategy in asking for model in strategy.models]
         return [*(member.model for member in (*self.members, *self.reserve)), *judges]
@@ -77,16 +77,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Mixture:
-    """All parts of a mixture, resolved."""
+    """All parts of a mixture with resolved models and strategies."""
 
     parts: list[Part]
     answer: Model | AnswerStrategy
     own_members: list[Member]
-    """Of a layer that the answer's strategy brings, behind the others."""
+    """Proposers of an extra last layer that the answer's strategy adds."""
     route: Route | FunctionRoute | None
     progressive: Staircase | Chunkwise | None
     repeated: bool
-    """Whether one layer stands for all of them."""
+    """Whether one `Layer` is used for all layers."""
 
     @classmethod
     def of(
@@ -102,14 +102,14 @@ class Mixture:
 
         Args:
             layers: The layers of proposers.
-            aggregator: What gives the answer, as the user gives it.
-            route: Who answers before the panel.
+            aggregator: The `aggregator` argument of `create_moa`.
+            route: The first pass before the proposers.
             progressive: How layers overlap.
-            repeated: Whether one layer stands for all of them.
+            repeated: Whether one `Layer` is used for all layers.
 
         Raises:
             TypeError: If a part has the wrong type.
-            ValueError: If a part makes no sense where it stands.
+            ValueError: If a part is not valid in its position.
         """
         names = [f"proposers[{i}]" for i in range(len(layers))]
         if repeated:
@@ -129,7 +129,7 @@ class Mixture:
 
     @property
     def strategy(self) -> AnswerStrategy | None:
-        """What chooses the answer; None for a model that synthesizes."""
+        """The strategy that makes the answer; None if a model synthesizes it."""
         return self.answer if isinstance(self.answer, AnswerStrategy) else None
 
     @property
@@ -140,7 +140,7 @@ class Mixture:
 
     @property
     def policies(self) -> list[Policy]:
-        """Of each layer."""
+        """The policy of each layer."""
         own = [Policy(len(self.own_members))] if self.own_members else []
         return [part.policy for part in self.parts] + own
 
@@ -160,24 +160,24 @@ class Mixture:
 
     @property
     def decides(self) -> bool:
-        """Whether something is decided beside the proposers."""
+        """Whether the graph records decisions."""
         behind = any(part.selections or part.until for part in self.parts)
         return bool(self.strategy or self.route or behind)
 
 
 def _names_of(member: Member) -> set[str]:
-    """Return by what a vote may know who has answered: fallbacks, too."""
+    """Return the names that a vote may use for a member: its own, its model's and fallbacks'."""
     model = member.model.built
     inside = map(name_of_chat_model, chat_models_in(model)) if model is not None else ()
     return {member.name, member.model.name, *inside}
 
 
 def as_answer(given: Any) -> Model | AnswerStrategy:
-    """Return what gives the answer: a model, a strategy, or a function.
+    """Return the model or strategy that makes the answer; a function becomes a strategy.
 
     Raises:
-        TypeError: If it is none of these.
-        ValueError: If there is no strategy of that name.
+        TypeError: If `given` is not a model, a strategy or a function.
+        ValueError: If there is no strategy with that name.
     """
     if isinstance(given, Mapping) and "strategy" not in given:
         return as_model(model_of(given, "aggregator"), "aggregator")
@@ -190,7 +190,7 @@ def as_answer(given: Any) -> Model | AnswerStrategy:
 
 
 def _with_trees(parts: Sequence[Part], *, repeated: bool) -> list[Part]:
-    """Return the parts, whose members read what the tree of the layer before lets them."""
+    """Return the parts, with members that read only what the previous layer's `Tree` allows."""
     built = [parts[0]]
     for before, part in pairwise(parts):
         members = part.members
@@ -210,7 +210,7 @@ def _with_trees(parts: Sequence[Part], *, repeated: bool) -> list[Part]:
 
 
 def stages_of(plan: Plan, mixture: Mixture) -> list[Stage]:
-    """Return the graph from top to bottom."""
+    """Return the stages of the graph, from first to last."""
     again = unfinished if isinstance(mixture.progressive, Staircase) else None
     strategy = mixture.strategy
     analysis = strategy.before(plan) if strategy else None
@@ -260,7 +260,7 @@ def _layer_stage(
     before: Part | None,
     again: Any,
 ) -> Stage:
-    """Return the stage of a layer; its nodes are added to those of the layers before."""
+    """Return the stage of a layer, and append its nodes to `nodes`."""
     number = len(nodes) + 1
     known = [(node.node, node.proposer) for node in nodes[-1]] if nodes else []
     reserve = mixture.parts[number - 1].reserve if number <= len(mixture.parts) else []
@@ -270,7 +270,7 @@ def _layer_stage(
             for i, member in enumerate(members)
         ]
     )
-    # The edges that a tree uses; what is decided in between reads all.
+    # Only the edges that a tree uses. A decision node in between needs all edges.
     direct = before is not None and before.tree and not (before.selections or before.until)
     edges = [
         [known[i][0] for i in before.tree.places(reader, len(known))]

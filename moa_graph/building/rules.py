@@ -1,4 +1,4 @@
-"""Which parts of a mixture go together, and why others do not."""
+"""Checks for parts of a mixture that cannot be combined."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from moa_graph.strategies.until import Unchanged
 
 
 def check_combination(mixture: Mixture, *, references: References, cached: bool) -> None:
-    """Refuse parts that contradict each other, or would do nothing.
+    """Reject parts that contradict each other or would have no effect.
 
     Args:
         mixture: The parts.
         references: How references are shown.
-        cached: Whether proposals are kept in a cache.
+        cached: Whether proposals are cached.
 
     Raises:
-        ValueError: Says which two, and why.
+        ValueError: If two parts cannot be combined. The error names them and the reason.
     """
     if mixture.progressive:
         _check_progressive(mixture, mixture.progressive, cached=cached)

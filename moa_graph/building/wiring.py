@@ -1,4 +1,4 @@
-"""From stages to edges: what runs at the same time, what comes next, and what may come instead."""
+"""Build the edges of the graph from its stages."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class TaggedBuilder(Protocol):
 
     @property
     def add_node(self) -> Callable[..., Any]:
-        """As LangGraph's."""
+        """LangGraph's method to add a node."""
 
     @property
     def add_edge(self) -> Callable[..., Any]:
-        """As LangGraph's."""
+        """LangGraph's method to add an edge."""
 
     @property
     def add_conditional_edges(self) -> Callable[..., Any]:
-        """As LangGraph's."""
+        """LangGraph's method to add conditional edges."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Node:
     """One node of the graph.
 
     Args:
-        name: Its name.
-        runnable: What it does.
-        metadata: Of its runs.
-        tags: Of its runs.
-        after: The nodes of the stage before from which an edge leads to it; None for all.
+        name: Name of the node.
+        runnable: Runnable that the node runs.
+        metadata: Metadata of its runs.
+        tags: Tags of its runs.
+        after: Nodes of the previous stage with an edge to this node; None for all.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Stage:
-    """Nodes that run at the same time.
+    """Nodes that run in parallel.
 
     Args:
         nodes: The nodes.
-        exits: Where the run goes instead of to the next stage, by the outcome of the stage's
-            decision.
-        again: Says whether a node is to be visited again; None where none ever is.
+        exits: Target nodes instead of the next stage, by outcome of the stage's decision.
+        again: Function that returns whether to visit a node again; None if nodes are visited
+            only once.
     """
 
     nodes: Sequence[Node]
@@ -68,7 +68,7 @@ class Stage:
 
     @property
     def names(self) -> list[str]:
-        """Its nodes' names."""
+        """Names of its nodes."""
         return [node.name for node in self.nodes]
 
 
@@ -78,12 +78,12 @@ def wire(
     *,
     loop: bool = False,
 ) -> None:
-    """Add the stages to a graph, one behind the other.
+    """Add the stages to a graph in sequence.
 
     Args:
-        builder: The graph.
-        stages: The stages; the last one gives the answer.
-        loop: Whether the answer's node leads back to the first stage until it has ended.
+        builder: The graph builder.
+        stages: The stages; the last one makes the answer.
+        loop: Whether the last node leads back to the first stage until the answer is complete.
     """
     for stage in stages:
         _add(builder, stage)
@@ -125,12 +125,12 @@ def _connect(builder: TaggedBuilder, stage: Stage, following: Stage) -> None:
 
 
 def loop_start(stages: Sequence[Stage]) -> list[str]:
-    """Where a loop begins again: with the first stage that does not decide about the whole."""
+    """Return the nodes where a loop restarts: the first stage without exits."""
     return next(stage.names for stage in stages if not stage.exits)
 
 
 def unfinished(state: Any, node: str) -> bool:
-    """Return whether a node that is visited several times has more to write."""
+    """Return whether a node has more to write: its own draft and the answer are not complete."""
     return not (has_ended(state, node) or has_ended(state, AGGREGATOR))
 
 
@@ -141,11 +141,11 @@ def _itself(name: str, again: Callable[[Any, str], bool]) -> Callable[[Any], lis
 def _way(
     step: str, following: Sequence[str], exits: Mapping[str, str]
 ) -> Callable[[Any], list[str]]:
-    # Annotated with a state, LangGraph would show it that state's fields only.
+    # No state annotation: with one, LangGraph would pass only the fields of that state.
     def way(state: Any) -> list[str]:
         turn = max(turn_of(state.get("proposals", [])), turn_of(decisions_of(state)))
         outcomes = (
-            # Where the run's context leaves the layer out, the last turn's decision still stands.
+            # If the run's context skips the layer, the state still has the last turn's decision.
             decision["outcome"]
             for decision in decisions_of(state)
             if decision["step"] == step and decision["turn"] == turn

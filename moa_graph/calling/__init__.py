@@ -1,1 +1,1 @@
-"""One question to one model: how it is asked, and how its answer is read."""
+"""Ask one model one question, and read its answer."""

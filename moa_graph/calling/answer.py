@@ -1,4 +1,4 @@
-"""Read what a model returned: its answer, its reasoning, and how it has ended."""
+"""Read a model's output: the answer, the reasoning, and how the answer ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moa_graph.errors import MoAError
 from moa_graph.models.text import is_thought, repaired
 
 REASONING_KEY = "reasoning_content"
-"""Where LangChain's messages keep reasoning that came outside of the content."""
+"""Key in `additional_kwargs` under which LangChain keeps reasoning that is not in the content."""
 
 _REASONING_BLOCKS = {"reasoning", "thinking", "redacted_thinking", "reasoning_content", "thought"}
 _REASONING_FIELDS = (REASONING_KEY, "reasoning", "thinking", "reasoning_details", "thoughts")
@@ -31,14 +31,14 @@ class NoAnswer(MoAError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model returned, read.
+    """A model's answer, separated from its reasoning.
 
     Args:
-        message: The message: without reasoning in its text, and with text that is UTF-8.
-        reasoning: What the model wrote before and between its answer; "" if nothing.
-        filtered: The provider's word for why its content filter stopped the answer, if it did.
-        broken_off: The provider's word for its failure in the middle of the answer, if it failed.
-        unopened: Whether the reasoning came without an opening tag.
+        message: The message, without reasoning in its text; the text is valid UTF-8.
+        reasoning: The model's reasoning; "" if there is none.
+        filtered: The provider's reason if its content filter stopped the answer, else None.
+        broken_off: The provider's reason if it failed in the middle of the answer, else None.
+        unopened: Whether the reasoning had no opening tag.
     """
 
     message: AIMessage
@@ -49,12 +49,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer's text."""
+        """Text of the answer."""
         return str(self.message.text)
 
     @property
     def says_something(self) -> bool:
-        """Whether there is an answer: text, a tool call, a picture …"""
+        """Whether the message has content, such as text, a tool call or an image."""
         message = self.message
         if self.text.strip() or message.tool_calls or message.invalid_tool_calls:
             return True
@@ -63,7 +63,7 @@ class Answer:
 
     @property
     def why_unusable(self) -> str | None:
-        """Why its text is not a proposal; None if it is."""
+        """Reason why the text cannot be used as a proposal; None if it can."""
         if self.filtered:
             return f"the content filter stopped the answer ({self.filtered})"
         if self.broken_off:
@@ -72,7 +72,7 @@ class Answer:
 
     @property
     def why_empty(self) -> str:
-        """Why there is no text in it."""
+        """Reason why the message has no text."""
         if self.filtered:
             return f"the content filter stopped the answer ({self.filtered})"
         if self.message.additional_kwargs.get("refusal"):
@@ -87,13 +87,13 @@ class Answer:
 
 
 def read_answer(output: Any) -> Answer:
-    """Read what a model returned.
+    """Separate a model's output into answer and reasoning.
 
     Args:
-        output: A message, a string, a state with `messages`, or an object of a schema.
+        output: A message, a string, a state with `messages`, or an instance of a schema.
 
     Raises:
-        TypeError: If there is no message in it.
+        TypeError: If `output` contains no message.
     """
     message = _with_thoughts_marked(repaired(as_message(output)))
     metadata = message.response_metadata
@@ -113,7 +113,7 @@ def read_answer(output: Any) -> Answer:
 
 
 def _with_thoughts_marked(message: AIMessage) -> AIMessage:
-    """Return the message with Gemini's parts that are thoughts as blocks of reasoning."""
+    """Return the message with Gemini's thought blocks converted to reasoning blocks."""
     if isinstance(message.content, str) or not any(map(is_thought, message.content)):
         return message
     return message.model_copy(update={"content": [_thought_marked(b) for b in message.content]})
@@ -126,7 +126,7 @@ def _thought_marked(block: Any) -> Any:
 
 
 def reasoning_apart(message: AIMessage) -> str:
-    """The reasoning that a message carries beside its text: in blocks, or in other fields."""
+    """Return the reasoning that a message has outside its text: in blocks or other fields."""
     if isinstance(message.content, str) and not message.additional_kwargs:
         return ""
     blocks = message.content if isinstance(message.content, list) else []
@@ -145,7 +145,7 @@ _NO_WORDS = {
 
 
 def _words(value: Any) -> str:
-    """Return the text in a provider's form of reasoning."""
+    """Return the text in reasoning of any provider's format."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -158,7 +158,11 @@ def _words(value: Any) -> str:
 
 
 def _without_reasoning(message: AIMessage, *, cut: bool) -> tuple[AIMessage, str, bool]:
-    """The message without reasoning in its text, that reasoning, and whether it was unopened."""
+    """Remove reasoning from a message's text.
+
+    Returns:
+        The message, the reasoning, and whether the reasoning had no opening tag.
+    """
     content = message.content
     if isinstance(content, str):
         split = ReasoningSplitter.of(content, cut=cut)
@@ -171,7 +175,7 @@ def _without_reasoning(message: AIMessage, *, cut: bool) -> tuple[AIMessage, str
     split = ReasoningSplitter.of(whole, cut=cut)
     if not split.reasoning and split.answer == whole:
         return message, "", False
-    # The answer goes where the last text was: what came before it may have been reasoning.
+    # Put the answer in place of the last text block: earlier ones may have been reasoning.
     last = max(i for i, text in enumerate(texts) if text is not None)
     blocks: list[Any] = []
     for i, (block, text) in enumerate(zip(content, texts, strict=True)):
@@ -193,7 +197,7 @@ def _block_text(block: Any) -> str | None:
 
 
 def _structured(output: Mapping[str, Any]) -> AIMessage:
-    """Return the message of a model `.with_structured_output(..., include_raw=True)`."""
+    """Return the message of a model with `.with_structured_output(..., include_raw=True)`."""
     raw = as_message(output["raw"])
     if output["parsed"] is None:
         return raw
@@ -202,7 +206,7 @@ def _structured(output: Mapping[str, Any]) -> AIMessage:
 
 
 def was_cut(metadata: Mapping[str, Any]) -> bool | None:
-    """Whether an answer has ended at its limit of tokens; None if nothing says how it ended."""
+    """Return whether the token limit ended an answer; None if the metadata has no finish reason."""
     reason = finish_reason(metadata)
     if not reason:
         return None
@@ -210,10 +214,10 @@ def was_cut(metadata: Mapping[str, Any]) -> bool | None:
 
 
 def as_message(output: Any) -> AIMessage:
-    """Return the message in what a model returned; an object of a schema is written as JSON.
+    """Convert a model's output to a message; an instance of a schema becomes JSON.
 
     Raises:
-        TypeError: If there is no message in it.
+        TypeError: If `output` contains no message.
     """
     if isinstance(output, Mapping) and output.get("messages"):
         output = output["messages"][-1]
@@ -227,7 +231,7 @@ def as_message(output: Any) -> AIMessage:
         return AIMessage(output.content, id=output.id, name=output.name)
     if isinstance(output, str):
         return AIMessage(output)
-    if isinstance(output, BaseModel):  # of a model `.with_structured_output(...)`
+    if isinstance(output, BaseModel):  # from `.with_structured_output(...)`
         return AIMessage(output.model_dump_json())
     if isinstance(output, Mapping) and not output.keys() & {"messages", "raw"}:
         return AIMessage(json.dumps(output, ensure_ascii=False, default=str))

@@ -1,4 +1,4 @@
-"""Keep reasoning out of a streamed answer: from what a model streams to what a stream shows."""
+"""Remove reasoning from a streamed answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _HIGH_SURROGATES = ("\ud800", "\udbff")
 
 
 class AnswerStream:
-    """Rewrite the messages of the model runs behind one answer; an agent has several.
+    """Rewrite the messages of the model runs behind one answer; an agent makes several runs.
 
     Args:
         hold: Whether the model begins its reasoning without an opening tag, so that nothing is
-            shown before the closing one.
+            shown before the closing tag.
     """
 
     def __init__(self, *, hold: bool = False) -> None:
@@ -27,11 +27,11 @@ class AnswerStream:
         self._texts: dict[Any, _ShownText] = {}
 
     def shown(self, message: Any, run: Any = None) -> list[Any]:
-        """Return what is shown in the place of a message, a chunk of one, or a protocol event.
+        """Return the replacements of a message, a message chunk, or a protocol event.
 
         Args:
-            message: What the model's run gives.
-            run: What tells the run from others; its chunks may have several ids.
+            message: The output of the model's run.
+            run: Key of the run; the ids of its chunks may differ.
         """
         if isinstance(message, AIMessageChunk):
             return self._chunk(message, run)
@@ -91,13 +91,13 @@ class AnswerStream:
 
 
 class _ShownText:
-    """One text as it is streamed, without reasoning and half characters."""
+    """One streamed text, without reasoning and without split surrogate pairs."""
 
     def __init__(self, *, hold: bool) -> None:
         self._splitter = ReasoningSplitter(hold=hold)
         self._half = ""
         self.index: Any = 0
-        """Of the block that had its latest part."""
+        """Index of the block with the latest part of the text."""
 
     @property
     def answer(self) -> str:
@@ -131,7 +131,7 @@ def _with_text(block: Any, text: _ShownText) -> Any:
 
 
 def _is_text_alone(chunk: AIMessageChunk) -> bool:
-    """Return whether a chunk has nothing but its text to say."""
+    """Return whether a chunk contains nothing besides its text."""
     others = (
         chunk.tool_call_chunks,
         chunk.usage_metadata,

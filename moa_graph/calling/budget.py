@@ -1,4 +1,4 @@
-"""What a run may cost, and what it has cost so far."""
+"""Enforce a run's budget in tokens and dollars."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from moa_graph.errors import MoAError
 from moa_graph.limits import Price, RunLimits
 
 _MILLION = 1_000_000
-_SHORTEST_ANSWER = 16  # tokens; a call with less is not worth its prompt
-_LAST_ANSWER = 256  # tokens that the aggregator has in any case
+_SHORTEST_ANSWER = 16  # tokens; no call is made for a shorter answer
+_LAST_ANSWER = 256  # tokens that the aggregator always gets
 
 
 def price_of(limits: RunLimits, model: str, provider: str | None) -> Price:
-    """Return dollars per million input and output tokens.
+    """Return a model's price in dollars per million input and output tokens.
 
     Args:
-        limits: Those of the run, whose `prices` come first.
-        model: The model's name, as its provider spells it.
-        provider: The provider's, as LangChain spells it.
+        limits: Limits of the run; its `prices` take precedence.
+        model: Name of the model, as its provider spells it.
+        provider: Name of the provider, as LangChain spells it.
 
     Raises:
-        ValueError: If it is not known; says how to give it.
+        ValueError: If the price is unknown; the message says how to set it.
     """
     if limits.prices and model in limits.prices:
         return limits.prices[model]
@@ -46,14 +46,14 @@ def price_of(limits: RunLimits, model: str, provider: str | None) -> Price:
 
 
 def known_price(model: str, provider: str | None) -> Price | None:
-    """Return a model's price by the table of the package `genai-prices`.
+    """Look up a model's price in the package `genai-prices`.
 
     Args:
-        model: The model's name, as its provider spells it.
-        provider: The provider's, as LangChain spells it.
+        model: Name of the model, as its provider spells it.
+        provider: Name of the provider, as LangChain spells it.
 
     Returns:
-        Dollars per million input and output tokens; None if the table does not have it.
+        Dollars per million input and output tokens; None if the package has no price.
 
     Raises:
         ImportError: If the package is not installed.
@@ -73,21 +73,21 @@ def known_price(model: str, provider: str | None) -> Price | None:
 
 
 def highest(prices: Iterable[Price]) -> Price:
-    """Return the most that a call may cost where one of several models answers it."""
+    """Return the highest input price and output price of several models."""
     known = list(prices) or [(0.0, 0.0)]
     return max(price[0] for price in known), max(price[1] for price in known)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Tokens, and what they cost."""
+    """Number of tokens, and their cost."""
 
     tokens: int
     usd: float
 
     @classmethod
     def of(cls, input_tokens: int, output_tokens: int, price: Price) -> Amount:
-        """Return what a call of that size costs."""
+        """Return the cost of a call with these numbers of tokens."""
         usd = (input_tokens * price[0] + output_tokens * price[1]) / _MILLION
         return cls(input_tokens + output_tokens, usd)
 
@@ -96,17 +96,17 @@ class Amount:
 
     @classmethod
     def used(cls, usage: UsageMetadata, price: Price) -> Amount:
-        """Return what a call has cost, by what the provider says."""
+        """Return the cost of a call from the usage that the provider reported."""
         return cls.of(usage["input_tokens"], usage["output_tokens"], price)
 
 
 class Ledger:
-    """What one run has spent, and what calls in flight may still spend; safe between threads.
+    """Amounts that one run has spent and reserved; thread-safe.
 
     Args:
-        budget: The most that it may.
-        calls: How many calls are to come, the aggregator's included (at least 1).
-        spent: What was spent already, before this process took the run over.
+        budget: The run's budget.
+        calls: Number of calls to come, including the aggregator's (at least 1).
+        spent: Amount spent before this process resumed the run.
     """
 
     def __init__(self, budget: RunLimits, calls: int, spent: Amount) -> None:
@@ -117,33 +117,33 @@ class Ledger:
 
     @property
     def tokens_left(self) -> float:
-        """Tokens that nothing has been set aside for."""
+        """Tokens that are not spent or reserved."""
         if self.budget.tokens is None:
             return math.inf
         return self.budget.tokens - self._spent.tokens
 
     @property
     def usd_left(self) -> float:
-        """Dollars that nothing has been set aside for."""
+        """Dollars that are not spent or reserved."""
         return math.inf if self.budget.usd is None else self.budget.usd - self._spent.usd
 
     def expect_one_call_less(self) -> None:
-        """Of the calls to come, one is about to be made."""
+        """Reduce the number of expected calls by one, because a call is about to be made."""
         with self._lock:
             self._calls = max(1, self._calls - 1)
 
     def longest_answer(
         self, input_tokens: int, price: Price, *, always: bool = False
     ) -> int | None:
-        """How long the answer of a call may be that nothing else limits: its share of what is left.
+        """Return the maximum length of an answer: an equal share of the remaining budget.
 
         Args:
-            input_tokens: The prompt's.
-            price: The model's.
-            always: Whether the call is made even where the share is too small for an answer.
+            input_tokens: Number of tokens in the prompt.
+            price: Price of the model.
+            always: Whether the call is made even if the share is too small for an answer.
 
         Returns:
-            Tokens, at least 1; None if the budget does not limit it.
+            Tokens, at least 1; None if the budget does not limit the answer.
 
         Raises:
             OverBudget: If the share is too small for an answer.
@@ -161,17 +161,18 @@ class Ledger:
         return int(max(share, _LAST_ANSWER if always else _SHORTEST_ANSWER))
 
     def reserve(self, limit: Amount, *, always: bool = False) -> Callable[[Amount], None]:
-        """Return set aside what a call may spend, before it is made.
+        """Reserve the most that a call may spend, before the call is made.
 
         Args:
-            limit: The call's own limit.
-            always: Whether to do so whatever is left.
+            limit: The most that the call may spend.
+            always: Whether to reserve it even if the remaining budget is too small.
 
         Returns:
-            What to tell afterwards what it has spent. Untold, the limit counts as spent.
+            Function to call with the amount spent. If it is not called, the whole reservation
+            counts as spent.
 
         Raises:
-            OverBudget: If that much is not left.
+            OverBudget: If the remaining budget is too small.
         """
         with self._lock:
             too_much = limit.tokens > self.tokens_left or limit.usd > self.usd_left
@@ -190,7 +191,7 @@ class Ledger:
 
 
 class OverBudget(MoAError):
-    """A call that the budget has no room for; it was not made."""
+    """A call was not made because the remaining budget is too small."""
 
     def __init__(self, budget: RunLimits) -> None:
         limits = []

@@ -1,8 +1,8 @@
-"""Keep proposals in LangGraph's caches: the same question to the same model is paid for once.
+"""Store proposals in a LangGraph cache, so that a repeated question to a model costs nothing.
 
-LangGraph's node cache makes its key before the node knows its `MoAContext`, and a node found there
-does not run: nobody would see in a trace, in the custom stream or in a quorum that it has
-answered. So a proposer's node looks into the cache itself.
+LangGraph's own node cache is not suitable: it computes its key before the node knows its
+`MoAContext`, and it skips a cached node, so that traces, the custom stream and the quorum would
+miss the answer. A proposer's node therefore reads the cache itself.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from moa_graph.models.settings import Settings
 from moa_graph.state import Proposal
 
 _NAMESPACE = "moa_graph"
-_VERSION = 2  # of the entries: those of other versions are not read
+_VERSION = 2  # version of the entries; entries of other versions are ignored
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Who is asked for a proposal.
+    """Model that is asked for a proposal, with everything that identifies it.
 
     Args:
         model: The model, with the settings of this run.
-        name: Its name.
-        sample: Which of several answers of one model, from 0.
-        settings: Those of this run.
-        cache_key: By what the user tells the model apart, where nothing else does.
-        config: The run's.
+        name: Name of the model.
+        sample: Number of the sample if one model gives several answers, from 0.
+        settings: Settings of this run.
+        cache_key: Key from the user that identifies the model instead of its fingerprint.
+        config: Configuration of the run.
     """
 
     model: Runnable[Any, Any]
@@ -51,7 +51,7 @@ class Asked:
 
 
 def why_not_cached(model: Runnable[Any, Any]) -> str | None:
-    """What of a model cannot be told apart from outside; None if its proposals can be cached."""
+    """Return the part of a model that has no fingerprint; None if its proposals can be cached."""
     try:
         fingerprint(model)
     except NotFingerprintable as error:
@@ -61,15 +61,15 @@ def why_not_cached(model: Runnable[Any, Any]) -> str | None:
 
 @value_object
 class ProposalCache:
-    """Where proposals are kept, so that they are paid for once.
+    """Cache for proposals, so that the same answer is not paid for twice.
 
-    The key is made of everything that shapes an answer: the model and its parameters, prompts and
-    tools, those of the run's `MoAContext` included, the text of what it is asked, and the number of
-    the sample. Failed proposals are not kept.
+    The key includes everything that affects an answer: the model with its parameters, prompts and
+    tools (including those of the run's `MoAContext`), the text of the question, and the number of
+    the sample. Failed proposals are not stored.
 
     Args:
-        cache: Any of LangGraph's caches (in memory, SQLite, Redis).
-        ttl: Seconds for which a proposal is kept (at least 1); without end by default.
+        cache: Any LangGraph cache (in memory, SQLite, Redis).
+        ttl: Seconds for which a proposal is stored (at least 1); no expiry by default.
 
     Raises:
         TypeError: If `cache` is not a LangGraph cache, or `ttl` is not an integer.
@@ -81,11 +81,11 @@ class ProposalCache:
 
 
 class StoredProposals(BaseCache[Any]):
-    """LangGraph's cache, with proposals among what it keeps.
+    """LangGraph cache that also stores proposals.
 
     Args:
-        cache: Where everything is kept.
-        ttl: Seconds for which a proposal is kept; None for without end.
+        cache: The underlying cache.
+        ttl: Seconds for which a proposal is stored; None for no expiry.
     """
 
     def __init__(self, cache: BaseCache[Any], ttl: int | None) -> None:
@@ -94,15 +94,15 @@ class StoredProposals(BaseCache[Any]):
         self._ttl = ttl
 
     def key(self, node: str, asked: Asked, messages: Sequence[AnyMessage]) -> FullKey | None:
-        """Return the key under which a proposal is kept.
+        """Return the key of a proposal.
 
         Args:
-            node: The proposer's node.
-            asked: Who is asked.
-            messages: What it is asked, of which the ids do not count.
+            node: Name of the proposer's node.
+            asked: The model that is asked.
+            messages: The question; message ids are ignored.
 
         Returns:
-            The key; None if nothing tells the model from others, so that it must be asked.
+            The key; None if the model has no fingerprint, so that nothing can be cached.
         """
         try:
             if asked.cache_key is None:
@@ -121,49 +121,49 @@ class StoredProposals(BaseCache[Any]):
         return (_NAMESPACE, node), hashlib.sha256(parts.encode(errors="replace")).hexdigest()
 
     async def proposal(self, key: FullKey) -> Proposal | None:
-        """Return the proposal that is kept there."""
+        """Return the stored proposal; None if there is none."""
         cache = self._cache
         kept = await sync.either(lambda: cache.get([key]), lambda: cache.aget([key]))
         return _read(kept.get(key))
 
     async def keep(self, key: FullKey, proposal: Proposal) -> None:
-        """Keep a usable proposal."""
+        """Store a usable proposal."""
         cache = self._cache
         entry = {key: ({"version": _VERSION, "proposal": proposal}, self._ttl)}
         await sync.either(lambda: cache.set(entry), lambda: cache.aset(entry))
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
-        """As the cache."""
+        """Call the underlying cache."""
         return self._cache.get(keys)
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
-        """As the cache."""
+        """Call the underlying cache."""
         return await self._cache.aget(keys)
 
     def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
-        """As the cache."""
+        """Call the underlying cache."""
         self._cache.set(pairs)
 
     async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
-        """As the cache."""
+        """Call the underlying cache."""
         await self._cache.aset(pairs)
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        """As the cache; clearing a node clears its proposals."""
+        """Clear the underlying cache; clearing a node also clears its proposals."""
         self._cache.clear(_with_proposals(namespaces))
 
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
-        """As the cache; clearing a node clears its proposals."""
+        """Clear the underlying cache; clearing a node also clears its proposals."""
         await self._cache.aclear(_with_proposals(namespaces))
 
 
 def _with_proposals(namespaces: Sequence[Namespace] | None) -> Sequence[Namespace] | None:
-    # LangGraph's own namespaces end in the node's name.
+    # LangGraph's own namespaces end with the node's name.
     return namespaces and [*namespaces, *((_NAMESPACE, ns[-1]) for ns in namespaces if ns)]
 
 
 def _read(entry: Any) -> Proposal | None:
-    """Return the proposal in an entry; None for one of another version of this package."""
+    """Return the proposal in an entry; None for an entry of another version."""
     if not isinstance(entry, dict) or entry.get("version") != _VERSION:
         return None
     proposal: Proposal = entry["proposal"]

@@ -1,4 +1,4 @@
-"""One question to one model, asked until it is answered: what that costs, and how errors read."""
+"""Ask one model one question: retries, budget and error messages."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ from moa_graph.models import (
 from moa_graph.state import total_usage
 
 _NO_SETTINGS = Settings()
-_MOST_LOST = 100  # connections of another event loop that are tried one after the other
+_MOST_LOST = 100  # most connections of other event loops that one call tries in turn
 
 
 @dataclass(frozen=True)
 class Account:
-    """From what a call is paid.
+    """Budget and prices for a call.
 
     Args:
-        ledger: The run's.
-        price: The model's; of several that may answer, the highest.
-        prices: By name, those of all models that may answer.
-        always: Whether to make the call even where the budget has no room for it.
+        ledger: Ledger of the run.
+        price: Price of the model; the highest price if several models may answer.
+        prices: Prices of all models that may answer, by name.
+        always: Whether to make the call even if the budget has no room for it.
     """
 
     ledger: Ledger
@@ -64,7 +64,7 @@ class Account:
     always: bool = False
 
     def spent(self, used: Mapping[str, UsageMetadata]) -> Amount:
-        """Return what a call has cost, by the name of each model that was used for it."""
+        """Return the cost of a call, given the tokens that each model used."""
         total = Amount(0, 0.0)
         for name, usage in used.items():
             known = next((self.prices[n] for n in self.prices if is_same_model(n, name)), None)
@@ -74,14 +74,14 @@ class Account:
 
 @dataclass(frozen=True)
 class CallTerms:
-    """How a model may be called.
+    """Limits and retries for the calls of one model.
 
     Args:
-        retries: How often a call is repeated after an error that can pass (at least 0).
-        slots: How many calls there may be at once.
-        names: What the limits know the model by: its provider, and `"provider:model"`.
-        account: From what it is paid; None without a budget.
-        once_shown: Whether tokens that were streamed already forbid to repeat the call.
+        retries: Maximum number of retries after a transient error (at least 0).
+        slots: Limits of concurrent calls.
+        names: Names of the model in `slots`: its provider, and `"provider:model"`.
+        account: Budget and prices; None without a budget.
+        once_shown: Whether a call is not retried once tokens were streamed.
     """
 
     retries: int = 0
@@ -96,13 +96,13 @@ class Call:
 
     Args:
         model: The model.
-        question: What it is asked.
-        config: That of the run it belongs to.
-        terms: How it may be called.
-        settings: What the run sets. Those that the provider refuses are left out.
-        context: The run's.
-        callbacks: Added to the run's.
-        until: The moment (of `time.monotonic`) after which the answer is not waited for.
+        question: The question.
+        config: Configuration of the run that makes the call.
+        terms: Limits and retries.
+        settings: Settings of the run. Settings that the provider rejects are left out.
+        context: Context of the run.
+        callbacks: Callbacks in addition to those of the run.
+        until: Deadline for the answer (of `time.monotonic`); no retry starts after it.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class Call:
     ) -> None:
         self.question = question
         self.started = time.perf_counter()
-        """When it was made, in seconds of `time.perf_counter`."""
+        """Start time, in seconds of `time.perf_counter`."""
         self.dropped: list[str] = []
-        """The settings that were left out, as the provider refused them."""
+        """Names of settings that were left out because the provider rejected them."""
         self._given = model
         self._settings = settings
         self._context = context
@@ -138,12 +138,12 @@ class Call:
 
     @property
     def attempts(self) -> int:
-        """Requests so far, those that fallbacks and the provider's client made included."""
+        """Number of requests so far, including those of fallbacks and the provider's client."""
         return sum(runs.requests for runs in self._runs)
 
     @property
     def answered(self) -> tuple[str | None, str | None]:
-        """Which model has answered, see `ModelRuns`."""
+        """Names of the model that answered, see `ModelRuns`."""
         named = [runs.answered for runs in self._runs if any(runs.answered)]
         return named[-1] if named else (None, None)
 
@@ -152,16 +152,16 @@ class Call:
         return self._settings.without(self.dropped).applied(self._given)
 
     async def ask(self, sink: Callable[[Any], None] | None = None) -> Answer:
-        """Ask the model until it answers.
+        """Ask the model, and retry until it answers.
 
         Args:
-            sink: Takes each chunk as it comes; with it, the model streams.
+            sink: Function that receives each chunk; if given, the model streams.
 
         Returns:
-            What it answered.
+            The answer.
 
         Raises:
-            Exception: What the last request raised.
+            Exception: If the last request fails; the error is that of the last request.
         """
         while True:
             try:
@@ -175,14 +175,14 @@ class Call:
             await sync.sleep(wait)
 
     def tokens(self, message: AIMessage | None = None) -> UsageMetadata | None:
-        """Return tokens of all model calls behind this one; an agent makes several."""
+        """Return the tokens of all model calls behind this one; an agent makes several."""
         counted = total_usage(
             usage for runs in self._runs for usage in runs.usage_metadata.values()
         )
         return counted or (message.usage_metadata if message else None)
 
     def explain(self, error: BaseException) -> str:
-        """Return what went wrong, in one line for people."""
+        """Return a readable one-line description of an error, without secrets."""
         return explain(error, secrets_of(self._given))
 
     async def _ask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
@@ -208,10 +208,10 @@ class Call:
         graph = nested_graph(self._given)
         schema = graph.context_schema if graph is not None else None
         if isinstance(schema, type) and issubclass(schema, MoAContext):
-            # LangGraph would hand this run's context on; it is not meant for another mixture.
+            # LangGraph would pass on this run's context, which is not meant for another mixture.
             return {"context": MoAContext()}
         if graph is not None and self._context is not None and self._context.call_options:
-            # Nor are this run's tools for a mixture further inside.
+            # This run's tools are not meant for a mixture nested deeper either.
             return {"context": self._context.with_call_options({})}
         return {}
 
@@ -220,26 +220,26 @@ class Call:
 
     @contextmanager
     def _attempt(self, limits: Sequence[BaseCallbackHandler]) -> Iterator[_Attempt]:
-        """One request: its tokens are counted, and paid for."""
+        """Prepare one request, count its tokens and charge them to the budget."""
         settle = self._reserve()
         runs = ModelRuns()
         self._runs.append(runs)
         config = merge_configs(self._config, {"callbacks": [*limits, runs, *self._callbacks]})
         if "max_concurrency" not in self._config:
-            config.pop("max_concurrency", None)  # merging brings back what the node inherits
+            config.pop("max_concurrency", None)  # merge_configs adds the node's inherited value
         attempt = _Attempt(config, runs)
         try:
             with inherited(attempt.config):
                 yield attempt
         except Exception as error:
             if settle and status_of(error) is not None:
-                settle(Amount(0, 0.0))  # refused requests are not billed
+                settle(Amount(0, 0.0))  # rejected requests are not billed
             raise
         if settle and self._terms.account and attempt.used:
             settle(self._terms.account.spent(attempt.used))
 
     def _limit_by(self, account: Account) -> None:
-        """Give the model what the budget has for it, where nothing else limits its answer."""
+        """Limit the answer to the model's share of the budget, if nothing else limits it."""
         prompt = estimated_prompt(self.question.messages)
         longest = max_tokens_of(self.question.prepare(self._model))
         if longest is None:
@@ -256,8 +256,8 @@ class Call:
         return self._terms.account.ledger.reserve(self._limit, always=self._terms.account.always)
 
     def _can_be_helped(self, error: Exception) -> bool:
-        """Whether the same question can be asked at once in another way, which then is settled."""
-        # Fallbacks raise the first error, and another one may be what can be helped.
+        """Change the request so that it can be repeated at once; return whether that worked."""
+        # Fallbacks raise only the first error; the one that can be fixed may be another.
         errors = [error, *(self._runs[-1].errors if self._runs else ())]
         if any(map(is_too_long, errors)) and self.question.shorten():
             return True
@@ -267,11 +267,11 @@ class Call:
             return True
         if any(map(may_be_too_long, errors)) and self.question.shorten(guess=True):
             return True
-        self._lost += is_of_another_loop(error)  # nothing has reached the provider
+        self._lost += is_of_another_loop(error)  # the request did not reach the provider
         return is_of_another_loop(error) and self._lost < _MOST_LOST
 
     def _seconds_before_retry(self, error: Exception) -> float | None:
-        """Return how long to wait before asking again; None if that is not worth it."""
+        """Return the seconds to wait before the next attempt; None for no further attempt."""
         if self._can_be_helped(error):
             return 0.0
         by_itself = retried_by_client(error) or repeats_by_itself(self._given)
@@ -299,10 +299,10 @@ class _Attempt:
     config: RunnableConfig
     runs: ModelRuns
     used: Mapping[str, UsageMetadata] = field(default_factory=dict)
-    """Tokens by the model's name; "" where it is not known."""
+    """Tokens by model name; the name is "" if it is unknown."""
 
     def done(self, output: Any) -> Answer:
-        """Note what was used for this output, and read it."""
+        """Record the tokens used for this output, and read the answer."""
         answer = read_answer(output)
         told = answer.message.usage_metadata
         self.used = self.runs.usage_metadata or ({"": told} if told else {})

@@ -1,4 +1,4 @@
-"""What LangChain's callbacks tell about a call of a model, and what tracers are told in turn."""
+"""Collect data about model calls from LangChain's callbacks, and report to tracers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from moa_graph.calling.retries import retried_by_client
 
 
 class ModelRuns(UsageMetadataCallbackHandler):
-    """The model runs of one call: an agent has several, and so have fallbacks.
+    """Record the model runs of one call; an agent or fallbacks make several.
 
     Attributes:
         usage_metadata: Tokens so far, by model.
-        streamed: Whether any token was streamed: what was shown cannot be taken back.
-        errors: What its models raised, in the order of the requests.
-        answered: What the model that answered last calls itself: the name it was asked by, and
-            the name that the provider gave; None where it is not known.
+        streamed: Whether any token was streamed, so that it may have been shown already.
+        errors: Errors of the models, in the order of the requests.
+        answered: Names of the model that answered last: the name in the request, and the name
+            that the provider returned; None if unknown.
     """
 
-    run_inline = True  # a thread for each event would cost more than what is done in it
+    run_inline = True  # a thread per event would cost more than the work itself
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
     @property
     def requests(self) -> int:
-        """Requests for one answer: the one that was answered, and all that failed before.
+        """Number of requests for one answer: the successful one, and all that failed before it.
 
-        What the provider's own client has repeated is counted, too.
+        This includes retries of the provider's own client.
         """
         failed = sum(1 + retried_by_client(error) for error in self.errors)
         return max(1, failed + bool(self._ended))
@@ -94,7 +94,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
         self._close(run_id)
 
     def _is_inner(self, run_id: UUID) -> bool:
-        """Return whether the run belongs to a chat model around it, such as a mixture."""
+        """Return whether the run is inside another chat model's run, such as a mixture."""
         parent = self._parents.get(run_id)
         while parent is not None:
             if parent in self._asked:
@@ -107,12 +107,13 @@ class ModelRuns(UsageMetadataCallbackHandler):
             self._open.remove(run_id)
 
     async def cancelled(self, callbacks: Callbacks, error: BaseException) -> None:
-        """Tell who follows the call that its runs have ended; LangChain does not when they are
-        cancelled, and in a trace they would never end.
+        """Report to the callbacks that the open runs have ended.
+
+        LangChain does not do this for a cancelled call, so its runs would stay open in a trace.
 
         Args:
-            callbacks: Those that the call had.
-            error: Why it was cancelled.
+            callbacks: Callbacks of the call.
+            error: The cancellation.
         """
         if isinstance(callbacks, BaseCallbackManager):
             callbacks = callbacks.handlers
@@ -125,7 +126,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
 
 
 def _name_in(response: LLMResult) -> str | None:
-    """Return the name of the model that answered, as its provider says it."""
+    """Return the name of the model that answered, as returned by the provider."""
     for generation in response.generations[0] if response.generations else ():
         metadata = getattr(getattr(generation, "message", None), "response_metadata", {})
         for field in ("model_name", "model", "model_id"):
@@ -135,28 +136,28 @@ def _name_in(response: LLMResult) -> str | None:
 
 
 def _raise_lost_cancellation() -> None:
-    """Stop a call that goes on although it was cancelled.
+    """Stop a call that continues although it was cancelled.
 
-    Until Python 3.12, `asyncio.wait_for` forgets a cancellation that comes together with the
-    result (https://github.com/python/cpython/issues/86296). LangChain's clients wait for each
-    piece of an answer in it, and nobody would want the rest of what is paid for by then.
+    Before Python 3.12, `asyncio.wait_for` loses a cancellation that arrives together with the
+    result (https://github.com/python/cpython/issues/86296). LangChain's clients use it to wait for
+    each chunk of an answer, so a cancelled answer would be generated and paid for to its end.
 
     Raises:
-        CancelledError: If the running task has been asked to end.
+        CancelledError: If the running task was cancelled.
     """
     if sync.is_cancelled():
         raise sync.Cancelled
 
 
 def mark_run(node: str, error: str | None, **metadata: Any) -> None:
-    """Say in LangSmith's trace of a node how it ended, as it does not raise.
+    """Record a node's error in its LangSmith run, because the node itself does not raise.
 
     Args:
-        node: The node; it must be the one that runs.
-        error: What failed, if anything did.
-        **metadata: What to find it by.
+        node: Name of the node; it must be the running node.
+        error: The error; None if there is none.
+        **metadata: Metadata by which the run can be searched.
     """
-    from langsmith import get_current_run_tree  # noqa: PLC0415 - takes long, as LangChain knows
+    from langsmith import get_current_run_tree  # noqa: PLC0415 - the import is slow
 
     run = get_current_run_tree()
     if run is not None and run.name == node:

@@ -1,4 +1,4 @@
-"""The answer of a mixture as a chat model gives it: usage, chunks, and one record."""
+"""Convert a mixture's answer to a chat model's output: usage, chunks, and the run's record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from moa_graph.state import (
 
 
 class StreamedAnswer:
-    """The aggregator's chunks as they come, and the record that ends them."""
+    """Chunks of the aggregator's answer, and a last chunk with the record."""
 
     def __init__(self) -> None:
         self._state: MoAState | None = None
@@ -32,7 +32,7 @@ class StreamedAnswer:
         self._reasoning = False
 
     def take(self, mode: str, event: Any) -> ChatGenerationChunk | None:
-        """Return the chunk of an event of the graph's stream; None if it has none."""
+        """Convert an event of the graph's stream to a chunk; None if the event has no chunk."""
         if mode == "values":
             self._state = event
             return None
@@ -41,7 +41,7 @@ class StreamedAnswer:
             return None
         self._id = self._id or message.id
         self._reasoning |= REASONING_KEY in message.additional_kwargs
-        # What a mixture inside tells of itself is part of this one's record.
+        # The record of a nested mixture is already part of this mixture's record.
         ours = ("moa", AGGREGATOR_RECORD)
         said = {k: v for k, v in message.response_metadata.items() if k not in ours}
         fields = {"id": self._id, "usage_metadata": None, "response_metadata": said}
@@ -52,12 +52,12 @@ class StreamedAnswer:
         return ChatGenerationChunk(message=chunk)
 
     def last(self, record: Callable[[AIMessage, MoAState], dict[str, Any]]) -> ChatGenerationChunk:
-        """Return the chunk with the record.
+        """Return the last chunk, which contains the record.
 
         Args:
-            record: Makes it of the answer and the run's last state.
+            record: Function that makes the record from the answer and the run's last state.
         """
-        assert self._state is not None  # a graph that ends without raising has a state
+        assert self._state is not None  # a graph that ends without an error has a state
         answer = cast(AIMessage, self._state["messages"][-1])
         reasoning = answer.additional_kwargs.get(REASONING_KEY)
         told = self._reasoning or not reasoning
@@ -72,7 +72,7 @@ class StreamedAnswer:
 
 
 def with_usage(result: LLMResult) -> LLMResult:
-    """Return the result, each message with the tokens of all models behind it."""
+    """Set the usage of each message to the tokens of all models behind it."""
     for generations in result.generations:
         for generation in generations:
             message = getattr(generation, "message", None)
@@ -82,7 +82,7 @@ def with_usage(result: LLMResult) -> LLMResult:
 
 
 def chunk_with_usage(chunk: AIMessageChunk) -> AIMessageChunk:
-    """Return the chunk, with the tokens of all models behind the answer if it is the last one."""
+    """Return the chunk; if it is the last one, with the tokens of all models behind the answer."""
     if "moa" not in chunk.response_metadata:
         return chunk
     return chunk.model_copy(update={"usage_metadata": _total_usage(chunk)})
@@ -99,9 +99,9 @@ def _total_usage(message: AIMessage) -> UsageMetadata | None:
 
 
 def neutral(tool: Any) -> Any:
-    """Return a tool as plain data, which every provider takes and a trace can show.
+    """Convert a tool to plain data that every provider accepts and a trace can show.
 
-    A tool's `extras` are for one provider and would be lost, so such a tool stays as it is.
+    A tool with `extras` is not changed: they are for one provider and would be lost.
     """
     if isinstance(tool, dict) or getattr(tool, "extras", None):
         return tool
@@ -112,8 +112,8 @@ def finished(state: MoAState, record: Callable[[AIMessage, MoAState], dict[str, 
     """Return the answer of a finished run, with its record.
 
     Args:
-        state: The run's last state.
-        record: Makes the record of the answer and that state.
+        state: Last state of the run.
+        record: Function that makes the record from the answer and that state.
     """
     message = cast(AIMessage, state["messages"][-1])
     metadata = {k: v for k, v in message.response_metadata.items() if k != AGGREGATOR_RECORD}
@@ -122,15 +122,15 @@ def finished(state: MoAState, record: Callable[[AIMessage, MoAState], dict[str, 
 
 
 def bindable(writer: Model | None, title: str, what: str) -> BaseChatModel:
-    """Return the chat model that can be given tools or a schema.
+    """Return the chat model to which tools or a schema can be bound.
 
     Args:
-        writer: Who writes the answer; None where it is chosen.
-        title: What the last node is called.
-        what: What it is given, for the error.
+        writer: Model that writes the answer; None if the answer is selected from the proposals.
+        title: Name of the last node.
+        what: Object to bind, for the error message.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such chat model.
     """
     if writer is None:
         raise ValueError(

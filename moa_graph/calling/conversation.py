@@ -1,4 +1,4 @@
-"""What of a conversation one model is given: others' content in a form that it understands."""
+"""Adapt a conversation to one model: convert other models' content to a form that it accepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moa_graph.prompts import Place
 
 _MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
 _UNDERSTOOD = {"text", "text-plain", "refusal", *_MEDIA}
-_OF_PROVIDERS = {  # blocks of questions and of tools' results, and who understands them
+_OF_PROVIDERS = {  # block types in questions and tool results -> provider that accepts them
     "document": "anthropic",
     "search_result": "anthropic",
     "tool_reference": "anthropic",
@@ -34,20 +34,20 @@ _ALIASES = {
     "azure": "openai",
     "azure_openai": "openai",
 }
-_OUR_RECORDS = ("aggregator", "moa")  # in `response_metadata`, of a graph's answers
-_PROVIDER = "model_provider"  # where LangChain's messages say who wrote them
+_OUR_RECORDS = ("aggregator", "moa")  # keys in `response_metadata` of a graph's answer
+_PROVIDER = "model_provider"  # key of the provider in LangChain's `response_metadata`
 
 
 def place_for(model: Runnable[Any, Any]) -> Place:
-    """Where a model is given instructions: a system message of its own must stay the only one."""
+    """Return where to put instructions: a model's own system message must be the only one."""
     return "human" if brings_prompt(model) else "system"
 
 
 def place_for_references(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Place:
-    """Return where a model is shown references by default.
+    """Return where to put references by default.
 
-    Who acts, or has just acted, is shown them behind the question: what stands before it keeps its
-    place in a provider's cache of prompts from call to call.
+    A model that has tools, or has just used one, gets them after the question. The text before
+    them then stays the same from call to call, so that the provider can cache the prompt.
     """
     acted = next((m for m in reversed(messages) if isinstance(m, HumanMessage | ToolMessage)), None)
     if brings_prompt(model) or has_tools(model) or isinstance(acted, ToolMessage):
@@ -58,13 +58,13 @@ def place_for_references(model: Runnable[Any, Any], messages: Sequence[AnyMessag
 def conversation_for(
     model: Runnable[Any, Any], messages: Sequence[AnyMessage], *, own: bool = False
 ) -> list[AnyMessage]:
-    """Return the conversation as a model can take it.
+    """Convert a conversation to messages that a model accepts.
 
     Args:
-        model: Who reads it.
+        model: The model that reads the conversation.
         messages: The conversation.
-        own: Whether the answers in it may be the model's own, which it needs as they are: with
-            its server tools, signatures and encrypted reasoning.
+        own: Whether the answers in it may be the model's own. These are not changed, because the
+            model needs their server tools, signatures and encrypted reasoning.
     """
     providers: list[str] = []
     if any(isinstance(m, AIMessage) or not isinstance(m.content, str) for m in messages):
@@ -88,17 +88,17 @@ def _is_own(message: AIMessage, providers: Sequence[str]) -> bool:
     ours = any(record in message.response_metadata for record in _OUR_RECORDS)
     if author is None or not providers or "moa" in providers:
         return ours
-    # Of several, the first is asked; another one that takes over cannot read it.
+    # The first of several providers is asked. A fallback cannot read another provider's answer.
     return _alias(author) == providers[0] or (ours and len(set(providers)) == 1)
 
 
 def _alias(provider: str) -> str:
-    """One name of a provider for the several that LangChain has."""
+    """Return one name for a provider that has several names in LangChain."""
     return _ALIASES.get(provider, provider)
 
 
 def _block_for(block: Any, providers: Sequence[str]) -> Any:
-    """A block of a question or of a tool's result, as text where only others understand it."""
+    """Convert a block of a question or tool result to text if the providers do not accept it."""
     if not isinstance(block, dict):
         return block
     kind = block.get("type")
@@ -115,7 +115,7 @@ def _block_for(block: Any, providers: Sequence[str]) -> Any:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Return the texts in a block of any form: what is written in it, and its titles."""
+    """Yield the texts in a block of any type, such as its text, title and URL."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name in _WRITTEN and isinstance(inner, str):
@@ -128,10 +128,10 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def plain(message: AIMessage) -> AIMessage:
-    """An answer without what only its own provider understands: text, pictures and tool calls.
+    """Remove provider-specific content from an answer; keep text, media and tool calls.
 
     Server tools and their results, reasoning in any form, executable code, signatures and
-    citations are left out. The text is that of the message.
+    citations are left out.
     """
     text, media = _content(message)
     if not text.strip() and not media and not message.tool_calls:

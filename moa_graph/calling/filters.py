@@ -1,4 +1,4 @@
-"""Recognize by a message's metadata that a provider has stopped or withheld an answer."""
+"""Detect from a message's metadata that a provider stopped or withheld an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 _REASON_FIELDS = {
     "finishreason",  # OpenAI, Azure, Mistral, Together, Groq, xAI, DeepSeek, Qwen, Gemini
     "stopreason",  # Anthropic, Bedrock (Converse)
-    "nativefinishreason",  # OpenRouter: the word of the provider behind it
+    "nativefinishreason",  # OpenRouter: the reason of the underlying provider
     "donereason",  # Ollama
     "reason",  # OpenAI's Responses API, in `incomplete_details`
     "blockreason",  # Gemini, in `prompt_feedback`
@@ -17,7 +17,7 @@ _REASON_FIELDS = {
 
 _FILTERED = {
     # OpenAI and Azure, "content_filter": https://platform.openai.com/docs/api-reference/chat
-    # xAI, DeepSeek, Groq, Together, Qwen and Mistral speak OpenAI's protocol.
+    # xAI, DeepSeek, Groq, Together, Qwen and Mistral use OpenAI's protocol.
     "contentfilter",
     # Bedrock: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
     "contentfiltered",
@@ -46,7 +46,7 @@ _FILTERED = {
     "moderation",
     # Zhipu and Tencent
     "sensitive",
-    # gateways and servers of one's own
+    # gateways and self-hosted servers
     "contentpolicyviolation",
     "contentmoderated",
     "safetyfilter",
@@ -55,7 +55,7 @@ _FILTERED = {
 }
 
 _BROKEN_OFF = {
-    "error",  # Mistral, Cohere, OpenRouter: the provider failed while it wrote
+    "error",  # Mistral, Cohere, OpenRouter: the provider failed during the answer
     "errorlimit",  # Cohere
     "insufficientsystemresource",  # DeepSeek
     "networkerror",  # Zhipu
@@ -83,11 +83,11 @@ _UNSPECIFIED = {"", "none", "blockreasonunspecified", "blockedreasonunspecified"
 
 
 def filter_reason(metadata: Mapping[str, Any]) -> str | None:
-    """Return the provider's word for why its content filter stopped the answer; None if none did.
+    """Return the provider's reason for stopping the answer by a content filter; None if it did not.
 
     Args:
-        metadata: A message's `response_metadata`, in any provider's form. Case, spaces, hyphens
-            and underscores do not count, nor does an enumeration's name before the word.
+        metadata: A message's `response_metadata`, in any provider's format. Case, spaces, hyphens,
+            underscores and the class name of an enum value are ignored.
     """
     for field, value, path in _fields(metadata):
         word = _word(value)
@@ -97,7 +97,7 @@ def filter_reason(metadata: Mapping[str, Any]) -> str | None:
                 return _shown(value)
         if field in _FLAGS and (value is True or word in _BLOCKED):
             return field
-        # Azure tells for each category whether it was filtered.
+        # Azure reports for each category whether it was filtered.
         if field == "filtered" and value is True and "contentfilterresults" in path:
             return "content_filter_results"
         if field == "blocked" and value is True and "safetyratings" in path:
@@ -106,7 +106,7 @@ def filter_reason(metadata: Mapping[str, Any]) -> str | None:
 
 
 def broken_off(metadata: Mapping[str, Any]) -> str | None:
-    """The provider's word for a failure in the middle of the answer; None if there was none."""
+    """Return the provider's reason for failing in the middle of the answer; None if it did not."""
     for field, value, _ in _fields(metadata):
         if field in _REASON_FIELDS and _word(value) in _BROKEN_OFF:
             return _shown(value)
@@ -114,7 +114,7 @@ def broken_off(metadata: Mapping[str, Any]) -> str | None:
 
 
 def finish_reason(metadata: Mapping[str, Any]) -> str | None:
-    """Return how an answer has ended, in the provider's word."""
+    """Return the provider's finish reason of an answer; None if there is none."""
     for field, value, _ in _fields(metadata):
         if field in _REASON_FIELDS and value is not None and not isinstance(value, Mapping):
             return _shown(value)
@@ -124,13 +124,13 @@ def finish_reason(metadata: Mapping[str, Any]) -> str | None:
 def _fields(
     metadata: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
-    """Return every field with its value, at any depth that providers use."""
+    """Yield every field with its value and path, at any depth that providers use."""
     for name, value in metadata.items():
         if path == () and name in ("moa", "aggregator"):  # our own records
             continue
         field = _word(name)
         yield field, value, path
-        if len(path) > 4:  # noqa: PLR2004 - deeper than any provider's form
+        if len(path) > 4:  # noqa: PLR2004 - deeper than any provider's format
             continue
         inner = value if isinstance(value, list | tuple) else [value]
         for entry in inner:

@@ -1,7 +1,7 @@
 """Make the graph inside `ChatMoA` a child of its run in traces.
 
-A graph that runs inside a node becomes that node's subgraph, which a chat model's own run must
-not: it would write into the parent's checkpoints and show its tokens twice.
+LangGraph treats a graph that runs inside a node as a subgraph of the node. The graph inside
+`ChatMoA` must not be one: it would write to the parent's checkpoints and stream its tokens twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from moa_graph.calling.streams import ProposalTokens, is_message_stream
 
 @dataclass(frozen=True)
 class ParentRun:
-    """A run of `ChatMoA`, and what the graph inside inherits from it."""
+    """A run of `ChatMoA`, with the data that the inner graph inherits from it."""
 
     run_id: UUID
     is_async: bool
@@ -42,7 +42,7 @@ class ParentRun:
 
     @classmethod
     def settled(cls, manager: BaseCallbackManager, config: RunnableConfig) -> ParentRun:
-        """Return the run that the configuration will start; its id and handlers are settled now."""
+        """Return the run that the configuration will start; set its id and handlers now."""
         config["callbacks"] = manager
         run_id = config["run_id"] = config.get("run_id") or uuid7()
         return cls._of(manager, run_id, is_async=manager.is_async)
@@ -51,7 +51,7 @@ class ParentRun:
     def started(
         cls, manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
     ) -> ParentRun | None:
-        """Return the run that LangChain has started, if it says so."""
+        """Return the run that LangChain has started; None without a run manager."""
         if manager is None:
             return None
         is_async = isinstance(manager, AsyncCallbackManagerForLLMRun)
@@ -75,10 +75,11 @@ class ParentRun:
         )
 
     def child_callbacks(self) -> BaseCallbackManager:
-        """Callbacks for the graph inside.
+        """Return callbacks for the inner graph.
 
-        The tokens of `ChatMoA` are the answer's, so a stream of messages around it must not see
-        the aggregator's as well; a graph built with `stream_proposals` shows it the proposers'.
+        `ChatMoA` itself streams the tokens of the answer, so an outer message stream must not get
+        the aggregator's tokens again. It gets the proposers' tokens of a graph that was built with
+        `stream_proposals`.
         """
         manager_class = AsyncCallbackManager if self.is_async else CallbackManager
         manager: BaseCallbackManager = manager_class(handlers=[], parent_run_id=self.run_id)
@@ -99,13 +100,13 @@ _parent: ContextVar[ParentRun | None] = ContextVar("moa_parent_run", default=Non
 
 
 def current_parent() -> ParentRun | None:
-    """Return the run that `inside` has set."""
+    """Return the parent run that `inside` has set; None outside of it."""
     return _parent.get()
 
 
 @contextmanager
 def inside(parent: ParentRun | None) -> Iterator[None]:
-    """Tell `current_parent` where LangChain does not: it calls `_stream` without a run manager."""
+    """Set `current_parent`; needed because LangChain calls `_stream` without a run manager."""
     token = _parent.set(parent)
     try:
         yield
@@ -114,7 +115,7 @@ def inside(parent: ParentRun | None) -> Iterator[None]:
 
 
 def users_configurable() -> dict[str, Any]:
-    """Return what the user made configurable around this call, without what LangGraph put there."""
+    """Return the user's `configurable` values around this call, without those of LangGraph."""
     configurable = surrounding_config().get("configurable", {})
     return {
         key: value

@@ -1,6 +1,6 @@
-"""Separate a model's reasoning from its answer where both come as one text.
+"""Separate a model's reasoning from its answer if both are in one text.
 
-Servers that do not parse reasoning pass it on inside the text, between tags that depend on the
+Servers that do not parse reasoning return it inside the text, between tags that depend on the
 model. A tag that is only mentioned, in code or in a sentence, stays part of the answer.
 """
 
@@ -26,15 +26,15 @@ _PAIRS = {  # opening tag -> closing tag, in lower case
     ),
 }
 _ONLY_AT_START = frozenset(f"<{name}>" for name in _ALSO_ANSWERS)
-"""Tags that a user may have asked for as well: reasoning only before an answer."""
+"""Tags that a user may also have asked for: they mark reasoning only before an answer."""
 _CLOSINGS = {closing: opening for opening, closing in reversed(_PAIRS.items())}
 _TAGS = sorted([*_PAIRS, *_CLOSINGS], key=len, reverse=True)
 _ANY = re.compile("|".join(map(re.escape, _TAGS)), re.IGNORECASE)
 _STARTS = frozenset(tag[0] for tag in _TAGS)
 _LONGEST = len(_TAGS[0])
 
-_LOOKAHEAD = 16  # characters behind a tag that decide whether it is only mentioned
-_QUOTES = "`\"'“‘«„(*"  # directly before a tag: it is quoted
+_LOOKAHEAD = 16  # characters after a tag that decide whether it is only mentioned
+_QUOTES = "`\"'“‘«„(*"  # a tag directly after one of these is quoted
 _CLOSED_QUOTES = "`\"'”’»“)*"
 _SENTENCE_END = ".!?…。！？*:\"'”’)]}"
 _MENTIONED = re.compile(
@@ -42,7 +42,7 @@ _MENTIONED = re.compile(
     r"|[)\],;]|\.(?!\.)"
 )
 _GOES_ON = re.compile(r"[ \t]+[a-z]|[.,;)]")
-_LIST_MARKS = " \t-*+>#_.)0123456789"  # before a line's text
+_LIST_MARKS = " \t-*+>#_.)0123456789"  # characters that may stand before a line's text
 _ANSWER_FOLLOWS = re.compile(r"[^\s.,;:)\]\"'”’`*<]|[ \t]+[A-Z0-9]")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
@@ -50,13 +50,13 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 def split_reasoning(text: str, *, cut: bool = False) -> tuple[str, str]:
     """Split a model's text into answer and reasoning.
 
-    Recognized are pairs of tags at the start of the text, of a line or of a sentence; a closing
-    tag alone (its opening tag was part of the prompt); and an opening tag alone at the start.
-    Text without reasoning is returned unchanged.
+    The following tags are recognized: pairs of tags at the start of the text, of a line or of a
+    sentence; a closing tag alone (its opening tag was part of the prompt); and an opening tag
+    alone at the start. Text without reasoning is returned unchanged.
 
     Args:
         text: The whole text.
-        cut: Whether a limit has cut it, so that reasoning may lack its end.
+        cut: Whether a token limit cut the text, so that the closing tag may be missing.
 
     Returns:
         The answer, and the reasoning ("" if there is none).
@@ -67,7 +67,7 @@ def split_reasoning(text: str, *, cut: bool = False) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Tag:
-    """One occurrence of a tag in the text that is not decided yet."""
+    """One occurrence of a tag in the pending text."""
 
     start: int
     end: int
@@ -79,12 +79,12 @@ class _Tag:
 
 
 class ReasoningSplitter:
-    """Split a text as it is streamed; tags may be cut across chunks.
+    """Split a text while it is streamed; a tag may be divided between chunks.
 
-    What `add` and `end` return is certain to be part of the answer, with one exception: a closing
-    tag without an opening one makes everything before it reasoning, and that may have been
-    returned already. `answer` is then corrected, and `retracted` is True. With `hold`, nothing is
-    returned before the first closing tag or the end.
+    Text that `add` and `end` return is part of the answer, with one exception: a closing tag
+    without an opening tag makes everything before it reasoning, and that text may have been
+    returned already. In this case `answer` is corrected, and `retracted` is True. With `hold`,
+    nothing is returned before the first closing tag or the end.
 
     Args:
         hold: Whether the model is known to begin its reasoning without an opening tag.
@@ -96,27 +96,27 @@ class ReasoningSplitter:
         self.reasoning = ""
         """The reasoning so far."""
         self.retracted = False
-        """Whether a part of what was returned turned out to be reasoning."""
+        """Whether text that was already returned turned out to be reasoning."""
         self.unopened = False
-        """Whether reasoning ended that had no opening tag."""
+        """Whether reasoning without an opening tag was found."""
         self._hold = hold
         self._pending = ""
         self._line = ""
         self._in_fence = False
         self._opening = ""
-        self._depth = 0  # of reasoning inside reasoning
+        self._depth = 0  # nesting depth inside reasoning
         self._thought: list[str] = []
         self._skipped_close: int | None = None
         self._mentioned = dict.fromkeys(_PAIRS, 0)
         self._orphan: int | None = None
         self._swallow = False
-        self._tentative = False  # whether the sentence decides whether a tag opens reasoning
-        self._before = ("", False)  # the line and the block of code in which reasoning began
-        self._taken_out = ""  # what may have been an answer all the same
+        self._tentative = False  # whether the tag is in mid-sentence and may not open reasoning
+        self._before = ("", False)  # current line and code block when the reasoning began
+        self._taken_out = ""  # removed text that is the answer if no other text follows
 
     @classmethod
     def of(cls, text: str, *, cut: bool = False) -> ReasoningSplitter:
-        """Return a whole text, split; the arguments are those of `split_reasoning`."""
+        """Split a whole text; the arguments are those of `split_reasoning`."""
         splitter = cls()
         if _ANY.search(text):
             splitter.add(text)
@@ -131,7 +131,7 @@ class ReasoningSplitter:
         return bool(self._opening)
 
     def add(self, text: str) -> str:
-        """Take the next part of the text; return what is certain to be part of the answer."""
+        """Add the next part of the text; return the text that is certainly part of the answer."""
         if not text:
             return ""
         if (
@@ -148,7 +148,7 @@ class ReasoningSplitter:
         """Return the rest of the answer.
 
         Args:
-            cut: Whether a limit has cut the text.
+            cut: Whether a token limit cut the text.
         """
         held = self._hold
         shown = self._read(final=True)
@@ -156,12 +156,12 @@ class ReasoningSplitter:
             shown += self._end_open(cut=cut)
         if self._orphan is not None:
             position, self._orphan = self._orphan, None
-            if self.reasoning.strip():  # a closing tag too many, behind the answer
+            if self.reasoning.strip():  # an extra closing tag after the answer
                 self.answer = self.answer[:position].rstrip()
             else:
                 self._retract(position)
         if self._taken_out and not self.answer.strip() and not cut:
-            # There was nothing else: it was the answer.
+            # There is no other text, so the removed text is the answer.
             self.answer, self.reasoning = self._taken_out, ""
             shown += self._taken_out
         self._hold = False
@@ -179,7 +179,7 @@ class ReasoningSplitter:
                 self._pending = self._pending[len(taken) :]
                 return shown + self._take(taken)
             if not final and len(self._pending) - tag.end < _LOOKAHEAD:
-                # Until more of the text is known, all before the tag is certain, if no more.
+                # Only the text before the tag is certain until more text arrives.
                 before = self._pending[: tag.start]
                 self._pending = self._pending[tag.start :]
                 return shown + self._take(before)
@@ -222,7 +222,7 @@ class ReasoningSplitter:
         return text
 
     def _follow(self, text: str) -> None:
-        """Keep the current line, and whether it stands in a block of code."""
+        """Update the current line, and whether it is in a code block."""
         *ended, last = (self._line + text).split("\n")
         for line in ended:
             if _FENCE.match(line):
@@ -261,23 +261,23 @@ class ReasoningSplitter:
         return self._take(written)
 
     def _is_quoted(self, after: str) -> bool:
-        """Return whether a tag at this place stands in code or between quotation marks."""
+        """Return whether a tag at this position is in code or between quotation marks."""
         if self._in_fence or _FENCE.match(self._line) or self._line.count("`") % 2:
             return True
         return self._line[-1:] in tuple(_QUOTES) and after[:1] in tuple(_CLOSED_QUOTES)
 
     @property
     def _begins(self) -> bool:
-        """Whether a text, a line or a sentence begins here."""
+        """Whether the text, a line or a sentence begins at this position."""
         before = self._line.strip(_LIST_MARKS)
         return not before or self._line.rstrip()[-1] in ".!?…。！？>"
 
     def _may_open(self, tag: str) -> bool:
-        """Return whether a tag may open reasoning here; in mid-sentence, what follows decides."""
+        """Return whether a tag may open reasoning here; in mid-sentence, `_close` decides."""
         return tag not in _ONLY_AT_START or not self.answer.strip()
 
     def _is_mentioned_close(self, after: str) -> bool:
-        """Return whether a closing tag is a word of its sentence."""
+        """Return whether a closing tag is only mentioned in a sentence."""
         before = self._line
         if not before.strip() or not before[-1].isspace():
             return bool(before.strip()) and before[-1] in tuple("`\"'“‘«(")
@@ -290,7 +290,7 @@ class ReasoningSplitter:
         self._opening, self._thought, self._skipped_close = "", [], None
         self._line, self._in_fence = self._before
         if self._tentative and not _ANSWER_FOLLOWS.match(after):
-            return self._accept(opening + thought + closing)  # a part of its sentence
+            return self._accept(opening + thought + closing)  # part of the sentence
         if opening in _ONLY_AT_START:
             self._taken_out += opening + thought + closing
         self.reasoning = _joined(self.reasoning, thought)
@@ -299,7 +299,7 @@ class ReasoningSplitter:
         return ""
 
     def _end_open(self, *, cut: bool) -> str:
-        """Return what an opening tag means that has no closing one."""
+        """Handle an opening tag without a closing tag; return text that belongs to the answer."""
         thought = "".join(self._thought)
         opening, self._opening, self._thought = self._opening, "", []
         self._line, self._in_fence = self._before
@@ -310,7 +310,7 @@ class ReasoningSplitter:
             self._swallow = not self.answer.strip()
             return self._accept(rest)
         if (self.answer.strip() or self._tentative or opening in _ONLY_AT_START) and not cut:
-            return self._accept(opening + thought)  # a tag that the answer shows
+            return self._accept(opening + thought)  # the tag is part of the answer
         self.reasoning = _joined(self.reasoning, thought)
         return ""
 
@@ -323,7 +323,12 @@ class ReasoningSplitter:
         self._hold = False
 
     def _release(self, shown: str, *, held: bool) -> str:
-        """Return what may be returned; `held` says whether everything before was held back."""
+        """Return the text to release.
+
+        Args:
+            shown: Text that was newly recognized as part of the answer.
+            held: Whether all earlier text was held back.
+        """
         if self._hold:
             return ""
         return self.answer if held else shown
@@ -334,7 +339,7 @@ def _joined(first: str, second: str) -> str:
 
 
 def _partial(text: str) -> int:
-    """Return how many characters at the end of a text may be the beginning of a tag."""
+    """Return the number of characters at the end of a text that may begin a tag."""
     for length in range(min(len(text), _LONGEST - 1), 0, -1):
         if text[-length] in _STARTS:
             end = text[-length:].lower()

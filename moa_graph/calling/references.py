@@ -1,4 +1,4 @@
-"""What a model is asked, and how much of each reference fits its context window."""
+"""Build the question for a model, and shorten references to fit its context window."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from moa_graph.models.text import utf8
 from moa_graph.prompts import Place, fence_of, inject_references
 from moa_graph.state import Proposal, TrimmedReference
 
-BYTES_PER_TOKEN = 3  # fewer than tokenizers need for almost any text: it must never be too long
-_PER_MESSAGE = 8  # tokens around the text of each message
+BYTES_PER_TOKEN = 3  # below that of almost any text, so that estimates are not too low
+_PER_MESSAGE = 8  # additional tokens for each message
 _MARK = "\n[… trimmed …]\n"
-_HEAD = 2 / 3  # of what is kept; the end often has the conclusion
-_ANSWER = 1 / 4  # of the window is left for the answer, where nothing says how long it may be
-_LEAST = 64  # tokens of each reference, even where the conversation leaves no room
-_SHRINK = 4  # by this the references are divided when a provider says that they are too long
+_HEAD = 2 / 3  # share of the kept text; the rest is from the end, often a conclusion
+_ANSWER = 1 / 4  # largest share of the context window reserved for the answer
+_LEAST = 64  # minimum tokens of each reference, even if the conversation fills the window
+_SHRINK = 4  # divisor for the length of references when a provider rejects them as too long
 _MOST_SHRINKS = 10
-_MOST_GUESSES = 4  # of these, where the provider does not clearly say that the prompt is too long
+_MOST_GUESSES = 4  # limit of shrinks after errors that do not clearly say "too long"
 
 
 def estimated_tokens(text: str) -> int:
-    """Return about how many tokens a text has, rather too many than too few.
+    """Estimate the number of tokens in a text; the estimate is rather too high than too low.
 
-    Tokenizers differ, and most are not at hand without a network. A third of the text's bytes in
-    UTF-8 is above what they need for prose and code, and near it for other scripts.
+    Tokenizers differ, and most must be downloaded. One token per three bytes of UTF-8 is above
+    the real number for prose and code, and close to it for other scripts.
     """
     return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
 
 
 def estimated_prompt(messages: Sequence[AnyMessage]) -> int:
-    """Return about how many tokens a conversation has, of which only the text counts."""
+    """Estimate the number of tokens in a conversation; only its text is counted."""
     return estimated_tokens(get_buffer_string(messages)) + _PER_MESSAGE * len(messages)
 
 
 def fair_shares(sizes: Sequence[int], room: int) -> list[int]:
-    """Divide room among parts: what small ones leave over goes to the large ones.
+    """Divide a total fairly among parts: large parts get what small parts do not need.
 
     Args:
-        sizes: What each part needs (at least 0).
-        room: What there is for all; below 0 counts as 0.
+        sizes: Size that each part needs (at least 0).
+        room: Total to divide; a negative number counts as 0.
 
     Returns:
-        What each part gets: at most what it needs, in sum at most the room, and no part gets
-        less than another that needs no more (but for one, which cannot be divided).
+        Share of each part, at most its size. The sum is at most `room`. A part never gets less
+        than a part of equal or smaller size (except for a rounding difference of 1).
     """
     shares = [0] * len(sizes)
     left = max(0, room)
@@ -58,12 +58,12 @@ def fair_shares(sizes: Sequence[int], room: int) -> list[int]:
 
 
 def trimmed(text: str, tokens: int) -> str:
-    """Return the beginning and the end of a text that is too long, with a mark between them.
+    """Shorten a text to its beginning and end, with a mark between them, if it is too long.
 
     Args:
         text: The text.
-        tokens: The estimated tokens that it may have. Where not even the mark fits, the result
-            is as much of the beginning as does.
+        tokens: Maximum number of estimated tokens. If the mark does not fit, only the beginning
+            is returned.
     """
     if estimated_tokens(text) <= tokens:
         return text
@@ -77,18 +77,19 @@ def trimmed(text: str, tokens: int) -> str:
 
 
 class Question:
-    """A conversation with references, which are shortened until the model takes it.
+    """A conversation with references, which are shortened to what the model accepts.
 
     Args:
-        messages: The conversation, the role included.
-        references: Usable proposals, in their order.
-        prompt: What to do with them.
-        labels: What they are called instead of `1`, `2`, …
-        fenced: Whether they are fenced as untrusted, see `format_references`.
-        place: Where they stand, see `inject_references`.
-        reasoning: Whether the proposers' reasoning is shown before their answers.
-        window: Tokens that the model takes, its answer included; None if unknown.
-        answer: How long the answer may be, in tokens; None if nothing limits it.
+        messages: The conversation, including the role.
+        references: Usable proposals, in order.
+        prompt: Instructions for the references.
+        labels: Labels of the references; `1`, `2`, … by default.
+        fenced: Whether the references are fenced as untrusted, see `format_references`.
+        place: Position of the references, see `inject_references`.
+        reasoning: Whether the proposers' reasoning is included before their answers.
+        window: Size of the model's context window in tokens, including the answer; None if
+            unknown.
+        answer: Maximum length of the answer in tokens; None without a limit.
     """
 
     def __init__(
@@ -122,25 +123,26 @@ class Question:
 
     @property
     def place(self) -> Place | None:
-        """Where the references stand; None without any."""
+        """Position of the references; None without references."""
         return self._place if self._references else None
 
     @property
     def is_part(self) -> bool:
-        """Whether the answer is a part of one, and more calls are made for the rest."""
+        """Whether this call returns only a part of the answer, and later calls the rest."""
         return False
 
     def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        """Return the model as it is asked this question; here, as it is."""
+        """Return the model to ask this question; here it is not changed."""
         return model
 
     @property
     def messages(self) -> list[AnyMessage]:
-        """What the model is given."""
+        """Messages for the model."""
         return self._with(self._texts)
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
-        # Another code for another purpose: who answers one prompt must not know the next one's.
+        # The fence code depends on the prompt: a model that answered one prompt must not know the
+        # code of the next one.
         fence = fence_of(self._prompt, *texts) if self._fenced else None
         return inject_references(
             self._conversation,
@@ -153,7 +155,7 @@ class Question:
 
     @property
     def trimmed(self) -> list[TrimmedReference]:
-        """Which references are not given in full."""
+        """References that were shortened."""
         return [
             TrimmedReference(
                 proposer=proposal["proposer"],
@@ -165,10 +167,10 @@ class Question:
         ]
 
     def shorten(self, *, guess: bool = False) -> bool:
-        """Make the references a good deal shorter; False where there is nothing to gain.
+        """Shorten the references; return False if they cannot be shortened further.
 
         Args:
-            guess: Whether it is not certain that their length is what the provider refuses.
+            guess: Whether it is uncertain that the provider rejected their length.
         """
         size = sum(map(estimated_tokens, self._texts))
         if self._shrinks >= _MOST_SHRINKS or size <= _LEAST * len(self._texts):
@@ -192,7 +194,7 @@ class Question:
 
 
 def _with_reasoning(proposal: Proposal) -> str:
-    """Return a proposal's text behind its model's reasoning."""
+    """Return a proposal's reasoning followed by its text."""
     thought = proposal.get("reasoning")
     if not thought:
         return proposal["content"]

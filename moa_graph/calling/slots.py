@@ -1,4 +1,4 @@
-"""How many calls a provider or a model gets at once."""
+"""Limit the number of concurrent calls to a provider or a model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _held: ContextVar[frozenset[_Slots]] = ContextVar("moa_held_slots", default=froz
 
 
 class CallSlots:
-    """The most calls in flight, by provider or by model; whoever comes later waits in line.
+    """Limits of concurrent calls by provider or model; further calls wait in a queue.
 
     Args:
-        limits: By provider (`"ollama"`) or by model (`"ollama:llama3.2"`): how many calls at
-            once.
+        limits: Maximum number of concurrent calls, by provider (`"ollama"`) or by model
+            (`"ollama:llama3.2"`).
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
@@ -32,12 +32,12 @@ class CallSlots:
 
     @property
     def names(self) -> set[str]:
-        """The providers and models that are limited."""
+        """Providers and models that have a limit."""
         return set(self._slots)
 
     @asynccontextmanager
     async def hold(self, *names: str) -> AsyncIterator[None]:
-        """Wait for a place at each of these that is limited, and keep it meanwhile."""
+        """Wait for a slot of each name that has a limit, and hold the slots in the context."""
         if not self._slots:
             yield
             return
@@ -55,14 +55,14 @@ class CallSlots:
 
     @contextmanager
     def inside(self, *names: str) -> Iterator[list[BaseCallbackHandler]]:
-        """Count the chat models that are called inside of one call, as an agent or a chain does.
+        """Apply the limits to chat models that are called inside one call, as by an agent or chain.
 
         Args:
-            *names: What `hold` has counted already for the call itself.
+            *names: Names for which `hold` already counts the call itself.
 
         Yields:
-            Callbacks for the call; none where nothing is limited. What is held at its end, as it
-            was cancelled, is given back.
+            Callbacks for the call; an empty list without limits. Slots that are still held at the
+            end, because the call was cancelled, are released.
         """
         if not self._slots:
             yield []
@@ -74,8 +74,8 @@ class CallSlots:
             inner.give_all_back()
 
     async def _take(self, names: Collection[str], held: list[_Slots]) -> None:
-        # Always in the same order, so that callers cannot deadlock; and what a call around this
-        # one holds is not waited for, which would never end.
+        # Take slots in sorted order, so that callers cannot deadlock. Skip slots that an outer call
+        # already holds, because waiting for them would never end.
         slots = [self._slots[name] for name in sorted(set(names)) if name in self._slots]
         for slot in [slot for slot in slots if slot not in _held.get()]:
             place = slot.take()
@@ -88,7 +88,7 @@ class CallSlots:
 
 
 class _InnerCalls(AsyncCallbackHandler):
-    """Waits for a place before each chat model inside of a call is asked."""
+    """Wait for a slot before each call of a chat model inside another call."""
 
     run_inline = True
     raise_error = True
@@ -108,32 +108,32 @@ class _InnerCalls(AsyncCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Wait until the model may be asked.
+        """Wait until the model may be called.
 
         Raises:
-            MoAError: If the call around it was cancelled meanwhile.
+            MoAError: If the outer call was cancelled during the wait.
         """
         told = metadata or {}
         provider, model = told.get("ls_provider"), told.get("ls_model_name")
         names = {str(provider), f"{provider}:{model}"} - self._counted
         held: list[_Slots] = []
         if not self._closed:
-            await self._limits._take(names, held)  # noqa: SLF001 - a part of it
+            await self._limits._take(names, held)  # noqa: SLF001 - helper of the same module
         self._held[run_id] = held
         if self._closed:
             self._give_back(run_id)
             raise MoAError("not asked: the call around it was cancelled")
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Its answer is there."""
+        """Release the slots of a model that answered."""
         self._give_back(run_id)
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It has failed."""
+        """Release the slots of a model that failed."""
         self._give_back(run_id)
 
     def give_all_back(self) -> None:
-        """Nobody waits for them any more."""
+        """Release all slots, and reject later calls."""
         self._closed = True
         for run_id in list(self._held):
             self._give_back(run_id)
@@ -144,7 +144,7 @@ class _InnerCalls(AsyncCallbackHandler):
 
 
 class _Slots:
-    """A semaphore for threads and event loops alike, first come first served."""
+    """First-in, first-out semaphore for both threads and event loops."""
 
     def __init__(self, free: int) -> None:
         self._free = free
@@ -152,7 +152,7 @@ class _Slots:
         self._lock = sync.Lock()
 
     def take(self) -> Future[None]:
-        """Return a place: done as soon as it is there."""
+        """Return a future that is done when a slot is free and taken."""
         place: Future[None] = Future()
         with self._lock:
             if self._free:
@@ -163,7 +163,7 @@ class _Slots:
         return place
 
     def give_back(self) -> None:
-        """The place goes to the next who still waits for it."""
+        """Release a slot, and give it to the next caller that still waits."""
         with self._lock:
             while self._line:
                 if (place := self._line.popleft()).set_running_or_notify_cancel():
@@ -172,6 +172,6 @@ class _Slots:
             self._free += 1
 
     def give_up(self, place: Future[None]) -> None:
-        """Nobody waits for that place any more; if it was there already, it goes on."""
+        """Stop waiting for a slot; if it was already taken, release it."""
         if not place.cancel():
             self.give_back()

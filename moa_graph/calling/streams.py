@@ -1,4 +1,4 @@
-"""Who sees which tokens: an aggregator's are streamed, a proposer's only on request."""
+"""Control which tokens are streamed: the aggregator's always, a proposer's only on request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PROGRESS_INTERVAL = 0.1  # seconds
 
 
 def is_message_stream(handler: BaseCallbackHandler) -> bool:
-    """Whether the handler is what LangGraph attaches for `stream_mode="messages"`, or our proxy."""
+    """Return whether a handler serves `stream_mode="messages"`: LangGraph's own, or our proxy."""
     return isinstance(handler, ProposalTokens) or _compat.is_message_stream(handler)
 
 
 def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> RunnableConfig:
-    """Return the same configuration, whose streams of messages see answers without reasoning.
+    """Return a copy of the configuration in which message streams get answers without reasoning.
 
     Args:
-        config: That of the node that gives the answer.
+        config: Configuration of the node that writes the answer.
         hold: Whether its model begins its reasoning without an opening tag.
     """
     callbacks = config.get("callbacks")
@@ -50,19 +50,19 @@ def with_answer_stream(config: RunnableConfig, *, hold: bool = False) -> Runnabl
 
 
 def is_answer(metadata: Mapping[str, Any]) -> bool:
-    """Return whether a message of the stream is (a part of) the graph's answer, by its metadata.
+    """Return whether a streamed message belongs to the graph's answer, by its metadata.
 
-    It mostly is the aggregator's; an early exit or a first pass may give it too. The only other
-    messages are the proposers'.
+    The answer is usually the aggregator's, but may come from an early exit or a first pass. All
+    other messages are those of proposers.
     """
     return "moa_proposer" not in metadata
 
 
 def without_message_stream(config: RunnableConfig) -> RunnableConfig:
-    """Return the same configuration, whose model calls no `stream_mode="messages"` sees.
+    """Return a copy of the configuration that hides model calls from `stream_mode="messages"`.
 
-    The tag `nostream` would hide a chat model's tokens, but not the messages that the nodes of
-    an agent return when the stream asks for subgraphs.
+    The tag `nostream` is not enough: it hides a chat model's tokens, but not the messages that
+    an agent's nodes return when subgraphs are streamed.
     """
     callbacks = config.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
@@ -78,9 +78,9 @@ def _others(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler
 
 
 def only_message_stream(config: RunnableConfig) -> RunnableConfig | None:
-    """Return the same configuration, whose model calls only `stream_mode="messages"` sees.
+    """Return a copy of the configuration that keeps only handlers of `stream_mode="messages"`.
 
-    None if there is no such stream.
+    Return None if there is no such handler.
     """
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager):
@@ -94,27 +94,27 @@ def only_message_stream(config: RunnableConfig) -> RunnableConfig | None:
 
 
 class WrittenTokens(BaseChatModel):
-    """Shows a stream of messages a text that several model calls write, as one message.
+    """Stream a text that several model calls write as one message.
 
-    A chat model whose tokens are what it is told: so LangChain and LangGraph stream them as any
-    other model's, each once, in whichever of their protocols.
+    This is a chat model that returns the tokens passed to `write`. LangChain and LangGraph
+    therefore stream them like those of any other model, once each, in any of their protocols.
     """
 
     message_id: str
-    """The message's id."""
+    """Id of the message."""
     _tokens: sync.Channel[str] = PrivateAttr(default_factory=sync.Channel)
     _task: sync.Task[Any] | None = PrivateAttr(default=None)
     _config: RunnableConfig | None = PrivateAttr(default=None)
 
     @classmethod
     def of(cls, message_id: str, config: RunnableConfig) -> Self:
-        """Return the tokens of that message, for whoever streams messages in that configuration."""
+        """Make the stream of a message, for the message streams in the configuration."""
         tokens = cls(message_id=message_id)
         tokens._config = only_message_stream(config)
         return tokens
 
     def write(self, text: str) -> None:
-        """Show the next part of the text."""
+        """Stream the next part of the text."""
         if self._config is None or not text:
             return
         self._tokens.write(text)
@@ -122,7 +122,7 @@ class WrittenTokens(BaseChatModel):
             self._task = sync.start(self.ainvoke("", self._config))
 
     async def end(self) -> None:
-        """There is no more for now; returns when all is shown."""
+        """End the current text, and wait until all of it is streamed."""
         task, self._task = self._task, None
         if task is not None:
             self._tokens.write(None)
@@ -133,21 +133,21 @@ class WrittenTokens(BaseChatModel):
         return "written"
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError  # it is only streamed
+        raise NotImplementedError  # this model only streams
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         async for text in self._tokens.read():
             yield ChatGenerationChunk(message=AIMessageChunk(content=text, id=self.message_id))
-        # LangChain would end it with a chunk of another id.
+        # Without this chunk, LangChain would add a last chunk with another id.
         last = AIMessageChunk(content="", id=self.message_id, chunk_position="last")
         yield ChatGenerationChunk(message=last)
 
 
 class ProposerTokens(BaseCallbackHandler):
-    """Tells the custom stream how much a proposer has written so far."""
+    """Report to the custom stream how many tokens a proposer has written so far."""
 
     run_inline = True
-    ignore_chat_model = True  # its start, which would be told with the prompt as one string
+    ignore_chat_model = True  # skip start events; LangChain would format the prompt for them
 
     def __init__(
         self, layer: int, proposer: str, write: Callable[[ProposerProgress], None]
@@ -174,14 +174,14 @@ class ProposerTokens(BaseCallbackHandler):
 
 
 class ProposalTokens(BaseCallbackHandler):
-    """Shows a stream of messages around `ChatMoA` the proposers' tokens, and only those.
+    """Forward only the proposers' tokens to a message stream outside `ChatMoA`.
 
-    Only a graph built with `stream_proposals` lets a proposer's tokens come this far. They
-    appear where `ChatMoA` itself is: in the node that calls it.
+    Proposers' tokens reach this handler only in a graph built with `stream_proposals`. The
+    stream shows them in the node that calls `ChatMoA`.
 
     Args:
-        stream: What LangGraph attached for `stream_mode="messages"`.
-        metadata: That of `ChatMoA`'s own run.
+        stream: Handler that LangGraph attached for `stream_mode="messages"`.
+        metadata: Metadata of the run of `ChatMoA`.
     """
 
     run_inline = True
@@ -198,7 +198,7 @@ class ProposalTokens(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        # A node's place is needed where there is one; outside a graph nothing streams.
+        # The stream needs the metadata of the calling node; outside a graph there is no stream.
         if metadata and "moa_proposer" in metadata and self._place:
             self._stream.on_chat_model_start(
                 serialized, messages, metadata={**metadata, **self._place}, **kwargs

@@ -1,10 +1,10 @@
-"""Sync runs and async runs of the same coroutines: the one module that knows which it is.
+"""Run the same coroutines in sync and async runs; no other module distinguishes the two.
 
-The nodes of a graph are coroutines. In an async run they run in the user's event loop. A sync run
-drives them here, in one of two ways. Where nothing has to be cancelled, a coroutine runs to its end
-in the caller's thread: what it awaits from this module is done at once, without an event loop.
-Where a quorum or a deadline may cut a call, it runs on one event loop in the background, as only
-what runs on one can be cancelled.
+The nodes of a graph are coroutines. In an async run they run in the user's event loop. In a sync
+run, this module runs them in one of two ways. If nothing may have to be cancelled, a coroutine runs
+to its end in the caller's thread: functions of this module that it awaits block, and there is no
+event loop. If a quorum or a timeout may cancel a call, the coroutine runs on one event loop in a
+background thread, because only a task of an event loop can be cancelled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FROM_INSIDE = (
 
 
 class CalledFromInside(MoAError):
-    """A sync call of a graph waits for the event loop that it blocks."""
+    """A sync call of a graph would block the event loop that it waits for."""
 
     def __init__(self) -> None:
         super().__init__(_FROM_INSIDE)
@@ -47,15 +47,15 @@ _blocking: ContextVar[bool] = ContextVar("moa_blocking", default=False)
 
 
 def run(coroutine: Coroutine[Any, Any, T], *, cancellable: bool = True) -> T:
-    """Run a node's coroutine for a sync run, in the caller's context, and wait for it.
+    """Run a node's coroutine in a sync run, in the caller's context, and wait for it.
 
     Args:
-        coroutine: What to run.
-        cancellable: Whether a call inside may have to be cancelled. If not, nothing but what this
-            module offers may be awaited in it.
+        coroutine: The coroutine.
+        cancellable: Whether a call inside may have to be cancelled. If not, the coroutine may
+            await only functions of this module.
 
     Returns:
-        What it returns; what it raises is raised here.
+        The result of the coroutine; its exceptions are raised here.
 
     """
     if not cancellable:
@@ -66,12 +66,12 @@ def run(coroutine: Coroutine[Any, Any, T], *, cancellable: bool = True) -> T:
     except _Exit as ended:
         raise ended.error from None
     except BaseException:
-        future.cancel()  # an interrupt from the keyboard: stop the call
+        future.cancel()  # keyboard interrupt: stop the call
         raise
 
 
 class _Exit(BaseException):
-    """A SystemExit or KeyboardInterrupt on its way to the caller: by itself it ends the loop."""
+    """Carries a SystemExit or KeyboardInterrupt to the caller; unwrapped, it would end the loop."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
@@ -104,7 +104,7 @@ def _to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def refuse_from_inside() -> None:
-    """Refuse a sync run in the thread whose event loop would have to serve it.
+    """Check that a sync run does not start in the thread of the background event loop.
 
     Raises:
         CalledFromInside: If this is that thread.
@@ -114,7 +114,7 @@ def refuse_from_inside() -> None:
 
 
 def is_background() -> bool:
-    """Return whether this is the event loop that serves sync runs."""
+    """Return whether the running event loop is the background loop of sync runs."""
     if _started is None:
         return False
     try:
@@ -124,7 +124,7 @@ def is_background() -> bool:
 
 
 def current_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop whose connections are used here; None in a thread without one."""
+    """Return the event loop whose connections to use; None in a thread without an event loop."""
     if _blocking.get():
         return None
     try:
@@ -133,7 +133,7 @@ def current_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-# --- what coroutines of nodes await ----------------------------------------------------------
+# --- functions that nodes await ---------------------------------------------------------------
 
 
 async def call(
@@ -148,11 +148,11 @@ async def call(
 
     Args:
         model: The model.
-        given: Its input.
-        config: The run's.
-        in_thread: Whether a sync run calls the sync side, in a thread that can only be left alone
-            when the call is cancelled: a graph may have a checkpointer without an async side.
-        **kwargs: Further arguments of its `invoke`.
+        given: Input of the model.
+        config: Configuration of the run.
+        in_thread: Whether a sync run calls `invoke` in a thread. A nested graph needs this, as its
+            checkpointer may have no async methods. Such a thread cannot be cancelled.
+        **kwargs: Further arguments of `invoke`.
     """
     if _blocking.get():
         return _outside(model.invoke, given, config, **kwargs)
@@ -167,7 +167,7 @@ async def call(
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that blocks, such as one that loads weights or is the user's own."""
+    """Call a blocking function in a thread, such as one that loads weights or a user's function."""
     if _blocking.get():
         return _outside(function, *args, **kwargs)
     try:
@@ -179,7 +179,12 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
 
 async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
-    """Ask what has a sync side and an async one, such as a cache: the side of the user's run."""
+    """Call the sync function in a sync run and the async one in an async run.
+
+    Args:
+        blocking: The sync function, such as `cache.get`.
+        waiting: The async function, such as `cache.aget`.
+    """
     if _blocking.get():
         return _outside(blocking)
     if is_background():
@@ -188,7 +193,7 @@ async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]])
 
 
 async def sleep(seconds: float) -> None:
-    """Wait that long."""
+    """Wait for a number of seconds."""
     if _blocking.get():
         time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
     else:
@@ -196,10 +201,10 @@ async def sleep(seconds: float) -> None:
 
 
 async def done(future: Future[T]) -> T:
-    """Wait for what another thread or event loop sets.
+    """Wait for a future that another thread or event loop sets.
 
     Raises:
-        CancelledError: If the waiting task was cancelled.
+        CancelledError: If the waiting task is cancelled.
     """
     if _blocking.get():
         return future.result()
@@ -207,25 +212,25 @@ async def done(future: Future[T]) -> T:
 
 
 async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines at the same time, and wait for all."""
+    """Run coroutines concurrently, and wait for all of them."""
     return list(await asyncio.gather(*coroutines))
 
 
-# --- what goes on beside a node: only on an event loop ------------------------------------------
+# --- tasks beside a node; they need an event loop ----------------------------------------------
 
 Task = asyncio.Task
-"""A coroutine that goes on by itself."""
+"""A coroutine that runs in the background."""
 Lock = threading.Lock
-"""Keeps what several threads share."""
+"""Lock for data that several threads share."""
 
 
 def start(coroutine: Coroutine[Any, Any, T]) -> Task[T]:
-    """Let a coroutine go on by itself."""
+    """Start a coroutine as a background task."""
     return asyncio.get_running_loop().create_task(coroutine)
 
 
 def cancel(task: Task[Any]) -> None:
-    """End a task, from whatever thread."""
+    """Cancel a task; can be called from any thread."""
     loop = task.get_loop()
     if loop is current_loop():
         task.cancel()
@@ -234,19 +239,19 @@ def cancel(task: Task[Any]) -> None:
 
 
 async def until_either(task: Task[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Wait until a task or a coroutine ends; the coroutine is cancelled, the task goes on."""
+    """Wait until a task or a coroutine ends, then cancel the coroutine; the task keeps running."""
     other = asyncio.ensure_future(coroutine)
     await asyncio.wait({task, other}, return_when=asyncio.FIRST_COMPLETED)
     other.cancel()
 
 
 def later(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
-    """Call a function in so many seconds; returns what calls it off."""
+    """Call a function after a number of seconds; return a function that cancels this."""
     return asyncio.get_running_loop().call_later(seconds, function).cancel
 
 
 def is_cancelled() -> bool:
-    """Return whether the running task has been asked to end; False in a thread without one."""
+    """Return whether the running task was cancelled; False in a thread without a task."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -255,41 +260,41 @@ def is_cancelled() -> bool:
 
 
 class Signal:
-    """Wakes everybody who waits when something has happened."""
+    """Wake all waiting tasks when something has happened."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def give(self) -> None:
-        """Something has happened."""
+        """Wake all tasks that are waiting now."""
         self._event.set()
         self._event = asyncio.Event()
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Until it is given, or for so long."""
+        """Wait until `give` is called, at most for this many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
 
 
 class Channel(Generic[T]):
-    """What one coroutine writes and another one reads, until None ends it."""
+    """Queue from one coroutine to another; None ends it."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[T | None] = asyncio.Queue()
 
     def write(self, value: T | None) -> None:
-        """Add a value; None ends it."""
+        """Add a value; None ends the channel."""
         self._queue.put_nowait(value)
 
     async def read(self) -> AsyncIterator[T]:
-        """Return each value as it comes."""
+        """Yield each value as it arrives."""
         while (value := await self._queue.get()) is not None:
             yield value
 
 
 def _outside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what is not ours from a coroutine that runs to its end: it may run coroutines, too."""
+    """Call foreign code without the blocking mode, because it may run coroutines itself."""
     token = _blocking.set(False)
     try:
         return function(*args, **kwargs)
@@ -297,13 +302,13 @@ def _outside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         _blocking.reset(token)
 
 
-# --- the loop in the background ---------------------------------------------------------------
+# --- the background event loop ----------------------------------------------------------------
 
 
 class _DaemonThreads(ThreadPoolExecutor):
-    """A thread for each call, which the end of the process does not wait for.
+    """Run each call in its own daemon thread, so that the process can end without waiting for it.
 
-    A model without an async side runs here; it cannot be cancelled, only left alone.
+    Models without async methods run here. Such a call cannot be cancelled.
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -329,7 +334,7 @@ _LOOK_AGAIN = 5.0  # seconds
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    global _started, _thread  # noqa: PLW0603 - one loop a process, made when first needed
+    global _started, _thread  # noqa: PLW0603 - one loop per process, made on first use
     with _lock:
         if _started is None or _thread is None or not _thread.is_alive():
             _started = asyncio.new_event_loop()
@@ -340,7 +345,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def _forget() -> None:
-    """A forked process has no thread for the loop; it makes its own."""
+    """Reset the loop in a forked process, which has no thread for it and makes its own."""
     global _started, _thread, _lock
     _started, _thread, _lock = None, None, threading.Lock()
 

@@ -1,4 +1,4 @@
-"""When is a layer done: a quorum, deadlines, and second requests to late proposers."""
+"""Decide when a layer is done: quorum, timeouts, and second requests to slow proposers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MULTIPLE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Quorum:
-    """A layer is done when that many proposers have answered, and a grace has passed.
+    """Finish a layer when enough proposers have answered and a grace period has passed.
 
     Args:
-        proposals: How many usable proposals are enough.
-        grace: Seconds that the others still have once these are there.
+        proposals: Number of usable proposals that is enough.
+        grace: Seconds to wait for the other proposers after that.
     """
 
     proposals: int
@@ -34,22 +34,22 @@ class Quorum:
 
 @dataclass(frozen=True)
 class Hedge:
-    """When a proposer is late, so that it is asked a second time.
+    """Send a second request to a proposer that is slow.
 
     Args:
-        after: Seconds since it was asked, or a multiple of the median time of the layer's
-            proposers, such as `"2x"`.
+        after: Seconds after the first request, or a multiple of the median response time of
+            the layer's proposers, such as `"2x"`.
     """
 
     after: float | str
 
     def due(self, started: float, latencies: list[float], proposers: int) -> float | None:
-        """Return when a proposer asked at `started` is asked again; None while that is not known.
+        """Return the time of the second request; None while it is not known.
 
         Args:
-            started: When it was asked, in any clock.
-            latencies: Seconds that the layer's other proposers took to answer, so far.
-            proposers: How many the layer has.
+            started: Time of the first request, of any clock.
+            latencies: Seconds that each of the layer's proposers took to answer, so far.
+            proposers: Number of proposers in the layer.
         """
         if not isinstance(self.after, str):
             return started + self.after
@@ -59,7 +59,7 @@ class Hedge:
 
     @property
     def needs_median(self) -> bool:
-        """Whether the moment depends on what the others take."""
+        """Whether the time of the second request depends on the other proposers."""
         return isinstance(self.after, str)
 
     @property
@@ -69,7 +69,7 @@ class Hedge:
 
 
 class WaitEnded(MoAError):
-    """A proposer was not waited for any longer."""
+    """The layer stopped waiting for a proposer."""
 
     def __init__(self, status: Literal["timed_out", "abandoned"], reason: str) -> None:
         super().__init__(reason)
@@ -78,7 +78,7 @@ class WaitEnded(MoAError):
 
 @dataclass(frozen=True)
 class _End:
-    """When waiting ends, in seconds of `time.monotonic`, and what that means."""
+    """Time at which waiting ends (of `time.monotonic`), with the resulting status and reason."""
 
     at: float
     status: Literal["timed_out", "abandoned"]
@@ -91,13 +91,13 @@ class _End:
 
 @dataclass
 class LayerWait:
-    """One layer of one run, shared by its proposers; safe to use from several threads.
+    """State of one layer of one run, shared by its proposers; thread-safe.
 
     Args:
-        proposers: How many there are.
-        quorum: How many of them are enough.
+        proposers: Number of proposers.
+        quorum: Number of proposals that is enough; None to wait for all.
         timeout: Seconds that the layer may take, from now.
-        why_timeout: What set that timeout, for people.
+        why_timeout: Source of the timeout, for messages.
     """
 
     proposers: int
@@ -114,7 +114,11 @@ class LayerWait:
         self._changed: asyncio.Future[None] | None = None
 
     def take_reserve(self, size: int) -> int | None:
-        """The next place of the layer's reserve, which has that size; None if all are taken."""
+        """Return the index of the layer's next unused reserve model; None if all are used.
+
+        Args:
+            size: Number of reserve models.
+        """
         with self._lock:
             if self._reserve_taken >= size:
                 return None
@@ -128,11 +132,11 @@ class LayerWait:
             return list(self._answered.values())
 
     def answered(self, position: int, latency: float) -> None:
-        """Count a usable proposal; call it in the event loop in which the others wait.
+        """Count a usable proposal; call this in the event loop in which the other proposers wait.
 
         Args:
-            position: The proposer's place; each counts once.
-            latency: Seconds that it took.
+            position: Index of the proposer; each is counted once.
+            latency: Seconds that the proposer took.
         """
         with self._lock:
             self._answered[position] = latency
@@ -144,19 +148,19 @@ class LayerWait:
             changed.set_result(None)
 
     def check_open(self) -> None:
-        """Refuse to ask another proposer when the layer is done.
+        """Check that the layer is not done, before another proposer is asked.
 
         Raises:
-            WaitEnded: If it is.
+            WaitEnded: If the layer is done.
         """
         if (end := self._end()) and _passed(end.at):
             raise WaitEnded(end.status, f"not asked: {end.reason}")
 
     def until(self, timeout: float | None) -> float | None:
-        """The moment (of `time.monotonic`) from which on a proposer asked now is not waited for.
+        """Return the deadline (of `time.monotonic`) of a proposer that is asked now.
 
         Args:
-            timeout: Seconds that the proposer may take; None for no limit of its own.
+            timeout: Seconds that the proposer may take; None without a limit of its own.
         """
         moments = [] if timeout is None else [time.monotonic() + timeout]
         if self.timeout is not None:
@@ -170,19 +174,19 @@ class LayerWait:
         timeout: float | None = None,  # noqa: ASYNC109 - a status, not an exception
         hedge: Hedge | None = None,
     ) -> T:
-        """Ask a proposer, for as long as the layer waits for it.
+        """Ask a proposer, and cancel the request when the layer stops waiting for it.
 
         Args:
-            ask: Makes the request; called twice at most.
+            ask: Function that makes the request; called at most twice.
             timeout: Seconds that this proposer may take.
-            hedge: When to ask again.
+            hedge: When to make a second request.
 
         Returns:
-            What the first successful request returned.
+            The result of the first successful request.
 
         Raises:
-            WaitEnded: If the layer or this proposer's time ended first; the call is cancelled.
-            Exception: What the first request raised, if none succeeded.
+            WaitEnded: If the layer or this proposer's timeout ends first; the call is cancelled.
+            Exception: If no request succeeds; the error is that of the first request.
         """
         if not (self.quorum or self.timeout or timeout or hedge):
             return await ask()
@@ -213,7 +217,7 @@ class LayerWait:
     async def _wait(
         self, requests: list[asyncio.Future[T]], until: float | None, hedge: Hedge | None
     ) -> None:
-        """Until a request ends, that moment comes, or what it depends on has changed."""
+        """Wait until a request ends, `until` is reached, or another proposer has answered."""
         waited: list[Awaitable[Any]] = [r for r in requests if not r.done()]
         if (self.quorum and self._quorum_at is None) or (hedge and hedge.needs_median):
             with self._lock:
@@ -249,7 +253,7 @@ def _passed(moment: float) -> bool:
 
 
 def _first(requests: list[asyncio.Future[T]]) -> asyncio.Future[T] | None:
-    """The request that settles the matter: one that succeeded, or the first if all failed."""
+    """Return a request that succeeded, or the first if all failed; None if neither applies."""
     done = [r for r in requests if r.done()]
     good = next((r for r in done if not r.cancelled() and r.exception() is None), None)
     if good is None and len(done) == len(requests):
@@ -258,7 +262,7 @@ def _first(requests: list[asyncio.Future[T]]) -> asyncio.Future[T] | None:
 
 
 async def _cancel(requests: list[asyncio.Future[T]], why: str) -> None:
-    """End what still runs, and give it a moment to close its connections."""
+    """Cancel running requests, and wait briefly so that they can close their connections."""
     running = [r for r in requests if not r.done()]
     for request in running:
         request.cancel(why)
@@ -266,4 +270,4 @@ async def _cancel(requests: list[asyncio.Future[T]], why: str) -> None:
         await asyncio.wait(running, timeout=_CLEANUP)
     for request in requests:
         if request.done() and not request.cancelled():
-            request.exception()  # retrieved, so that asyncio does not warn
+            request.exception()  # retrieve it, so that asyncio does not warn

@@ -29,7 +29,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from moa_graph.cli import benchmarks, evaluate  # noqa: F401 - it adds commands
+    from moa_graph.cli import benchmarks, evaluate  # noqa: F401 - the import adds commands
     from moa_graph.cli.terminal import (
         FAILED,
         STOPPED,
@@ -39,7 +39,7 @@ try:
         print_proposals,
         say,
     )
-except ImportError as error:  # the base package works without a terminal
+except ImportError as error:  # the base package does not need these
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def ask(
         bool, typer.Option("--json", help="Print one JSON object, with all proposals.")
     ] = False,
 ) -> None:
-    """Ask one question, and watch the models answer it."""
+    """Ask one question and show the models' progress and the answer."""
     if question == "-":
         question = sys.stdin.read()
     question = question.strip()
@@ -126,7 +126,7 @@ Write a question, or:
 def chat(
     preset: PresetOption = None, config: ConfigOption = None, layers: LayersOption = None
 ) -> None:
-    """Talk over several turns; every model sees the earlier answers."""
+    """Chat over several turns; every model sees the earlier answers."""
     conversation = _Conversation(_choose(preset, config), layers)
     say(_CHAT_HELP)
     with asyncio.Runner() as runner:
@@ -138,7 +138,7 @@ def chat(
 
 
 class _Conversation:
-    """One thread with one mixture; both can be changed on the way."""
+    """One thread with one mixture; commands can change both."""
 
     def __init__(self, configuration: Configuration, layers: int | None) -> None:
         self._memory = InMemorySaver()
@@ -172,7 +172,7 @@ class _Conversation:
             say("A new conversation.")
         elif name == "/model":
             if argument:
-                # A wrong name is no reason to leave.
+                # Stay in the chat if the name is wrong.
                 with suppress(typer.Exit):
                     self._use(_choose(argument.strip(), None))
             say("\n".join([f"{self._configuration.name}:", *self._configuration.models()]))
@@ -189,9 +189,9 @@ def draw(
         bool, typer.Option("--ascii", help="Draw with characters instead of Mermaid.")
     ] = False,
 ) -> None:
-    """Draw a mixture's graph, as Mermaid or with characters; offline."""
+    """Draw a mixture's graph as Mermaid or with characters, without network access."""
     drawing = _build(_choose(preset, config), layers=layers).get_graph()
-    # The names say it already; as it is, each box would repeat its run's metadata.
+    # Each box would otherwise show the metadata of its node, which the names already contain.
     drawing.nodes = {name: node._replace(metadata=None) for name, node in drawing.nodes.items()}
     typer.echo(drawing.draw_ascii() if ascii_art else drawing.draw_mermaid())
 
@@ -228,7 +228,7 @@ def cluster_up(
     config: Annotated[Path, typer.Option(help="The langgraph.json.")] = Path("langgraph.json"),
     folder: FolderOption = Path(".moa-cluster"),
 ) -> None:
-    """Start servers over one PostgreSQL and one Redis, which are installed where missing."""
+    """Start servers with a shared PostgreSQL and Redis; install these if missing."""
     with _administering():
         from moa_graph.server.cluster import up  # noqa: PLC0415 - needs [server]
 
@@ -241,7 +241,7 @@ def cluster_down(
     folder: FolderOption = Path(".moa-cluster"),
     remove: Annotated[bool, typer.Option("--remove", help="Delete the threads too.")] = False,
 ) -> None:
-    """Stop them, and PostgreSQL and Redis."""
+    """Stop the servers, PostgreSQL and Redis."""
     with _administering():
         from moa_graph.server.cluster import down  # noqa: PLC0415 - needs [server]
 
@@ -260,8 +260,8 @@ def _administering() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the command; what `moa` on the command line calls."""
-    logging.getLogger("moa_graph").addHandler(logging.NullHandler())  # the display tells it
+    """Run the `moa` command."""
+    logging.getLogger("moa_graph").addHandler(logging.NullHandler())  # the display shows errors
     try:
         app()
     except KeyboardInterrupt:
@@ -269,7 +269,7 @@ def main() -> None:
 
 
 class _Failed(Exception):
-    """A run failed; the text is for people."""
+    """Failure of a run, with a message for the user."""
 
     def __init__(self, message: str, proposals: list[Proposal]) -> None:
         super().__init__(message)
@@ -309,14 +309,14 @@ def _default_preset() -> str:
 def _build(configuration: Configuration, **options: Any) -> MoAGraph:
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        # The proposers' tokens are not printed, but counted while they come.
+        # The proposers' tokens are not printed, but they are counted while they arrive.
         return configuration.create(stream_proposals=True, **given)
     except (ValueError, TypeError) as error:
         _wrong(str(error))
 
 
 def _fetch_weights(configuration: Configuration) -> None:
-    """Before the run's own display: a download has its own."""
+    """Download local models before the run, because a download shows its own progress."""
     for model in configuration.models():
         if model.startswith("local:") and local.is_installed():
             local.fetch(model.removeprefix("local:"))
@@ -329,7 +329,7 @@ def _total_usage(state: MoAState) -> UsageMetadata | None:
 
 
 def _read_line() -> str:
-    """Return the next line; `/exit` where there is none."""
+    """Return the next line; `/exit` at the end of the input."""
     try:
         return input("\n> " if sys.stdin.isatty() else "").strip()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The published benchmarks of `moa eval`: AlpacaEval, MT-Bench and FLASK."""
+"""Published benchmarks of `moa eval`: AlpacaEval, MT-Bench and FLASK."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def alpaca(
     prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """AlpacaEval 2.0: answer the 805 instructions, judge them, and see the leaderboard.
+    """Run AlpacaEval 2.0: answer 805 instructions, judge the answers, compare with the leaderboard.
 
-    Writes model_outputs.json, which the package alpaca_eval reads.
+    Write model_outputs.json, which the package alpaca_eval can read.
     """
     with evaluating():
         from moa_graph.evals import alpaca as bench  # noqa: PLC0415 - needs [evals]
@@ -152,7 +152,7 @@ def mt_bench(
     prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """MT-Bench: 80 questions of two turns, graded by a judge; scores and a radar plot."""
+    """Run MT-Bench: 80 two-turn questions, graded by a judge; scores and a radar plot."""
     with evaluating():
         from moa_graph.evals import mt_bench as bench  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals import mt_bench_scores as told  # noqa: PLC0415
@@ -170,7 +170,7 @@ def mt_bench(
         judging = load_judge(judge, prices)
         asked = bench.load_questions(questions)[:limit]
         graded_by = bench.load_references(reference_answers)
-        for question in asked:  # a missing reference is told before anything is paid for
+        for question in asked:  # report a missing reference before any paid call
             for turn in bench.TURNS[: len(question["turns"])]:
                 bench.case(question, ["", ""], graded_by, turn)
         recorded = load_recorded(references, bench.turns_by_id(asked))
@@ -203,7 +203,7 @@ def _scores_report(
     *,
     as_json: bool,
 ) -> None:
-    """Print scores, and where there is a folder write them and their radar plot."""
+    """Print scores; with `out`, also write them and a radar plot."""
     from moa_graph.evals import plots  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.files import write_json  # noqa: PLC0415
 
@@ -237,7 +237,7 @@ def flask(
     prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """FLASK: instructions reviewed skill by skill; scores and a radar plot."""
+    """Run FLASK: a judge reviews the answers by skill; scores and a radar plot."""
     with evaluating():
         from dataclasses import replace  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What the commands of `moa eval` take, and what is made of it before anything is asked."""
+"""Options of the `moa eval` commands, with their validation and loading."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ SeedOption = Annotated[int, typer.Option(help="Of generated tasks.")]
 
 @contextmanager
 def evaluating() -> Iterator[None]:
-    """Tell what is wrong or has failed in a line, and end with the exit code for it."""
+    """Print an error as one line and exit with its exit code."""
     try:
         yield
     except ImportError as error:
@@ -89,10 +89,10 @@ def evaluating() -> Iterator[None]:
 
 
 def one_of(target: str | None, preset: str | None) -> str | None:
-    """Return what to evaluate, which can be written in two ways.
+    """Return the target to evaluate, given as an argument or as `--preset`.
 
     Raises:
-        EvalError: If it is, and they differ.
+        EvalError: If both are given and differ.
     """
     if target and preset and target != preset:
         raise EvalError(f"Give {target!r} or --preset {preset!r}, not both.")
@@ -100,10 +100,10 @@ def one_of(target: str | None, preset: str | None) -> str | None:
 
 
 def folder_for(out: Path) -> Path:
-    """Return a folder of results, made and tried before there is anything to lose.
+    """Create the folder for results and check that it is writable, before any paid call.
 
     Raises:
-        OSError: If nothing can be written there.
+        OSError: If the folder is not writable.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=out):
@@ -113,10 +113,10 @@ def folder_for(out: Path) -> Path:
 def load_for(
     benchmark: str, spec: str | None, recorded: Sequence[Any], out: Path | None, prices: Path | None
 ) -> tuple[Any, Path]:
-    """Return the target of a benchmark, and the folder of its results.
+    """Return the target of a benchmark and the folder for its results.
 
     Raises:
-        EvalError: If there is none.
+        EvalError: If no target is given.
     """
     from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.targets import load_target  # noqa: PLC0415
@@ -148,7 +148,7 @@ def load_all(
     *,
     alone: bool,
 ) -> list[tuple[Any, Path]]:
-    """The target of a benchmark, and with `alone` its aggregator; checked, each with its folder."""
+    """Return the checked target of a benchmark, and with `alone` its aggregator, with folders."""
     from moa_graph.evals.targets import aggregator_alone  # noqa: PLC0415 - needs [evals]
 
     it, folder = load_for(benchmark, spec, recorded, out, prices)
@@ -162,7 +162,7 @@ def load_all(
 
 
 def proposal_cache(folder: Path, name: str) -> Any:
-    """What keeps the proposals of a run that is interrupted before their answer is written."""
+    """Return a cache for proposals, so that an interrupted evaluation can use them again."""
     from langgraph.cache.sqlite import SqliteCache  # noqa: PLC0415 - needs [evals]
 
     from moa_graph.evals.compare import file_name  # noqa: PLC0415
@@ -172,10 +172,10 @@ def proposal_cache(folder: Path, name: str) -> Any:
 
 
 def load_judge(judge: str | None, prices: Path | None) -> Any:
-    """Return the judge, checked.
+    """Return the judge after checking it.
 
     Raises:
-        EvalError: If none is named, or it cannot be asked.
+        EvalError: If no judge is given, or it cannot be used.
     """
     from moa_graph.evals import pairwise  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.targets import load_target  # noqa: PLC0415
@@ -188,7 +188,11 @@ def load_judge(judge: str | None, prices: Path | None) -> Any:
 
 
 def load_prices(path: Path | None) -> dict[str, Any]:
-    """Prices from a file: dollars per million tokens in and out, by model."""
+    """Load prices from a file: dollars per million input and output tokens, by model.
+
+    Raises:
+        EvalError: If the file has another format.
+    """
     if path is None:
         return {}
     form = 'it must be like {"model": [0.5, 1.5]}, in dollars per million tokens in and out.'
@@ -210,14 +214,18 @@ def _is_price(value: object) -> bool:
 
 
 def load_recorded(paths: Sequence[Path] | None, questions: Any) -> list[Any]:
-    """Recorded answers from files."""
+    """Load recorded answers from files."""
     from moa_graph.evals.recorded import RecordedProposals  # noqa: PLC0415 - needs [evals]
 
     return [RecordedProposals.read(path, questions) for path in paths or ()]
 
 
 def check_covered(recorded: Sequence[Any], questions: Sequence[tuple[str, ...]]) -> None:
-    """Refuse recorded answers that lack a question, before anything is paid for."""
+    """Check that recorded answers cover all questions, before any paid call.
+
+    Raises:
+        EvalError: If a question has no recorded answer.
+    """
     for proposals in recorded:
         if missing := proposals.missing(questions):
             raise EvalError(
@@ -227,7 +235,7 @@ def check_covered(recorded: Sequence[Any], questions: Sequence[tuple[str, ...]])
 
 
 def print_found(found: Any, report: Callable[[], str], *, as_json: bool) -> None:
-    """Print the result, for people or as one JSON object."""
+    """Print the result as a report or as one JSON object."""
     if as_json:
         print_json(found)
     else:

@@ -1,4 +1,4 @@
-"""The command `moa eval`. What it runs is imported when it is run: it needs `moa-graph[evals]`."""
+"""Commands of `moa eval`. They import `moa_graph.evals` late: it needs `moa-graph[evals]`."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def compare(
     prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Two or more configurations on the same questions: quality, cost and delay.
+    """Compare configurations on the same questions: quality, cost and latency.
 
-    A judge compares answers in both orders; verifiable tasks have a scorer instead. Through
-    langsmith.evaluate where LangSmith is configured.
+    A judge compares answers in both orders; verifiable tasks use a scorer instead. If LangSmith
+    is configured, this runs through langsmith.evaluate.
     """
     with evaluating():
         from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
@@ -72,7 +72,7 @@ def compare(
 
         recorded = load_recorded(references, None)
         folder, known = out or OUT / "compare" / file_name(dataset), load_prices(prices)
-        for spec in targets:  # before a folder is made for what does not exist
+        for spec in targets:  # check all targets before a folder is created
             load_target(spec, recorded=recorded)
         loaded = [
             load_target(
@@ -127,10 +127,10 @@ def ablations(
     prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The paper's ablations: number and kind of proposers, layers, roles, the ranker.
+    """Run the paper's ablations: number and kind of proposers, layers, roles, ranker.
 
-    Configurations share the proposals of their first layer, which so are paid for once; the delays
-    in the report are no measurement then.
+    Configurations share the proposals of their first layer to save cost, so the latencies in the
+    report are not meaningful.
     """
     with evaluating():
         from moa_graph.evals.ablations import STUDIES, configurations  # noqa: PLC0415
@@ -215,9 +215,9 @@ def replay(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Strategies over recorded, verifiable answers: where does voting win, and where lose?
+    """Compare strategies on recorded, verifiable answers, without model calls.
 
-    Calls no model. Without --pool three pools are shown: similar models, strong with weak, all.
+    Without --pool there are three pools: similar models, strong with weak models, all models.
     """
     with evaluating():
         from moa_graph.evals import replay as bench  # noqa: PLC0415 - needs [evals]
@@ -259,9 +259,9 @@ def similarity(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How much of each proposal is in the aggregate: BLEU, TF-IDF and Levenshtein.
+    """Measure the similarity of each proposal to the aggregate: BLEU, TF-IDF, Levenshtein.
 
-    Files are AlpacaEval's outputs (instruction, output, generator). Calls no model.
+    Files have AlpacaEval's output format (instruction, output, generator). No model is called.
     """
     with evaluating():
         from moa_graph.evals import alpaca_report, similarity_study  # noqa: PLC0415 - needs [evals]

@@ -1,4 +1,4 @@
-"""How a run looks in a terminal, and in a file where there is none."""
+"""Output of a run to a terminal or to a file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from moa_graph.events import MoAEvent
 from moa_graph.state import MoAState, Proposal
 
 FAILED, WRONG_CALL, STOPPED = 1, 2, 130
-"""Exit codes: a run failed, the call is wrong, and Ctrl-C."""
+"""Exit codes: the run failed, the command was used incorrectly, and Ctrl-C."""
 
 _STYLES = {"ok": "green", "failed": "red", "timed_out": "red", "abandoned": "yellow"}
 
 
 @dataclass
 class _Row:
-    """What is known of one proposer while it works."""
+    """Progress of one proposer."""
 
     model: str
     state: str = "writing"
@@ -44,14 +44,14 @@ class _Row:
 
 
 class RunView:
-    """Shows a run as it happens: a line for each proposer, then the answer as it is written.
+    """Live view of a run: one line per proposer, then the answer as it is streamed.
 
     The answer goes to standard output and everything else to standard error, so that a pipe
-    gets the answer alone. Where standard error is not a terminal, each proposer is one plain line
-    when it has ended.
+    receives only the answer. If standard error is not a terminal, one plain line is printed when
+    a proposer ends.
 
     Args:
-        quiet: Whether to show nothing at all, and only return the state.
+        quiet: Whether to print nothing and only return the state.
         show_proposals: Whether to print every proposal in full before the answer.
     """
 
@@ -69,7 +69,7 @@ class RunView:
             The final state.
 
         Raises:
-            MoAError: As the graph's run.
+            MoAError: If the run fails.
         """
         state: MoAState | None = None
         # mypy: LangGraph types the events of several modes as Any.
@@ -98,13 +98,13 @@ class RunView:
                         print_proposals(state["proposals"])
                         print_title("Answer")
                 elif is_answer(event[1]):
-                    live.stop()  # the table stays; the answer is written below it
+                    live.stop()  # keep the table and write the answer below it
                     self._write(event[0])
         finally:
             live.stop()
             if self._wrote and not self._quiet:
                 print()  # noqa: T201
-        assert state is not None  # a run that ends without raising has a state
+        assert state is not None  # a run that does not raise has a state
         return state
 
     def _note(self, event: MoAEvent, *, animated: bool) -> None:
@@ -152,24 +152,24 @@ class RunView:
 
 
 def print_proposals(proposals: list[Proposal]) -> None:
-    """Print every proposal in full, failed ones with their error."""
+    """Print every proposal in full; print the error of a failed one."""
     for p in proposals:
         print_title(f"Layer {p['layer']} · {p['proposer']} · {p['status']} · {p['latency']:.1f} s")
         print(p["content"] or p["error"] or "")  # noqa: T201
 
 
 def print_json(record: Any) -> None:
-    """Print data as JSON, to standard output."""
+    """Print data as JSON to standard output."""
     typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
 
 
 def say(text: str) -> None:
-    """Say something beside the result, on standard error."""
+    """Print a message to standard error."""
     typer.echo(text, err=True)
 
 
 def print_title(title: str) -> None:
-    """Print a ruled title, to standard output."""
+    """Print a title with a line to standard output."""
     console = Console(highlight=False)
     console.rule(Text(title), align="left", characters="─" if console.is_terminal else "-")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Does it help? The paper's benchmarks, and comparisons on your own questions.
+"""Evaluations: the paper's benchmarks, and comparisons on your own questions.
 
-The command `moa eval` runs them. Needs `moa-graph[evals]`.
+The command `moa eval` runs them. It needs `moa-graph[evals]`.
 """

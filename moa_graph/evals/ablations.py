@@ -1,7 +1,8 @@
-"""The paper's ablations on models of your own.
+"""The paper's ablations, run on your own models.
 
-Wang et al. (arXiv 2406.04692), section 3.3 and its tables: how many proposers and whether they
-differ, how many layers, who is good at which role, and synthesis against the ranker.
+Wang et al. (arXiv 2406.04692), section 3.3 and its tables. The studies vary the number and the
+diversity of the proposers, the number of layers and the role of each model, and compare synthesis
+with ranking.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from moa_graph.presets.configuration import Configuration
 
 Study: TypeAlias = Literal["proposers", "layers", "roles", "ranker"]
 STUDIES: tuple[Study, ...] = get_args(Study)
-_COUNTS = (1, 2, 3, 6)  # as the paper's Table 3
+_COUNTS = (1, 2, 3, 6)  # as in Table 3 of the paper
 _LAYERS = (3, 4)
 _FEWEST = 2
 
@@ -26,16 +27,17 @@ def configurations(
     studies: Sequence[Study] = STUDIES,
     **settings: Any,
 ) -> list[Configuration]:
-    """Return what an ablation compares, each configuration once.
+    """Return the configurations that an ablation compares, without duplicates.
 
     Args:
-        models: The proposers, as `"provider:model"`; two or more.
-        aggregator: Who aggregates; the first of the models by default.
-        studies: `"proposers"`: 1, 2, 3 and 6 of them, different ones and samples of the
-            aggregator's model; `"layers"`: 2, 3 and 4; `"roles"`: each model as the only kind of
-            proposer and as the aggregator of all; `"ranker"`: the aggregator's model chooses a
-            proposal instead of a synthesis.
-        **settings: Fields of every configuration, such as `temperature` and `max_tokens`.
+        models: Two or more proposers, as `"provider:model"`.
+        aggregator: The model that aggregates; the first of `models` by default.
+        studies: `"proposers"` compares 1, 2, 3 and 6 proposers, once as different models and
+            once as samples of the aggregator model. `"layers"` compares 2, 3 and 4 layers.
+            `"roles"` uses each model as the only proposer model and as the aggregator of all
+            proposers. `"ranker"` lets the aggregator model choose one proposal instead of
+            writing a synthesis.
+        **settings: Fields to set in every configuration, such as `temperature` and `max_tokens`.
 
     Raises:
         EvalError: If there are fewer than two models, or a study is unknown.
@@ -58,7 +60,7 @@ def configurations(
 
 
 class _Shapes:
-    """Which mixtures each study compares with the plain one, as data of a configuration."""
+    """Mixtures that each study compares with the default mixture, as configuration data."""
 
     def __init__(self, models: Sequence[str], aggregator: str) -> None:
         self._models = models
@@ -66,24 +68,24 @@ class _Shapes:
         self._everyone = f"{len(models)} different"
 
     def all(self) -> Row:
-        """Return every model once, and the aggregator."""
+        """Return the default mixture: every model once, and the aggregator."""
         return self._shape(self._everyone, self._models)
 
     def proposers(self) -> Iterator[Row]:
-        """Their number, different ones and samples of one."""
+        """Yield mixtures by number of proposers: different models, and samples of one model."""
         for n in _COUNTS:
             if n < len(self._models):
                 yield self._shape(f"{n} different", self._models[:n])
             yield self._shape(f"{n} of one model", [{"model": self._aggregator, "samples": n}])
 
     def layers(self) -> Iterator[Row]:
-        """More layers."""
+        """Yield mixtures with more layers."""
         for layers in _LAYERS:
             name = f"{self._everyone}, {layers} layers"
             yield self._shape(name, self._models, layers=layers)
 
     def roles(self) -> Iterator[Row]:
-        """Return each model in each role."""
+        """Yield mixtures with each model as the only proposer and as the aggregator."""
         for model in self._models:
             short = model.partition(":")[2].rpartition("/")[2]
             samples = [{"model": model, "samples": len(self._models)}]
@@ -92,7 +94,7 @@ class _Shapes:
                 yield self._shape(f"{short} aggregates", self._models, by=model)
 
     def ranker(self) -> Iterator[Row]:
-        """Return a proposal is chosen, not a synthesis written."""
+        """Yield the mixture that chooses a proposal instead of writing a synthesis."""
         ranker = {"strategy": "rank", "judge": self._aggregator}
         yield self._shape(f"{self._everyone}, ranked", self._models, by=ranker)
 

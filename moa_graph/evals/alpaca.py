@@ -1,8 +1,8 @@
-"""AlpacaEval 2.0: 805 instructions, and a judge that prefers an answer or the baseline's.
+"""AlpacaEval 2.0: 805 instructions; a judge compares each answer with a baseline answer.
 
-Dubois et al., "Length-Controlled AlpacaEval" (arXiv 2404.04475). Prompts, parsing and metrics are
-those of the package `alpaca_eval`; what is here generates answers, keeps what was paid for, and
-sets the result beside the published leaderboard.
+Dubois et al., "Length-Controlled AlpacaEval" (arXiv 2404.04475). Prompts, parsing and metrics come
+from the package `alpaca_eval`. This module generates answers, stores every paid result, and
+compares the result with the published leaderboard.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ _COLUMNS = ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n
 
 
 def load_instructions(path: Path | None = None) -> list[Row]:
-    """Return what is asked.
+    """Return the instructions of the benchmark.
 
     Args:
-        path: JSON or JSON Lines with `instruction` (and `dataset`, and the baseline's `output`);
-            by default the 805 of AlpacaEval with the baseline's outputs, from the hub.
+        path: A JSON or JSON Lines file with `instruction` (and optionally `dataset` and the
+            baseline's `output`). By default, the 805 instructions of AlpacaEval with the baseline
+            outputs are downloaded from the hub.
 
     Raises:
-        EvalError: If they cannot be had, or one has no instruction.
+        EvalError: If the file cannot be read or downloaded, or a row has no instruction.
     """
     if path is None:
         path = download(
@@ -71,20 +72,20 @@ def generate(
     at_once: int = 8,
     quiet: bool = False,
 ) -> tuple[Path, list[Row]]:
-    """Answer every instruction, and write what the package `alpaca_eval` reads.
+    """Answer every instruction, and write the input file of the package `alpaca_eval`.
 
     Args:
-        target: What answers.
-        instructions: As from `load_instructions`.
-        folder: Gets `answers.jsonl`, the journal that an interrupted run goes on from, and
-            `model_outputs.json`.
-        limit: Only the first so many.
-        at_once: How many instructions at the same time.
-        quiet: Whether to show no progress.
+        target: The target to evaluate.
+        instructions: The result of `load_instructions`.
+        folder: Output folder for `model_outputs.json` and `answers.jsonl`, the journal from which
+            an interrupted run continues.
+        limit: Maximum number of instructions to use, from the start; all by default.
+        at_once: Maximum number of instructions answered at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        The path of `model_outputs.json`, and the rows that failed; they are not in that file, and
-        the next run tries them again.
+        The path of `model_outputs.json`, and the rows that failed. Failed rows are not in that
+        file, and the next run tries them again.
     """
     asked = instructions[:limit]
     texts = [row["instruction"] for row in instructions]
@@ -122,10 +123,10 @@ def generate(
 
 
 def check_judge(annotator: str = ANNOTATOR) -> None:
-    """Refuse a judge that cannot be asked, before anything is paid for.
+    """Check that the judge can be called, before any paid request.
 
     Raises:
-        EvalError: If the package does not know it, or it has no key.
+        EvalError: If the package does not know the judge, or its API key is missing.
     """
     with package_of() as alpaca_eval:
         configs = Path(alpaca_eval.constants.EVALUATORS_CONFIG_DIR)
@@ -153,10 +154,10 @@ def check_judge(annotator: str = ANNOTATOR) -> None:
 
 
 def check_baseline(instructions: Sequence[str], baseline: Sequence[Row]) -> None:
-    """Refuse a baseline that has no output for some instruction.
+    """Check that the baseline has an output for every instruction.
 
     Raises:
-        EvalError: If it has none; says for how many.
+        EvalError: If outputs are missing; the message gives their number.
     """
     known = {row["instruction"] for row in baseline if is_text(row.get("output"))}
     if lacking := [text for text in instructions if text not in known]:
@@ -176,24 +177,24 @@ def judge(
     at_once: int = 5,
     quiet: bool = False,
 ) -> list[Row]:
-    """Have the package's judge compare each output with the baseline's.
+    """Compare each output with the baseline output, using the judge of the package.
 
     Args:
-        outputs: With `instruction`, `output` and `generator`.
-        baseline: The same, of the baseline.
-        folder: Gets `judgments.jsonl`, the journal of what the judge was asked, and
+        outputs: Rows with `instruction`, `output` and `generator`.
+        baseline: Rows of the baseline, with the same fields.
+        folder: Output folder for `judgments.jsonl`, the journal of the requests to the judge, and
             `annotations.json`.
-        annotator: The judge's configuration in the package.
-        model: Another model with that configuration's prompt.
-        at_once: How many judgments at the same time.
-        quiet: Whether to show no progress.
+        annotator: Name of the judge's configuration in the package.
+        model: Model to use instead of the configured one, with the same prompt.
+        at_once: Maximum number of judgments at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        The annotations, as the package makes them.
+        The annotations in the format of the package.
 
     Raises:
-        EvalError: If the baseline lacks an instruction, or judgments failed; what was judged is
-            kept, and the next run asks for the rest.
+        EvalError: If the baseline lacks an instruction, or judgments failed. Finished judgments
+            are kept, and the next run requests the missing ones.
     """
     check_baseline([row["instruction"] for row in outputs], baseline)
     check_judge(annotator)
@@ -222,7 +223,7 @@ def judge(
             outputs_2=[{k: row[k] for k in kept if k in row} for row in outputs],
             chunksize=None,
         )
-        # An answer that has changed since gives another prompt: its old failure is no longer one.
+        # Ignore failures of old prompts: an answer that has changed since has a new prompt.
         failed = {key: row for key, row in journal.failed.items() if key in asked}
     write_json(folder / "annotations.json", [_plain(row) for row in annotations])
     if failed:
@@ -245,8 +246,9 @@ def _journalled(
     quiet: bool,
     progress: Any,
 ) -> Callable[..., dict[str, list[Any]]]:
-    """The package's way to ask one of its judges, a prompt at a time and each kept as it comes;
-    `asked` gets the journal's keys of those prompts.
+    """Wrap a judge's completion function: send one prompt at a time, and store each result.
+
+    The journal keys of the prompts are added to `asked`.
     """
     completions: Callable[..., Mapping[str, list[Any]]] = single.fn_completions
 
@@ -289,26 +291,27 @@ def _journalled(
 def _has_preference(single: Any, completion: Any) -> bool:
     try:
         found = list(single.fn_completion_parser(completion))
-    except Exception:  # noqa: BLE001 - parsers stumble over what they do not expect
+    except Exception:  # noqa: BLE001 - parsers raise many types on unexpected text
         return False
     return any(preference is not None and not math.isnan(preference) for preference in found)
 
 
 def metrics(annotations: Sequence[Row]) -> Row:
-    """Return what the leaderboard says of a model, from the judge's preferences.
+    """Compute the leaderboard metrics of a model from the judge's preferences.
 
     Args:
-        annotations: With `preference` (1: the baseline's answer, 2: the model's; in between as
-            likely) and `output_2`, and for length control `output_1`.
+        annotations: Rows with `preference` (1: the baseline's answer is better, 2: the model's
+            answer is better, in between: weighted by probability) and `output_2`, and for length
+            control `output_1`.
 
     Returns:
-        The leaderboard's columns. `length_controlled_winrate` is None where the regression's data
-        cannot be had, and `length_controlled_note` says why.
+        The columns of the leaderboard. `length_controlled_winrate` is None if the data of the
+        regression are not available; `length_controlled_note` then gives the reason.
 
     Raises:
-        EvalError: If there is no preference at all.
+        EvalError: If no annotation has a valid preference.
     """
-    import pandas as pd  # noqa: PLC0415 - with [evals]
+    import pandas as pd  # noqa: PLC0415 - needs [evals]
 
     frame = pd.DataFrame([_for_metrics(row) for row in annotations])
     if not frame["preference"].between(1, 2).any():
@@ -344,16 +347,16 @@ def _length_controlled(alpaca_eval: Any, frame: Any) -> Row:
     if len(frame) != N_INSTRUCTIONS or frame[["output_1", "output_2"]].isna().any().any():
         why = f"not available: it needs the outputs to all {N_INSTRUCTIONS} instructions"
         return {**none, "length_controlled_note": why}
-    from sklearn import config_context  # noqa: PLC0415 - with [evals]
+    from sklearn import config_context  # noqa: PLC0415 - needs [evals]
 
     try:
         if not is_available(REPOSITORY, "df_gamed.csv"):
             raise ConnectionError  # noqa: TRY301
-        with config_context():  # the package sets options of the whole process
+        with config_context():  # the package changes process-wide options
             found = alpaca_eval.metrics.get_length_controlled_winrate(
                 frame, save_weights_dir=None, is_add_glm_preference_inplace=False
             )
-    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+    except Exception as error:  # noqa: BLE001 - the hub client raises many types
         why = (
             "not available offline: the regression needs df_gamed.csv of tatsu-lab/alpaca_eval "
             f"from the Hugging Face hub ({type(error).__name__})"
@@ -368,6 +371,6 @@ def _plain(row: Row) -> Row:
 
 
 def _number(value: Any) -> Any:
-    """Return a plain number for JSON; None for what is none."""
+    """Convert a number for JSON; return None for NaN and infinity."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

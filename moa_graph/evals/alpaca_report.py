@@ -1,4 +1,4 @@
-"""The report of AlpacaEval, beside its leaderboard."""
+"""Report of AlpacaEval results next to the published leaderboard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moa_graph.evals.files import (
 from moa_graph.evals.tables import table
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
-"""The judge of AlpacaEval 2.0's leaderboard: GPT-4 Turbo, its preference weighted."""
+"""Judge of the AlpacaEval 2.0 leaderboard: GPT-4 Turbo with weighted preferences."""
 
 _NEIGHBOURS = 2
 
@@ -28,10 +28,12 @@ _PAPER = ("Together-MoA", "Together-MoA-Lite", "gpt-4o-2024-05-13", "gpt4_1106_p
 
 
 def doubts(annotations: Sequence[Row]) -> list[str]:
-    """What makes it doubtful that annotations are of one model, once each; they count as they are.
+    """Return warnings if the annotations may not all belong to one model.
+
+    The annotations are counted as they are.
 
     Args:
-        annotations: As for `metrics`.
+        annotations: The rows that are passed to `metrics`.
     """
     said = []
     for field, what in (("generator_2", "models"), ("annotator", "annotators")):
@@ -45,10 +47,10 @@ def doubts(annotations: Sequence[Row]) -> list[str]:
 
 
 def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
-    """Return the published leaderboard by model.
+    """Return the rows of the published leaderboard by model.
 
     Args:
-        path: A CSV file; by default the one that the package carries.
+        path: A CSV file; by default the file included in the package.
     """
     if path is None:
         with package_of() as alpaca_eval:
@@ -62,7 +64,7 @@ def leaderboard(path: Path | None = None) -> dict[str, dict[str, float | None]]:
 
 
 def report(name: str, found: Row, published: Mapping[str, Mapping[str, float | None]]) -> str:
-    """A model beside the leaderboard: its own published row, its neighbours, and the paper's."""
+    """Return a table of the model, its published row, its neighbours and the paper's models."""
     by = "win_rate" if found["length_controlled_winrate"] is None else "length_controlled_winrate"
     mine = found[by]
     ranked = sorted(
@@ -101,12 +103,12 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
 
 @contextlib.contextmanager
 def package_of() -> Iterator[Any]:
-    """The package, kept from changing the process's logging and from writing over the progress."""
+    """Import the package without changes to process-wide logging or output on stderr."""
     root = logging.getLogger()
     level = root.level
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        import alpaca_eval  # noqa: PLC0415 - with [evals]
+        import alpaca_eval  # noqa: PLC0415 - needs [evals]
 
         previous = logging.root.manager.disable
         logging.disable(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Is it better than the one model, by how much, for what money and what delay?"""
+"""Comparison of targets on one dataset: quality, cost and latency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from moa_graph.evals.workers import do_all
 _FEWEST = 2
 _LONGEST_NAME = 80
 _TAIL = 0.95
-_ALL_PAIRS = 3  # of more targets only the pairs with the baseline are told in sentences
+_ALL_PAIRS = 3  # with more targets, sentences cover only the pairs with the baseline
 
 
 def compare(
@@ -40,30 +40,31 @@ def compare(
 ) -> Row:
     """Ask every target every question, and compare the answers.
 
-    A judge compares each target with the baseline, in both orders; without one, the scorer of the
-    questions tells what is right. Only questions that all targets have answered count; the others
-    are listed, and tried again in the next run.
+    A judge compares each target with the baseline in both orders. Without a judge, the scorer of
+    each question decides whether an answer is right. Only questions that all targets have answered
+    count. The others are listed, and the next run tries them again.
 
     Args:
-        targets: Two or more.
+        targets: Two or more targets.
         dataset: The questions.
-        folder: Gets the journals that an interrupted run goes on from, `report.md`, `report.json`,
-            `quality.png` and `pareto.png`.
-        judging: The judge; not needed where questions have a scorer.
-        baseline: The name of the target that others are compared with; the first by default.
-        experiment: Keeps the answers as experiments in LangSmith too.
-        at_once: How many questions at the same time.
-        quiet: Whether to show no progress.
+        folder: Output folder for `report.md`, `report.json`, `quality.png`, `pareto.png` and the
+            journals from which an interrupted run continues.
+        judging: The judge; not needed if the questions have a scorer.
+        baseline: Name of the target to compare the others with; the first by default.
+        experiment: LangSmith experiment that also stores the answers.
+        at_once: Maximum number of questions at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        What `report.json` has: `dataset`, `n`, `baseline`, `measure` (`"accuracy"` or `"win
-        rate"`), `targets` (by name: `quality`, `accuracy` where there is a scorer, what the judge
-        said, `cost`, `calls`, `tokens`, `latency`, `first_token`, `characters`, `dominated`),
+        The content of `report.json`: `dataset`, `n`, `baseline`, `measure` (`"accuracy"` or `"win
+        rate"`), `targets` (by name: `quality`, `accuracy` if there is a scorer, the judge's
+        counts, `cost`, `calls`, `tokens`, `latency`, `first_token`, `characters`, `dominated`),
         `pairs` (paired differences), `judge`, `failures` and `says`.
 
     Raises:
-        EvalError: If there are fewer than two targets, two of one name, no way to compare, no
-            question that all have answered, or the judge cannot be asked.
+        EvalError: If there are fewer than two targets, two targets have the same name, there is
+            neither a scorer nor a judge, no question was answered by all targets, or the judge
+            cannot be called.
     """
     names = [target.name for target in targets]
     baseline = baseline or (names[0] if names else "")
@@ -71,7 +72,7 @@ def compare(
     _check(targets, dataset, judging, baseline, scored=scored)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        # All of them first: one of other settings is refused before anything is paid for.
+        # Open all journals first: a journal with other settings must fail before paid requests.
         journals = [opened.enter_context(_journal(target, folder)) for target in targets]
         answers = {
             target.name: _answers(
@@ -142,7 +143,7 @@ def _check(
     *,
     scored: bool,
 ) -> None:
-    """Refuse what cannot be compared, before anything is paid for."""
+    """Check that the targets can be compared, before any paid request."""
     if len(targets) < _FEWEST:
         raise EvalError("Give two or more configurations to compare.")
     unique_names(targets)
@@ -198,7 +199,7 @@ def _journal(target: Target, folder: Path) -> Journal:
 
 
 def file_name(name: str) -> str:
-    """Return a target's name as the name of a file."""
+    """Convert the name of a target to a file name."""
     plain = re.sub(r"[^\w.@-]+", "_", name)
     return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}-{digest(name)}"
 
@@ -217,7 +218,7 @@ def _judged(
     at_once: int,
     quiet: bool,
 ) -> tuple[dict[str, dict[str, float]], dict[str, Row], Row]:
-    """Return each target's preferences by item; what there is to say of each; and of the judge."""
+    """Return the preferences by target and item, the details by target, and the judge's record."""
     values = {baseline: {item.key: 0.5 for item in items}}
     details: dict[str, Row] = {}
     firsts: list[float] = []
@@ -281,7 +282,7 @@ def _judged(
 
 
 def _spending(rows: Sequence[Row]) -> Row:
-    """What an answer took: means per question, in dollars, tokens, seconds and characters."""
+    """Return means per question: dollars, calls, tokens, seconds and characters."""
     n = len(rows)
     costs = [row["cost"] for row in rows]
     tokens = {
@@ -348,7 +349,10 @@ def _says(found: Row) -> list[str]:
 
 
 def _points(found: Row) -> tuple[list[plots.Point], str]:
-    """For the plot: dollars where all are known and any is above 0, else tokens, else calls."""
+    """Return the plot points and the axis label.
+
+    The cost is in dollars if all are known and any is above 0, else in tokens, else in calls.
+    """
     rows = found["targets"]
     costs = {name: row["cost"] for name, row in rows.items()}
     if all(cost is not None for cost in costs.values()) and any(costs.values()):

@@ -1,4 +1,4 @@
-"""The report of a comparison."""
+"""Markdown report of a comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moa_graph.evals.tables import table
 
 
 def report(found: Row) -> str:
-    """Return the comparison in Markdown."""
+    """Return the report of a comparison as Markdown."""
     judged = found["measure"] == "win rate"
     title = f"# {found['dataset']}: {found['n']} questions"
     how = (

@@ -1,4 +1,4 @@
-"""The questions of a comparison: a file, a LangSmith dataset, or generated tasks."""
+"""Questions of a comparison: from a file, a LangSmith dataset, or generated tasks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from moa_graph.strategies.numerals import last_number
 from moa_graph.strategies.similarity import normalize
 
 Scorer: TypeAlias = Literal["exact", "number", "contains"]
-"""How an answer is compared with the reference: as short texts, by its last number, or whether it
-contains it."""
+"""How an answer is compared with the reference: equal after normalization, equal last number, or
+contains the reference."""
 
 QUESTION_FIELDS = ("question", "instruction", "input", "prompt", "messages", "text")
 REFERENCE_FIELDS = ("reference", "answer", "gold", "expected", "output")
@@ -39,18 +39,18 @@ class Item:
     messages: Sequence[BaseMessage]
     reference: str | None
     score: Callable[[str], float] | None
-    """From an answer to 0 … 1; None where only a judge can tell."""
+    """Function from an answer to a score from 0 to 1; None if a judge must decide."""
     example: Any = None
-    """The example in LangSmith, if it is from there."""
+    """The LangSmith example, if the question is from LangSmith."""
 
     @property
     def turns(self) -> tuple[str, ...]:
-        """What the user says, turn by turn."""
+        """User messages, turn by turn."""
         return tuple(m.text for m in self.messages if isinstance(m, HumanMessage))
 
     @property
     def text(self) -> str:
-        """What is asked, for a judge to read."""
+        """Text of the question for a judge."""
         if len(self.messages) == 1:
             return self.messages[0].text
         return "\n\n".join(f"{m.type}: {m.text}" for m in self.messages)
@@ -58,20 +58,21 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Questions under a name."""
+    """A named list of questions."""
 
     name: str
     items: Sequence[Item]
 
     @property
     def digest(self) -> str:
-        """Says whether two are the same."""
+        """Hash of the content, equal for equal datasets."""
         return digest([[item.key, item.text, item.reference] for item in self.items])
 
     @property
     def by_content(self) -> dict[str, Item]:
-        """The questions by what they say, so that answers stay theirs in a longer data set; the
-        second of two equal ones has a key of its own.
+        """Questions by a hash of their content.
+
+        Answers stay valid when the dataset grows. Equal questions get different keys.
         """
         seen: Counter[str] = Counter()
         found = {}
@@ -91,22 +92,23 @@ def load_dataset(
     size: int | None = None,
     seed: int = 42,
 ) -> Dataset:
-    """Questions by what a user writes on the command line.
+    """Load the questions that a command-line argument names.
 
     Args:
         spec: A file (JSON or JSON Lines), `langsmith:NAME` for a LangSmith dataset, or
             `reasoning-gym:TASK` for tasks that the package `reasoning-gym` generates and scores;
-            `reasoning-gym:TASK?name=value&…` sets the task's own parameters.
-        question: The field with the question, a text or a list of messages; by default the first
-            there is of `question`, `instruction`, `input`, `prompt`, `messages`, `text`.
-        reference: The field with the right answer; by default the first there is of `reference`,
-            `answer`, `gold`, `expected`, `output`.
-        scorer: How answers are compared with it. Generated tasks bring their own.
-        size: Only the first so many; of generated tasks, how many (200).
-        seed: For generated tasks.
+            `reasoning-gym:TASK?name=value&…` sets parameters of the task.
+        question: The field with the question, a string or a list of messages; by default the
+            first field found of `question`, `instruction`, `input`, `prompt`, `messages`, `text`.
+        reference: The field with the right answer; by default the first field found of
+            `reference`, `answer`, `gold`, `expected`, `output`.
+        scorer: How answers are compared with the reference. Generated tasks have their own scorer.
+        size: Maximum number of questions, from the start; all by default. For generated tasks,
+            the number of tasks; 200 by default.
+        seed: Random seed of generated tasks.
 
     Raises:
-        EvalError: If there is no such dataset, or a row lacks a field; says which.
+        EvalError: If the dataset does not exist, or a row lacks a field; the message names it.
     """
     if scorer is not None and scorer not in get_args(Scorer):
         raise EvalError(
@@ -179,7 +181,7 @@ def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], 
 
 
 def _says(answer: str, number: float, *, percent: bool) -> bool:
-    """Whether an answer ends in that number; it may leave out a percent sign, or have one more."""
+    """Return whether the last number of an answer is `number`, with or without a percent sign."""
     said = last_number(answer, english=True)
     if said == number or said is None:
         return said == number
@@ -188,7 +190,7 @@ def _says(answer: str, number: float, *, percent: bool) -> bool:
 
 
 def _generated(task: str, size: int, seed: int) -> Dataset:
-    import reasoning_gym  # noqa: PLC0415 - with [evals]
+    import reasoning_gym  # noqa: PLC0415 - needs [evals]
     from reasoning_gym.factory import DATASETS  # noqa: PLC0415
 
     task, _, query = task.partition("?")
@@ -203,7 +205,7 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
     try:
         data = reasoning_gym.create_dataset(task, size=size, seed=seed, **parameters)
         entries = [data[i] for i in range(size)]
-    except Exception as error:  # noqa: BLE001 - whatever its tasks raise, the parameters are wrong
+    except Exception as error:  # noqa: BLE001 - any error of a task means wrong parameters
         raise EvalError(f"reasoning-gym does not make {task} with {query!r}: {error}") from None
     items = []
     for i, entry in enumerate(entries):
@@ -226,9 +228,11 @@ def _parameter(text: str) -> Any:
 
 
 def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
-    """Right if the task's own scorer says so of the whole answer, of what stands behind
-    "answer:", of the last line, or of the last number. Where that scorer would run the text as
-    code, it is compared with the right answer instead.
+    """Return a scorer that uses the scorer of the task.
+
+    An answer is right if the task's scorer accepts the whole answer, the text after "answer:", the
+    last line, or the last number. If the task's scorer would run the text as code, the answer is
+    compared with the reference instead.
     """
     trusted = not _RUNS_TEXT.search(inspect.getsource(inspect.getmodule(type(data))))  # type: ignore[arg-type]
     if not trusted and entry["answer"] is None:
@@ -238,11 +242,11 @@ def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
         )
 
     def is_right(text: str) -> bool:
-        if not trusted:  # the task's own scorer would run a model's text
+        if not trusted:  # the task's scorer would run the model's text as code
             return normalize(text) == normalize(str(entry["answer"]))
         try:
             return bool(data.score_answer(text, entry) >= _RIGHT)
-        except Exception:  # noqa: BLE001 - scorers stumble over texts that they do not expect
+        except Exception:  # noqa: BLE001 - scorers raise many types on unexpected text
             return False
 
     def score(answer: str) -> float:
@@ -259,7 +263,7 @@ def _by_task(data: Any, entry: Any) -> Callable[[str], float]:
 
 
 def _from_langsmith(name: str) -> list[tuple[Row, Any]]:
-    from langsmith import Client  # noqa: PLC0415 - takes long to import
+    from langsmith import Client  # noqa: PLC0415 - slow import
     from langsmith.utils import LangSmithError, get_env_var  # noqa: PLC0415
 
     if not get_env_var("API_KEY"):

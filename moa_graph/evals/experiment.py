@@ -1,4 +1,4 @@
-"""The same comparison as experiments in LangSmith, where it is configured."""
+"""Store a comparison as LangSmith experiments, if LangSmith is configured."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
 
 
 def is_configured() -> bool:
-    """Return whether LangSmith is: tracing is on, and there is a key."""
+    """Return whether LangSmith is configured: tracing is on, and an API key is set."""
     from langsmith.utils import get_env_var, tracing_is_enabled  # noqa: PLC0415
 
     return bool(tracing_is_enabled() and get_env_var("API_KEY"))
 
 
 class Experiment:
-    """Answers through `langsmith.evaluate`: an experiment for each target, on one dataset.
+    """LangSmith experiments of a comparison: one for each target, all on one dataset.
 
-    The answers and scores are those of the journal, so that the numbers are the same as without.
+    They are created with `langsmith.aevaluate`. The answers and scores come from the
+    journal, so LangSmith shows the same numbers as the report.
 
     Args:
-        client: LangSmith's; by default as the environment says.
+        client: The LangSmith client; created from environment variables by default.
     """
 
     def __init__(self, client: Client | None = None) -> None:
-        from langsmith import Client  # noqa: PLC0415 - takes long to import
+        from langsmith import Client  # noqa: PLC0415 - slow import
 
         self._client = client or Client()
         self._runs: dict[tuple[str, str], Any] = {}
@@ -50,14 +51,14 @@ class Experiment:
         *,
         at_once: int,
     ) -> None:
-        """Answer what the journal lacks, and make an experiment of all answers.
+        """Answer the questions missing in the journal, and create an experiment of all answers.
 
         Args:
-            target: What answers.
-            dataset: The questions; made a dataset in LangSmith unless they are from one.
-            ask: From a question to its row.
-            journal: Where the rows go, and come from.
-            at_once: How many questions at the same time.
+            target: The target to evaluate.
+            dataset: The questions; uploaded to LangSmith unless they come from there.
+            ask: Function that answers a question and returns its row.
+            journal: Journal to read rows from and write rows to.
+            at_once: Maximum number of questions at the same time.
         """
         from langsmith import aevaluate  # noqa: PLC0415
 
@@ -98,15 +99,15 @@ class Experiment:
                 item = items[str(result["example"].id)]
                 self._runs[target.name, item.key] = (result["run"].id, results.experiment_id)
 
-        with redirect_stdout(sys.stderr):  # it tells where the experiment can be seen
+        with redirect_stdout(sys.stderr):  # LangSmith prints the URL of the experiment
             run(evaluate())
 
     def add_scores(self, measure: str, values: Mapping[str, Mapping[str, float]]) -> None:
         """Add each answer's score as feedback to its run.
 
         Args:
-            measure: What the score is called.
-            values: By target and by question, the scores.
+            measure: Name of the score.
+            values: Scores by target and question.
         """
         for name, scores in values.items():
             for key, score in scores.items():

@@ -1,4 +1,4 @@
-"""What is read and written: data sets, recorded answers, and the journal of a long run."""
+"""Files of evaluations: datasets, recorded answers, and the journal of a long run."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Row: TypeAlias = dict[str, Any]
 
 
 class EvalError(MoAError):
-    """An evaluation cannot be made; says what is wrong with what, and what to do."""
+    """The evaluation cannot run; the message gives the cause and the fix."""
 
 
 class EvalFailed(EvalError):
-    """Models failed on the way. What was answered is kept, and the next run goes on from there."""
+    """Models failed during the run. Finished answers are kept, and the next run continues there."""
 
 
 def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:
-    """Return the objects of a JSON array or of JSON Lines, compressed by gzip or not.
+    """Read the objects of a JSON array or JSON Lines file, with or without gzip.
 
     Args:
         path: The file.
-        needs: Fields that every object must have.
+        needs: Fields required in every object.
 
     Raises:
-        EvalError: If the file is not there, empty, cut or not JSON, or an object has not all of
-            those fields; names the line or the object.
+        EvalError: If the file is missing, empty, truncated or not JSON, or an object lacks a
+            required field; the message names the line or the object.
     """
     path = Path(path)
     text = read_text(path)
@@ -58,15 +58,16 @@ def read_rows(path: str | Path, needs: Sequence[str] = ()) -> list[Row]:
 
 
 def read_results(path: str | Path) -> list[Row]:
-    """The rows of a file of results, which may be a `Journal`: of what was asked again, the last
-    word counts.
+    """Read the rows of a results file, which may be a `Journal`.
+
+    In a journal, the last row of each key counts.
 
     Raises:
-        EvalError: As `read_rows`.
+        EvalError: As for `read_rows`.
     """
     rows = read_rows(path)
     if rows[0].keys() != {"about"}:
-        return rows  # of others, who may call anything `key`
+        return rows  # not a journal: `key` may have another meaning
     rows = [row for row in rows if row.keys() != {"about"}]
     last = {row["key"]: row for row in rows if isinstance(row.get("key"), str)}
     if not rows:
@@ -75,20 +76,20 @@ def read_results(path: str | Path) -> list[Row]:
 
 
 def is_text(value: object) -> bool:
-    """Return whether that is something to ask: a text, and not a blank one."""
+    """Return whether the value is a string that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
 def name_of(path: Path) -> str:
-    """Return what a file of results is called where nothing in it says whose they are."""
+    """Return the default name of a results file: the file name without its extensions."""
     return re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name)
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text, compressed by gzip or not.
+    """Read the text of a file, with or without gzip.
 
     Raises:
-        EvalError: If it is not there, cut, or no UTF-8.
+        EvalError: If the file is missing, truncated, or not UTF-8.
     """
     if path.is_dir():
         raise EvalError(f"{path} is a folder; a file is needed.")
@@ -129,7 +130,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
         try:
             rows.append((f"line {number}", json.loads(line)))
         except (ValueError, RecursionError) as error:
-            # Whoever wrote the line would have ended it.
+            # A complete last line would end with a newline.
             cut = number == len(lines)
             raise _broken(f"{path}, line {number}:", error, cut=cut) from None
     return rows
@@ -138,7 +139,7 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
 def _broken(where: str, error: ValueError | RecursionError, *, cut: bool = False) -> EvalError:
     if isinstance(error, RecursionError):
         return EvalError(f"{where} is not JSON (too deep).")
-    if not isinstance(error, json.JSONDecodeError):  # a number of thousands of digits
+    if not isinstance(error, json.JSONDecodeError):  # an integer with thousands of digits
         return EvalError(f"{where} cannot be read: {error}.")
     if cut:
         return EvalError(f"{where} is cut in the middle; the file is incomplete.")
@@ -146,33 +147,33 @@ def _broken(where: str, error: ValueError | RecursionError, *, cut: bool = False
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file in whole or not at all."""
+    """Write a JSON file atomically."""
     replace(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a text file in whole or not at all."""
+    """Write a text file atomically."""
     draft = path.with_name(path.name + ".part")
     draft.write_bytes(text.encode("utf-8", "replace"))
     draft.replace(path)
 
 
 class Journal:
-    """The results of a long run, appended as they come; what a killed run goes on from.
+    """Append-only file of the results of a long run; an interrupted run continues from it.
 
-    Each row has a `key`; of several with one key the last one counts. A last line that a kill has
-    cut is taken off. Two processes cannot write to one journal.
+    Each row has a `key`; the last row of a key counts. A truncated last line is removed. Only one
+    process at a time can use a journal.
 
     Args:
-        path: The file, JSON Lines.
-        about: What the results depend on. A journal of other settings is refused, not mixed in.
+        path: The JSON Lines file.
+        about: The settings that the results depend on. A journal with other settings is an error.
 
     Raises:
-        EvalError: If it belongs to other settings, another process uses it, or it is damaged.
+        EvalError: If the journal has other settings, is used by another process, or is damaged.
     """
 
     def __init__(self, path: Path, about: Row) -> None:
-        from filelock import FileLock, Timeout  # noqa: PLC0415 - with [evals]
+        from filelock import FileLock, Timeout  # noqa: PLC0415 - needs [evals]
 
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,26 +205,26 @@ class Journal:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """The last row of each key."""
+        """Last row of each key."""
         return self._rows
 
     @property
     def done(self) -> dict[str, Row]:
-        """Those that have no `error`."""
+        """Rows without `error`."""
         return {key: row for key, row in self._rows.items() if not row.get("error")}
 
     @property
     def failed(self) -> dict[str, Row]:
-        """Those that have an `error`; they are tried again on the next run."""
+        """Rows with an `error`; the next run tries them again."""
         return {key: row for key, row in self._rows.items() if row.get("error")}
 
     def result(self, key: str) -> Row | None:
-        """Return the row of a key that has no `error`; None if there is none."""
+        """Return the row of a key; None if it is missing or has an `error`."""
         row = self._rows.get(key)
         return None if row is None or row.get("error") else row
 
     def add(self, key: str, row: Row) -> None:
-        """Append a result; it is on the disk when this returns."""
+        """Append a result, and sync the file to disk."""
         row = {"key": key, **row}
         self._write(row)
         self._rows[key] = row
@@ -271,17 +272,17 @@ def _differs(path: Path, found: Row, about: Row) -> str:
 
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - a line's length
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - length of a line
 
 
 def digest(data: Any) -> str:
-    """Return a short text that is the same for the same data, and for no other."""
+    """Return a short hash of the data."""
     text = json.dumps(data, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def by_key(rows: Iterable[Row], key: Callable[[Row], str], what: str) -> dict[str, Row]:
-    """Rows by key.
+    """Return rows by key.
 
     Raises:
         EvalError: If two rows have the same key.

@@ -1,4 +1,4 @@
-"""FLASK: 1,740 instructions, each reviewed for the skills that it asks for, from 1 to 5.
+"""FLASK: 1,740 instructions; a reviewer rates the skills of each instruction from 1 to 5.
 
 Ye et al., "FLASK: Fine-grained Language Model Evaluation based on Alignment Skill Sets"
 (arXiv 2307.10928). The evaluation set, the review prompt and the skills' descriptions are read from
@@ -62,12 +62,12 @@ _FILES = {
     "skills": ("skillset_description.json",),
 }
 _FOLDERS = (".", "evaluation_set", "gpt_review/src", "metadata_annotation/skillset/src")
-_PROMPT = 2  # the authors' reviewer is given the sample answer
+_PROMPT = 2  # the prompt of the authors that includes the sample answer
 
 
 @dataclass(frozen=True)
 class FlaskData:
-    """The evaluation set and what the reviewer is told."""
+    """Evaluation set, review prompt and descriptions of the skills."""
 
     questions: Sequence[Row]
     prompt: Row
@@ -78,12 +78,12 @@ def load(folder: Path, *, hard: bool = False) -> FlaskData:
     """Read a copy of the repository, or a folder with its files.
 
     Args:
-        folder: With `flask_evaluation.jsonl`, `prompt.jsonl` (or `review_prompt.jsonl`) and
-            `skillset_description.json`, in the repository's folders or all in one.
-        hard: Whether to take the hard subset of 89.
+        folder: Folder with `flask_evaluation.jsonl`, `prompt.jsonl` (or `review_prompt.jsonl`) and
+            `skillset_description.json`, either in the folders of the repository or in one folder.
+        hard: Whether to use the hard subset of 89 instructions.
 
     Raises:
-        EvalError: If a file is not there, or not in the published form.
+        EvalError: If a file is missing or not in the published format.
     """
     path = _find(folder, "hard questions" if hard else "questions")
     questions = [
@@ -117,7 +117,7 @@ def _described(name: str, skills: Sequence[Row]) -> Row | None:
 
 
 def _asked_for(skill: Any) -> list[str]:
-    """Return the skills of an item: a list, or a text that is one or has one."""
+    """Return the skills of an item, given as a list, a list literal in a string, or one name."""
     if isinstance(skill, str):
         try:
             read = ast.literal_eval(skill) if skill.lstrip().startswith("[") else [skill]
@@ -141,17 +141,17 @@ def generate(
     """Answer every instruction.
 
     Args:
-        target: What answers.
-        data: As from `load`.
-        folder: Gets the journal `answers.jsonl`.
-        at_once: How many at the same time.
-        quiet: Whether to show no progress.
+        target: The target to evaluate.
+        data: The result of `load`.
+        folder: Output folder for the journal `answers.jsonl`.
+        at_once: Maximum number of instructions at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        By `idx`, a row with `answer`.
+        Rows with `answer`, by `idx`.
 
     Raises:
-        EvalFailed: If some failed; the others are kept.
+        EvalFailed: If some answers failed; the others are kept.
     """
     items = {f"{q['idx']}-{digest(q['instruction'])}": q for q in data.questions}
     about = {"benchmark": "flask", "target": target.name, "configuration": target.digest}
@@ -166,11 +166,11 @@ def generate(
 
 
 def review_prompt(question: Row, response: str, data: FlaskData) -> str:
-    """Return what the reviewer is asked of one response."""
+    """Return the review prompt for one response."""
     described = []
     for asked in question["skill"]:
         skill = _described(asked, data.skills)
-        assert skill is not None  # or it would not have been loaded
+        assert skill is not None  # checked in `load`
         scoring = "".join(f"\nScore {n}: {skill['Scoring'][str(n)]}" for n in range(1, 6))
         described.append(f"\n{skill['Skill']}: {skill['Criteria']}{scoring}\n\n")
     return str(data.prompt["prompt_template"]).format(
@@ -193,19 +193,19 @@ def review(
     at_once: int = 8,
     quiet: bool = False,
 ) -> list[Row]:
-    """Have every answer reviewed for its skills.
+    """Ask the reviewer to rate the skills of every answer.
 
     Args:
         judging: The reviewer.
-        name: Whose answers they are.
-        data: As from `load`.
-        answers: As from `generate`.
-        folder: Gets the journal `reviews.jsonl`.
-        at_once: How many reviews at the same time.
-        quiet: Whether to show no progress.
+        name: Name of the model that gave the answers.
+        data: The result of `load`.
+        answers: The result of `generate`.
+        folder: Output folder for the journal `reviews.jsonl`.
+        at_once: Maximum number of reviews at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        Rows in the published form: `idx`, `skill`, `target_txt`, `review` …
+        Rows in the published format: `idx`, `skill`, `target_txt`, `review` …
     """
     items: dict[str, Row] = {}
     for question in data.questions:
@@ -236,15 +236,15 @@ def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
     """Return the mean rating of each skill.
 
     Args:
-        rows: Reviews, as from `read_reviews` or `review`.
-        questions: The evaluation set, for reviews that do not say their skills.
+        rows: Reviews, the result of `read_reviews` or `review`.
+        questions: The evaluation set, for reviews without the field `skill`.
 
     Returns:
-        `skills` (by name, the mean), `counts` (likewise), `malformed`, `missing` and
-        `not_applicable`: lists of sentences, each naming the item and the skill. None of those is
-        averaged in. A rating of a skill that the item does not ask for is malformed. `duplicates`
-        are items that have several reviews, each of which counts; `unreviewed` those of `questions`
-        that have none.
+        `skills` (means by skill), `counts` (numbers of ratings by skill), and the lists
+        `malformed`, `missing` and `not_applicable`. Each entry of these lists names the item and
+        the skill, and does not count in the means. A rating of a skill that the item does not ask
+        for is malformed. `duplicates` lists items with several reviews, which all count.
+        `unreviewed` lists items of `questions` without a review.
     """
     asked_by = {str(q["idx"]): q["skill"] for q in questions}
     given: defaultdict[str, list[float]] = defaultdict(list)
@@ -291,7 +291,7 @@ def scores(rows: Sequence[Row], questions: Sequence[Row] = ()) -> Row:
 
 
 def _skill(name: str) -> str | None:
-    """A skill by what a reviewer calls it: its name, or the word that tells it from the others."""
+    """Return the skill for its full name or its distinctive word; None if unknown."""
     text = " ".join(str(name).replace("_", " ").lower().split())
     for skill in SKILLS:
         whole = skill.lower()
@@ -302,7 +302,7 @@ def _skill(name: str) -> str | None:
 
 
 def report(found: Mapping[str, Row]) -> str:
-    """Return the scores of each model as a table, and what was left out of them."""
+    """Return the scores of each model as a table, with lists of the excluded ratings."""
     parts = [
         table(
             ["skill", *found],

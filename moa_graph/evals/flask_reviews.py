@@ -1,4 +1,4 @@
-"""Read reviews of FLASK: from what a judge wrote to ratings."""
+"""Parse the ratings in FLASK reviews."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _DICTIONARY = re.compile(r"{[^{}]+}")
 
 
 def read_reviews(path: Path) -> list[Row]:
-    """Recorded reviews.
+    """Read recorded reviews.
 
     Args:
-        path: JSON or JSON Lines with `review`, and `idx` and `skill` as the evaluation set has
-            them.
+        path: A JSON or JSON Lines file with `review`, and with `idx` and `skill` as in the
+            evaluation set.
 
     Raises:
         EvalError: If a row has no review.
@@ -44,17 +44,17 @@ def read_reviews(path: Path) -> list[Row]:
 
 
 def ratings(review: str) -> dict[str, float | None]:
-    """Return the ratings at the end of a review, a Python dictionary of skills and scores.
+    """Return the ratings at the end of a review, written as a Python dictionary.
 
     Args:
-        review: The whole text; the last dictionary in it counts. It is read as data, never run.
+        review: The whole review. The last dictionary in it counts. It is parsed, never executed.
 
     Returns:
-        By skill as the reviewer wrote it, in lower case: the rating, or None where it says that
-        the skill does not apply.
+        Ratings by skill, as the reviewer wrote the skill, in lower case. A rating is None if the
+        review says that the skill does not apply.
 
     Raises:
-        ValueError: If there is no such dictionary, or a value is not a number from 1 to 5.
+        ValueError: If there is no dictionary, or a value is not a number from 1 to 5.
     """
     found, wrong, absent = read_ratings(review)
     wrong |= dict.fromkeys(absent, "has no rating")
@@ -64,7 +64,7 @@ def ratings(review: str) -> dict[str, float | None]:
 
 
 def read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], list[str]]:
-    """Return the ratings, what is wrong with others, and the skills that have none."""
+    """Return the valid ratings, the errors by skill, and the skills without a rating."""
     parts = [part.replace("_", " ").lower() for part in _DICTIONARY.findall(review)]
     if not parts:
         return {}, {"": "the review has no dictionary of ratings"}, []
@@ -91,8 +91,8 @@ def read_ratings(review: str) -> tuple[dict[str, float | None], dict[str, str], 
 
 
 def _dictionary(text: str) -> list[tuple[Any, Any]] | None:
-    """Return the keys and values of a Python dictionary, equal keys too; None if it is none."""
-    for form in (text, text.replace("\n", " ")):  # a comment ends with its line, a skill may not
+    """Return the items of a dictionary literal, including duplicate keys; None if invalid."""
+    for form in (text, text.replace("\n", " ")):  # newlines end comments but may split a skill
         try:
             node = ast.parse(form, mode="eval").body
             if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
@@ -104,7 +104,7 @@ def _dictionary(text: str) -> list[tuple[Any, Any]] | None:
 
 
 def _literal(node: ast.expr) -> Any:
-    """What an expression says: None for `none` and `null`, and what is not a value as its text."""
+    """Return the value of a literal, None for `none`, `null` and `nan`, or else the source text."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""How sure is it? Means with confidence intervals."""
+"""Means with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from scipy import stats
 CONFIDENCE = 0.95
 _RESAMPLES = 4999
 _SEED = 0
-_FEWEST = 6  # with fewer even a difference in every question may be chance
+_FEWEST = 6  # with fewer, a difference in every question may be chance
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value, and where it may lie with a confidence of 95 %."""
+    """A value with its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
     n: int
-    """How many items it is the mean of."""
+    """Number of items."""
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def percent(self, digits: int = 1) -> str:
-        """Such as `"52.3 [48.0, 56.6]"`, from shares of 1."""
+        """Format shares of 1 as percent, such as `"52.3 [48.0, 56.6]"`."""
         low, value, high = (100 * x for x in (self.low, self.value, self.high))
         return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields as a dictionary for JSON."""
         return asdict(self)
 
 
 def mean(values: Sequence[float], *, lowest: float = 0.0, highest: float = 1.0) -> Interval:
-    """Return the mean of one value an item.
+    """Return the mean of values with a confidence interval.
 
     Args:
-        values: One an item, at least one.
-        lowest: No value can be lower.
-        highest: No value can be higher.
+        values: One value for each item; at least one.
+        lowest: Lowest possible value.
+        highest: Highest possible value.
 
     Returns:
-        With a percentile bootstrap over items (4,999 resamples, seeded). Where all values are the
-        same, resampling would claim certainty: the interval then has room for the share of other
-        items that may have been missed (Wilson's upper bound of none), each as far off as can be.
-        Of shares that are all 0 or all 1 that is Wilson's interval.
+        The mean with a percentile bootstrap interval over items (4,999 resamples, seeded). If all
+        values are equal, a bootstrap interval would have zero width. The interval then assumes
+        that a share of unseen items (Wilson's upper bound for 0 of n) has the lowest or the
+        highest possible value. If all values are 0 or all are 1, it is Wilson's interval.
     """
     data = np.asarray(values, dtype=float)
     if data.min() != data.max():
@@ -62,11 +62,11 @@ def mean(values: Sequence[float], *, lowest: float = 0.0, highest: float = 1.0) 
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """The mean difference between two values of each item (paired), with an interval as `mean`'s.
+    """Return the mean paired difference `values - others`, with an interval as in `mean`.
 
     Args:
-        values: One an item, from 0 to 1.
-        others: Likewise.
+        values: One value for each item, from 0 to 1.
+        others: One value for each item, in the same order, from 0 to 1.
     """
     pairs = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
     return mean(list(pairs), lowest=-1.0)
@@ -86,12 +86,12 @@ def _bootstrap(data: Any) -> Interval:
 
 
 def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 999) -> Interval:
-    """Return a statistic of whole rows.
+    """Return a statistic of rows, with a percentile bootstrap interval over the rows.
 
     Args:
-        statistic: From an array of rows to a number.
-        rows: An array, a row an item.
-        resamples: How many; each computes the statistic.
+        statistic: Function from an array of rows to a number.
+        rows: An array with one row for each item.
+        resamples: Number of resamples; each computes the statistic once.
     """
     data = np.asarray(rows, dtype=float)
     rng = np.random.default_rng(_SEED)
@@ -106,7 +106,7 @@ def of_statistic(statistic: Callable[[Any], float], rows: Any, resamples: int = 
 
 
 def says(name: str, other: str, found: Interval, unit: str = "accuracy") -> str:
-    """Return a difference in a sentence, honest about what is not shown."""
+    """Return a sentence that states the difference, or that none is statistically significant."""
     if found.n < _FEWEST:
         return (
             f"No difference in {unit} is shown between {name} and {other}: {found.n} questions are "

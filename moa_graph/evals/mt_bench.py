@@ -1,7 +1,7 @@
-"""MT-Bench: 80 questions of two turns in 8 categories, graded from 1 to 10 by a judge.
+"""MT-Bench: 80 questions with two turns in 8 categories; a judge grades each turn from 1 to 10.
 
-Zheng et al., "Judging LLM-as-a-Judge" (arXiv 2306.05685); the prompts are FastChat's
-(`fastchat/llm_judge/data/judge_prompts.jsonl`, Apache-2.0), word for word.
+Zheng et al., "Judging LLM-as-a-Judge" (arXiv 2306.05685). The prompts are verbatim from FastChat
+(`fastchat/llm_judge/data/judge_prompts.jsonl`, Apache-2.0).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from moa_graph.evals.workers import do_all, results
 
 TITLE = "MT-Bench"
 WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
-"""Categories whose answers are graded beside a reference answer."""
+"""Categories that are graded with a reference answer."""
 TURNS = (1, 2)
 _REPOSITORY = "lmsys/mt-bench"
 
@@ -89,7 +89,7 @@ _REFERENCE = (
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """One of the published prompts: its name, and what the judge is told."""
+    """One of the published judge prompts."""
 
     name: str
     system: str
@@ -104,17 +104,18 @@ PROMPTS = {
         "single-math-v1-multi-turn", _MULTI_MATH_SYSTEM, f"{_REFERENCE}\n\n\n{_CONVERSATION}"
     ),
 }
-"""By turn, and whether there is a reference answer."""
+"""Prompts by turn and by whether there is a reference answer."""
 
 
 def load_questions(path: Path | None = None) -> list[Row]:
-    """Return the questions.
+    """Load the questions.
 
     Args:
-        path: JSON Lines with `question_id`, `category` and `turns`; from the hub by default.
+        path: A JSON Lines file with `question_id`, `category` and `turns`; by default
+            the file is downloaded from the hub.
 
     Raises:
-        EvalError: If they cannot be had, or are not in that form.
+        EvalError: If the file cannot be read or downloaded, or has another format.
     """
     path = path or download(
         _REPOSITORY,
@@ -134,10 +135,11 @@ def load_questions(path: Path | None = None) -> list[Row]:
 
 
 def load_references(path: Path | None = None) -> dict[str, list[str]]:
-    """Return the reference answers by question, each by turn.
+    """Load the reference answers, as lists of turns by question.
 
     Args:
-        path: JSON Lines with `question_id` and `choices`; from the hub by default.
+        path: A JSON Lines file with `question_id` and `choices`; by default the file is
+            downloaded from the hub.
     """
     path = path or download(
         _REPOSITORY,
@@ -153,7 +155,7 @@ def load_references(path: Path | None = None) -> dict[str, list[str]]:
 
 
 def turns_by_id(questions: Iterable[Row]) -> dict[str, list[str]]:
-    """Return what is asked, by question and turn."""
+    """Return the user turns by question."""
     return {str(q["question_id"]): list(q["turns"]) for q in questions}
 
 
@@ -165,20 +167,21 @@ def generate(
     at_once: int = 8,
     quiet: bool = False,
 ) -> dict[str, Row]:
-    """Answer the questions, every turn after the answers before it.
+    """Answer all turns of the questions; each turn sees the answers to earlier turns.
 
     Args:
-        target: What answers.
-        questions: As from `load_questions`.
-        folder: Gets the journal `answers.jsonl`, and `model_answer.jsonl` in FastChat's form.
-        at_once: How many questions at the same time.
-        quiet: Whether to show no progress.
+        target: The target to evaluate.
+        questions: The result of `load_questions`.
+        folder: Output folder for the journal `answers.jsonl`, and for `model_answer.jsonl` in
+            FastChat's format.
+        at_once: Maximum number of questions at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        By question, a row with `answers`, one a turn.
+        Rows by question; `answers` has one answer for each turn.
 
     Raises:
-        EvalFailed: If some failed; the others are kept and written.
+        EvalFailed: If some answers failed; the others are kept and written.
     """
     items = {f"{q['question_id']}-{digest(q['turns'])}": q for q in questions}
     about = {"benchmark": "mt_bench", "target": target.name, "configuration": target.digest}
@@ -213,7 +216,7 @@ def _write_answers(name: str, answered: Iterable[tuple[Row, Row]], folder: Path)
 
 
 def _kept_turns(journal: Journal) -> dict[str, list[Row]]:
-    """Return the turns that were answered before a later one failed."""
+    """Return the turns that were answered before a later turn failed."""
     return {key: row["turns"] for key, row in journal.failed.items() if row.get("turns")}
 
 
@@ -247,19 +250,19 @@ def _totals(rows: Sequence[Row]) -> Row:
 def case(
     question: Row, answers: Sequence[str], references: Mapping[str, Sequence[str]], turn: int
 ) -> tuple[JudgePrompt, str]:
-    """Return what the judge is told of one turn.
+    """Return the prompt for the judge for one turn.
 
     Args:
-        question: With `question_id`, `category` and `turns`.
-        answers: The assistant's, by turn.
-        references: As from `load_references`; used for math, reasoning and coding.
+        question: A row with `question_id`, `category` and `turns`.
+        answers: The assistant's answers by turn.
+        references: The result of `load_references`; used for math, reasoning and coding.
         turn: 1 or 2.
 
     Returns:
-        The prompt, and its text for the user message.
+        The prompt, and the text of the user message.
 
     Raises:
-        EvalError: If the reference answer that it needs is not there.
+        EvalError: If a required reference answer is missing.
     """
     key = str(question["question_id"])
     needs = question["category"] in WITH_REFERENCE
@@ -290,17 +293,17 @@ def judge(
 
     Args:
         judging: The judge.
-        name: Whose answers they are.
-        questions: As from `load_questions`.
-        answers: As from `generate`.
-        references: As from `load_references`.
-        folder: Gets the journal `judgments.jsonl`.
-        at_once: How many gradings at the same time.
-        quiet: Whether to show no progress.
+        name: Name of the model that gave the answers.
+        questions: The result of `load_questions`.
+        answers: The result of `generate`.
+        references: The result of `load_references`.
+        folder: Output folder for the journal `judgments.jsonl`.
+        at_once: Maximum number of gradings at the same time.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        Rows in FastChat's form: `question_id`, `model`, `judge`, `judgment`, `score`, `turn`; the
-        score is -1 where a judgment has none.
+        Rows in FastChat's format: `question_id`, `model`, `judge`, `judgment`, `score`, `turn`. The
+        score is -1 if the judgment has no rating.
     """
     cases: dict[str, Row] = {}
     for question in questions:

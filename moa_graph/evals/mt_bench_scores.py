@@ -1,4 +1,4 @@
-"""The scores of MT-Bench and their report."""
+"""Scores of MT-Bench and their report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CATEGORIES = (
 
 _NO_SCORE = -1
 
-_FIRST_QUESTION, _A_CATEGORY = 81, 10  # ids run from 81 to 160, ten a category
+_FIRST_QUESTION, _A_CATEGORY = 81, 10  # ids run from 81 to 160, ten for each category
 
 _LOWEST, _HIGHEST = 0, 10
 
@@ -36,7 +36,7 @@ _RATING = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
 def rating(judgment: str) -> float:
-    """The rating in a judgment: the last `[[x]]`, else the last `[x]`; -1 if there is none."""
+    """Return the rating in a judgment: the last `[[x]]`, else the last `[x]`, else -1."""
     for pattern in _RATING:
         if found := pattern.findall(judgment):
             value = float(found[-1])
@@ -45,18 +45,19 @@ def rating(judgment: str) -> float:
 
 
 def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> dict[str, Row]:
-    """Return the scores of each model in gradings.
+    """Compute the scores of each model.
 
     Args:
-        rows: In FastChat's form, error rows and duplicates among them.
-        categories: By question; the published ones by default.
+        rows: Gradings in FastChat's format; may include error rows and duplicates.
+        categories: Categories by question; the published categories by default.
 
     Returns:
-        By model: `average` over all rows with a score, as FastChat's `show_result.py` gives it
-        (so a row that is there twice counts twice; `average_once` counts each question and turn
-        once, the last row of it), `first_turn`, `second_turn`, `categories` (by name), `n`,
-        `without_score` (a list of question and turn), `duplicates` (likewise), and `differing`:
-        rows whose recorded score is not what their judgment says.
+        Results by model. `average` is over all rows with a score, as in FastChat's
+        `show_result.py`, so a duplicate row counts twice. `average_once` uses only the last row of
+        each question, turn and judge. `first_turn`, `second_turn` and `categories` (by name) are
+        averages of a part of the rows. `judges` lists the judges, and `n` is the number of scores.
+        `without_score` and `duplicates` list questions and turns. `differing` lists rows with a
+        recorded score that differs from the rating in the judgment.
     """
     found: dict[str, Row] = {}
     for model in dict.fromkeys(str(row["model"]) for row in rows):
@@ -90,10 +91,10 @@ def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> 
 
 
 def read_gradings(path: Path) -> list[Row]:
-    """Recorded gradings, or the judgments of an earlier `moa eval mt-bench`.
+    """Read recorded gradings, or the judgments of an earlier `moa eval mt-bench`.
 
     Raises:
-        EvalError: If they are not in FastChat's form.
+        EvalError: If a row is not in FastChat's format.
     """
     rows = [_identified(row) if "key" in row else row for row in read_results(path)]
     for i, row in enumerate(rows, 1):
@@ -104,7 +105,7 @@ def read_gradings(path: Path) -> list[Row]:
 
 
 def _identified(row: Row) -> Row:
-    """Return a row of our own journal; one that failed has only its key."""
+    """Return a journal row with question, turn and model; a failed row has only a key."""
     question, _, rest = str(row["key"]).partition("-")
     turn = rest.partition("-")[0]
     known = {"question_id": question, "turn": int(turn) if turn.isdecimal() else 1}
@@ -129,7 +130,7 @@ def _number(text: str) -> float:
 
 
 def _judge(row: Row) -> str:
-    """Return who graded, without the prompt that it was given."""
+    """Return the name of the judge, without the name of its prompt."""
     judge = row.get("judge", "")
     return str(judge[0] if isinstance(judge, list | tuple) and judge else judge)
 
@@ -162,7 +163,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def report(found: Mapping[str, Row]) -> str:
-    """Return the scores as tables, and what was left out of them."""
+    """Return the scores as tables, with lists of the excluded rows."""
     ranked = sorted(found, key=lambda model: -(found[model]["average"] or 0))
     names = list(dict.fromkeys(name for m in ranked for name in found[m]["categories"]))
     parts = [
@@ -204,7 +205,7 @@ def report(found: Mapping[str, Row]) -> str:
 
 
 def _three(value: float | None) -> str | None:
-    # Halves go up, as in published tables.
+    # Round half up, as in the published tables.
     return (
         None
         if value is None

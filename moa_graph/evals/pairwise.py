@@ -1,8 +1,8 @@
-"""Which of two answers is better? A judge asked in both orders.
+"""Compare two answers with a judge, in both orders.
 
-Zheng et al. (arXiv 2306.05685), section 3.4: a judge may prefer whatever it reads first, so a win
-counts only as far as it holds in both orders. The prompts are FastChat's `pair-v2` and, beside a
-reference answer, `pair-math-v1` (Apache-2.0), word for word.
+Zheng et al. (arXiv 2306.05685), section 3.4: a judge may prefer the answer that it reads first, so
+each pair is judged in both orders, and the two preferences are averaged. The prompts are verbatim
+from FastChat (Apache-2.0): `pair-v2`, and with a reference answer `pair-math-v1`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from moa_graph.evals.targets import AnswerFailed, Target
 ORDERS = ("target first", "baseline first")
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _TIE = 0.5
-_BIASED = 0.05  # the error that a judge's bias is told with
+_BIASED = 0.05  # significance level of the test for position bias
 _CRITERIA = (
     "You should choose the assistant that follows the user's instructions and answers the user's "
     "question better. Your evaluation should consider factors such as the helpfulness, relevance, "
@@ -59,7 +59,7 @@ _ANSWERS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one question, in the order in which the judge reads them."""
+    """Two answers to one question, and which one the judge reads first."""
 
     question: str
     reference: str | None
@@ -69,14 +69,15 @@ class Pair:
 
 
 async def compare(judging: Target, pair: Pair) -> Row:
-    """Ask the judge about a pair.
+    """Ask the judge to compare a pair.
 
     Returns:
-        `preference`: 1 if it prefers `answer`, 0 if `other`, 0.5 for a tie; `first`: likewise of
-        whichever it read first; `judgment` (its text), `cost`.
+        `preference` (1 if the judge prefers `answer`, 0 if it prefers `other`, 0.5 for a tie),
+        `first` (1 if it prefers the answer that it read first, 0 for the second, 0.5 for a tie),
+        `judgment` (the reply), `usage`, `calls` and `cost`.
 
     Raises:
-        AnswerFailed: If it says neither [[A]] nor [[B]] nor [[C]], or cannot be asked.
+        AnswerFailed: If the reply has no [[A]], [[B]] or [[C]], or the request failed.
     """
     a, b = (pair.answer, pair.other) if pair.answer_first else (pair.other, pair.answer)
     with_reference = pair.reference is not None
@@ -93,14 +94,14 @@ async def compare(judging: Target, pair: Pair) -> Row:
 
 
 def tally(preferences: Sequence[Sequence[float]]) -> Row:
-    """Return how the items went, each by the mean of both orders.
+    """Count wins, losses and ties of the items, by the mean of both orders.
 
     Args:
-        preferences: For each item the preference in each order.
+        preferences: The preferences of each item, one for each order.
 
     Returns:
-        How many items were won, lost, tied, and decided by the order alone (`by_order`), which
-        counts as a tie.
+        `wins`, `losses`, `ties` and `by_order`: the number of items in each group. `by_order`
+        counts items that are a tie only because the verdict depends on the order.
     """
     means = [sum(item) / len(item) for item in preferences]
     by_order = sum({0.0, 1.0} <= set(item) for item in preferences)
@@ -113,18 +114,18 @@ def tally(preferences: Sequence[Sequence[float]]) -> Row:
 
 
 def position_bias(firsts: Sequence[float]) -> Row:
-    """Return whether the judge prefers a place.
+    """Test whether the judge prefers a position.
 
     Args:
-        firsts: Of every verdict in either order, 1 if it preferred what it read first, 0 if the
-            second, 0.5 for a tie. Each pair is judged in both orders, so that without a bias as
-            many are 1 as 0.
+        firsts: One value for each verdict in either order: 1 if the judge preferred the answer it
+            read first, 0 for the second, 0.5 for a tie. Each pair is judged in both orders, so an
+            unbiased judge gives as many 1 as 0.
 
     Returns:
-        `first` (how often of the decided ones, an interval; None if none is), `p` (of a two-sided
-        binomial test against a half), `biased`, and `sentence`.
+        `first` (share of decided verdicts for the first answer, an interval; None if no verdict is
+        decided), `p` (of a two-sided binomial test against 0.5), `biased`, and `sentence`.
     """
-    from scipy.stats import binomtest  # noqa: PLC0415 - with [evals]
+    from scipy.stats import binomtest  # noqa: PLC0415 - needs [evals]
 
     if not firsts:
         sentence = "The judge was not asked: the answers are the same."
@@ -135,7 +136,7 @@ def position_bias(firsts: Sequence[float]) -> Row:
         return {"first": None, "p": None, "biased": False, "sentence": sentence}
     p = float(binomtest(int(sum(decided)), len(decided)).pvalue)
     share = intervals.mean(decided)
-    # Of a pair in both orders, a judge of contents prefers each place once.
+    # In both orders of a pair, an unbiased judge prefers each position once.
     biased = p < _BIASED or (len(decided) > 1 and share.value in {0.0, 1.0})
     place = "first" if share.value > _TIE else "second"
     often = (
@@ -156,23 +157,24 @@ def position_bias(firsts: Sequence[float]) -> Row:
 def length_controlled(
     means: Sequence[float], lengths: Sequence[int], others: Sequence[int]
 ) -> Interval | None:
-    """Return the win rate if answers were as long as the baseline's.
+    """Estimate the win rate for answers of the same length as the baseline's.
 
-    A logistic regression of the preference on an intercept and the hyperbolic tangent of the
-    length's difference in standard deviations, as AlpacaEval's without the instructions'
-    difficulty; the prediction is at no difference.
+    The model is a logistic regression of the preference on an intercept and the hyperbolic tangent
+    of the length difference in standard deviations. It is AlpacaEval's model without the difficulty
+    of the instructions. The estimate is the prediction at a length difference of 0.
 
     Args:
-        means: By item, the preference over both orders.
-        lengths: Characters of the target's answers.
-        others: Characters of the baseline's.
+        means: Mean preference of both orders, by item.
+        lengths: Lengths of the target's answers in characters.
+        others: Lengths of the baseline's answers in characters.
 
     Returns:
-        With a bootstrap over items; None where lengths do not differ, or all preferences are equal.
+        The win rate with a bootstrap interval over items; None if all length differences are equal
+        or all preferences are equal.
 
     Source: Dubois et al. (arXiv 2404.04475).
     """
-    import numpy as np  # noqa: PLC0415 - with [evals]
+    import numpy as np  # noqa: PLC0415 - needs [evals]
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
     gaps = np.asarray(lengths, dtype=float) - np.asarray(others, dtype=float)
@@ -195,16 +197,17 @@ def length_controlled(
 
 
 def complete(rows: Mapping[tuple[str, int], Row], item: str) -> list[float] | None:
-    """Return an item's preferences in both orders; None if one is not there."""
+    """Return the preferences of an item in both orders; None if one is missing."""
     found = [rows[item, order] for order in range(len(ORDERS)) if (item, order) in rows]
     return [row["preference"] for row in found] if len(found) == len(ORDERS) else None
 
 
 def check(judging: Target) -> None:
-    """Refuse a judge that cannot be asked, before anything is paid for.
+    """Check that the judge can be called, before any paid request.
 
     Raises:
-        EvalError: If it has no key or is wrong; says what to do.
+        EvalError: If the judge is misconfigured or its API key is missing; the message gives the
+            fix.
     """
     try:
         judging.check()

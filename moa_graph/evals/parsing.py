@@ -1,4 +1,4 @@
-"""What a model's reply answers, read without ever running it."""
+"""Parse the answer in the reply of a model, without executing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _BOXED = re.compile(r"\\boxed{([\w\d]+)}")
 _SHORTEST_REPEAT = 4
-_LONGEST_SUM = 200  # characters; a longer one is not an answer
+_LONGEST_SUM = 200  # characters; a longer expression is not an answer
 _LARGEST_POWER = 1000
 
 _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
@@ -30,17 +30,17 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 
 
 def final_answer(reply: str, model: str = "") -> str | None:
-    """Return the `answer` of a reply that was asked to be JSON with `reasoning` and `answer`.
+    """Return the `answer` of a reply in JSON with `reasoning` and `answer`.
 
-    The first complete JSON object counts; of a broken one, what stands behind `"answer":`. Of
-    Llama 3.1, which likes to box it, the boxed one.
+    The first complete JSON object counts. Without one, the text after `"answer":` counts. For
+    Llama 3.1, the content of a LaTeX `boxed` command is accepted too.
 
     Args:
         reply: The whole reply.
-        model: The model's name.
+        model: Name of the model.
 
     Returns:
-        The answer as it was written, or None if there is none.
+        The answer as written; None if there is no answer.
 
     Source: ZeroEval (WildEval), `src/evaluation`.
     """
@@ -55,16 +55,16 @@ def final_answer(reply: str, model: str = "") -> str | None:
 
 
 def number_in(answer: str) -> float | None:
-    """Return the first number of an answer, which may have dollars, thousands and fractions.
+    """Return the first number in an answer; dollar signs and thousands separators are ignored.
 
-    A sum is worked out (`"3/4"` is 0.75); only numbers and `+ - * / ** %` are understood, and
-    nothing is ever run.
+    An expression with `/` is evaluated (`"3/4"` is 0.75). It may have only numbers and the
+    operators `+ - * / // ** %`. No code is executed.
 
     Args:
-        answer: Such as `"$1,200"`.
+        answer: The answer, such as `"$1,200"`.
 
     Returns:
-        Such as 1200.0; None if there is no number.
+        The number, such as 1200.0; None if there is no number.
     """
     text = answer.replace("$", "").strip().replace(",", "")
     if "/" in text and (value := arithmetic(text)) is not None:
@@ -74,10 +74,10 @@ def number_in(answer: str) -> float | None:
 
 
 def arithmetic(text: str) -> float | None:
-    """Return the value of a sum in digits; None if it is anything else.
+    """Return the value of an arithmetic expression; None if the text is not one.
 
     Args:
-        text: Such as `"(3 + 4) / 2"`.
+        text: The expression, such as `"(3 + 4) / 2"`.
     """
     if len(text) > _LONGEST_SUM:
         return None
@@ -102,10 +102,10 @@ def _worked_out(node: ast.AST) -> float:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """Return the first `{…}` whose braces are in balance, if it is JSON.
+    """Return the first `{…}` with balanced braces, if it is a JSON object.
 
-    As ZeroEval does, it counts braces inside of strings too: reading better would give other
-    accuracies than the published ones.
+    Braces inside of strings count too, as in ZeroEval. A stricter parser would not reproduce the
+    published accuracies.
     """
     depth, start = 0, 0
     for i, sign in enumerate(text):
@@ -117,14 +117,14 @@ def _first_object(text: str) -> dict[str, Any] | None:
             if depth == 0:
                 try:
                     found = json.loads(text[start : i + 1].replace("\n", ""))
-                except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
+                except (ValueError, RecursionError):  # not JSON, or too deep, or a huge integer
                     return None
                 return found if isinstance(found, dict) else None
     return None
 
 
 def _value_of(key: str, text: str) -> str | None:
-    """Return what stands behind a key in what was meant to be JSON."""
+    """Return the text after a key in broken JSON."""
     for pattern, flags in (
         (rf'"{key}"\s*:\s*"([^"]*?)"', 0),
         (rf'"{key}"\s*:\s*"(.*?)"', re.DOTALL),

@@ -1,4 +1,4 @@
-"""The figures: win rates with intervals, quality against cost, and radar plots."""
+"""Figures: win rates with intervals, quality against cost, and radar plots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _INK, _SOFT, _GRID = "#1c2b33", "#7b8a93", "#e2e7ea"
 _COLOURS = ("#1f6f78", "#c8553d", "#6a4c93", "#e09f3e", "#33658a", "#5b8c5a")
-_LOG_FROM = 8  # times; costs that lie farther apart are drawn on a logarithmic axis
+_LOG_FROM = 8  # ratio of highest to lowest cost above which the axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Point:
 
 
 def dominated(points: Sequence[Point]) -> set[str]:
-    """Names of those that another one beats in quality or cost, and equals in the other."""
+    """Return names of points that another point beats in quality or cost, and equals or beats in
+    the other.
+    """
     return {
         p.name
         for p in points
@@ -43,13 +45,13 @@ def dominated(points: Sequence[Point]) -> set[str]:
 
 
 def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "") -> Figure:
-    """Quality against cost, with the Pareto front; what is dominated is grey and hollow.
+    """Plot quality against cost with the Pareto front; dominated points are grey and hollow.
 
     Args:
-        points: At least one.
-        quality: What the vertical axis is called; values are shares of 1 and shown in percent.
-        cost: What the horizontal axis is called, with its unit.
-        title: Above the plot.
+        points: One or more points.
+        quality: Label of the vertical axis; values are shares of 1 and are shown in percent.
+        cost: Label of the horizontal axis, with the unit.
+        title: Title above the plot.
     """
     figure, axes = _figure(9.5, 6, title)
     beaten = dominated(points)
@@ -95,8 +97,8 @@ def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "")
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]) -> None:
-    """Names beside their points; where those would overlap, in a column with lines to them."""
-    from adjustText import adjust_text  # noqa: PLC0415 - with [evals]
+    """Write names next to points, or in a column with connecting lines if names overlap."""
+    from adjustText import adjust_text  # noqa: PLC0415 - needs [evals]
     from matplotlib.patheffects import withStroke  # noqa: PLC0415
 
     places = [(p.cost, 100 * p.quality.value) for p in points]
@@ -152,13 +154,13 @@ def rates(
     half: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Values with their intervals, the highest on top.
+    """Plot values with their intervals, the highest on top.
 
     Args:
-        found: By name, shares of 1, shown in percent.
-        label: What the axis is called.
-        half: Where a line is drawn, such as 0.5 for a baseline that wins as often.
-        title: Above the plot.
+        found: Values by name: shares of 1, shown in percent.
+        label: Label of the axis.
+        half: Position of a vertical line, such as 0.5 for the win rate of the baseline.
+        title: Title above the plot.
     """
     names = sorted(found, key=lambda name: found[name].value)
     figure, axes = _figure(8, 1.4 + 0.42 * len(names), title)
@@ -184,15 +186,15 @@ def rates(
 def radar(
     found: Mapping[str, Mapping[str, float]], *, lowest: float, highest: float, title: str = ""
 ) -> Figure:
-    """Scores by category or skill, a line for each model.
+    """Plot scores by category or skill, with one line for each model.
 
     Args:
-        found: By model and by category; a category that a model lacks is a gap.
-        lowest: The centre.
-        highest: The rim.
-        title: Above the plot.
+        found: Scores by model and category; a missing category is a gap in the line.
+        lowest: Score at the centre.
+        highest: Score at the edge.
+        title: Title above the plot.
     """
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - with [evals]
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - needs [evals]
 
     names = list(dict.fromkeys(name for scores in found.values() for name in scores))
     angles = [2 * math.pi * i / len(names) for i in range(len(names))]
@@ -219,8 +221,8 @@ def radar(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure, and free it."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - with [evals]
+    """Save a figure to a file and close it."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - needs [evals]
 
     figure.savefig(path, dpi=144, bbox_inches="tight", facecolor="white")
     plt.close(figure)
@@ -228,7 +230,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def _figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - with [evals]
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - needs [evals]
 
     figure, axes = plt.subplots(figsize=(width, height))
     axes.spines[["top", "right"]].set_visible(False)
@@ -249,7 +251,7 @@ def _arms(values: Sequence[Interval]) -> list[list[float]]:
 
 
 def _labels(names: Sequence[str], longest: int = 32) -> list[str]:
-    """Names of bearable length that can still be told apart."""
+    """Return shortened names that are still unique."""
     short = [_shortened(name, longest) for name in names]
     if len(set(short)) < len(set(names)) and longest < max(map(len, names)):
         return _labels(names, longest + 8)
@@ -258,12 +260,12 @@ def _labels(names: Sequence[str], longest: int = 32) -> list[str]:
 
 def _shortened(name: str, longest: int) -> str:
     if len(name) > longest:
-        name = name.rpartition("/")[2]  # a model says more than who hosts it
+        name = name.rpartition("/")[2]  # the model name matters more than its host
     if len(name) > longest:
         name = f"{name[: longest // 2 - 1]}…{name[-(longest - longest // 2) :]}"
     return name
 
 
 def _plain(text: str) -> str:
-    """A text in which dollars are dollars; matplotlib would read what is between as a formula."""
+    """Escape dollar signs; matplotlib parses text between two of them as a formula."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Answers from files in the place of proposers, so that only the aggregator is paid for."""
+"""Recorded answers in place of proposers, so that only the aggregator costs money."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from moa_graph.evals.files import EvalError, Row, digest, name_of, read_results
 
 Turns: TypeAlias = tuple[str, ...]
-"""What a user has said in a conversation, turn by turn: what an answer is recorded under."""
+"""User messages of a conversation, turn by turn; the key of a recorded answer."""
 
 
 class RecordedProposals(Runnable[Any, AIMessage]):
-    """What one model has answered, as a model that answers so again.
+    """A runnable that replays the recorded answers of one model.
 
     Args:
-        name: The model's.
-        answers: By what was asked, the answers.
+        name: Name of the model.
+        answers: Answers by the user messages of the conversation.
     """
 
     def __init__(self, name: str, answers: Mapping[Turns, str]) -> None:
@@ -29,15 +29,16 @@ class RecordedProposals(Runnable[Any, AIMessage]):
 
     @classmethod
     def read(cls, path: Path, questions: Mapping[str, Sequence[str]] | None = None) -> Self:
-        """From a file.
+        """Read recorded answers from a file.
 
         Args:
-            path: JSON or JSON Lines: AlpacaEval's outputs (`instruction`, `output`, `generator`),
-                MT-Bench's answers (`question_id`, `choices`), or FLASK's (`question_id`, `text`).
-            questions: By id, what is asked turn by turn, for files that have ids only.
+            path: A JSON or JSON Lines file with outputs of AlpacaEval (`instruction`, `output`,
+                `generator`), or answers of MT-Bench (`question_id`, `choices`) or FLASK
+                (`question_id`, `text`).
+            questions: User turns by question id, for files that have only ids.
 
         Raises:
-            EvalError: If it is not one of these.
+            EvalError: If the file has another format.
         """
         rows = read_results(path)
         name = name_of(path)
@@ -50,7 +51,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
             turns, said = _turns_of(path, row, questions or {})
             for i, answer in enumerate(said, 1):
                 if answer is None:
-                    continue  # as if it were not there
+                    continue  # null counts as a missing answer
                 if not isinstance(answer, str):
                     raise EvalError(
                         f"{path}: the answer to {turns[i - 1][:60]!r} must be a string, not "
@@ -61,11 +62,11 @@ class RecordedProposals(Runnable[Any, AIMessage]):
 
     @property
     def digest(self) -> str:
-        """Says whether two are the same."""
+        """Hash of the content, equal for equal answers."""
         return digest([self.name, sorted(self._answers.items())])
 
     def missing(self, questions: Iterable[Turns]) -> list[Turns]:
-        """Those questions that it has no answer to."""
+        """Return the questions without a recorded answer."""
         return [turns for turns in questions if not self._answers.get(turns, "").strip()]
 
     def invoke(
@@ -74,7 +75,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
         """Return the recorded answer to a conversation.
 
         Raises:
-            EvalError: If there is none.
+            EvalError: If there is no recorded answer.
         """
         del config, kwargs
         turns = tuple(m.text for m in input if isinstance(m, HumanMessage))
@@ -86,7 +87,7 @@ class RecordedProposals(Runnable[Any, AIMessage]):
     async def ainvoke(
         self, input: Sequence[BaseMessage], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        """As `invoke`."""
+        """Return the recorded answer, as `invoke` does."""
         return self.invoke(input, config, **kwargs)
 
 

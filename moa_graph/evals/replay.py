@@ -1,6 +1,6 @@
-"""Does voting help? Strategies over recorded answers, without asking any model again.
+"""Evaluate voting strategies on recorded answers, without calls to models.
 
-The recorded answers stand in for proposers, and the graph's own strategies choose among them.
+Recorded answers replace the proposers, and the strategies of the graph choose among them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FOLDS = 5
 _SEED = 0
 _FEWEST, _POOL = 2, 5
 _AT_ONCE = 16
-_WRONG_ANSWERS = 9  # a model that errs is taken to pick one of so many
+_WRONG_ANSWERS = 9  # assumed number of possible wrong answers for a question
 _LEAST_WEIGHT = 0.01
 
 RANDOM, MAJORITY, WEIGHTED = "random pick", "majority", "weighted vote, cross-fitted"
@@ -38,12 +38,12 @@ AGREEMENT, ORACLE, BEST = "agreement by TF-IDF", "oracle", "best model, cross-fi
 
 
 def accuracies(recorded: RecordedSet) -> list[Row]:
-    """Return the accuracy of every recorded model, beside the published one.
+    """Return the accuracy of every recorded model, with the published accuracy.
 
     Returns:
-        Rows with `model`, `accuracy` and `published` (percent, to two decimals), `n`, `interval`,
-        `no_answer` (percent), and `disagreeing`: how many recorded verdicts are not those of the
-        reply's own parsing.
+        Rows with `model`, `accuracy` and `published` (percent; `accuracy` has two decimals), `n`,
+        `interval`, `no_answer` (percent), `replies` (whether full replies are recorded), and
+        `disagreeing` (number of recorded verdicts that differ from the parsed reply).
     """
     rows = []
     for model in sorted(recorded.models.values(), key=lambda m: -m.accuracy):
@@ -64,11 +64,12 @@ def accuracies(recorded: RecordedSet) -> list[Row]:
 
 
 def default_pools(recorded: RecordedSet) -> dict[str, list[str]]:
-    """Three pools that show where voting wins and where it loses, chosen by accuracy alone.
+    """Return three pools where voting wins or loses, chosen only by accuracy.
 
-    `similar`: the five of the lower half whose accuracies lie closest together; `strong with
-    weak`: the best one and the four weakest; `all`: every one. Of models whose full replies are
-    recorded, where there are enough; none where fewer than two have answered every question.
+    `similar` has the five models of the lower half with the closest accuracies, `strong with weak`
+    the best model and the four weakest, and `all` every model. Only models that answered every
+    question are used; with at least five such models with full replies, only those. With two to
+    five models there is only `all`, and with fewer than two there is no pool.
     """
     usable = [m for m in recorded.models.values() if _covers(m, recorded) and m.has_replies]
     if len(usable) < _POOL:
@@ -101,26 +102,26 @@ def replay(
     title: str = "replay",
     quiet: bool = False,
 ) -> Row:
-    """Return what each strategy would have answered with a pool of recorded models.
+    """Compute the accuracy of each strategy with a pool of recorded models.
 
-    Only questions that every member was asked count. Votes that are tied go to the member named
-    first.
+    Only questions that all members of the pool were asked count. In a tied vote, the first member
+    of the pool wins.
 
     Args:
-        recorded: As from `read_set`.
-        pool: The models' names, at least two.
-        limit: Only the first so many questions.
-        title: What the progress bar is called.
-        quiet: Whether to show no progress.
+        recorded: The result of `read_set`.
+        pool: Names of at least two models.
+        limit: Maximum number of questions, from the start; all by default.
+        title: Title of the progress bar.
+        quiet: Whether to hide the progress bar.
 
     Returns:
-        `pool`, `n`, `strategies` (by name an interval of the accuracy), `against_best` (by name
-        the paired difference to the best model, which is chosen on other questions than those it
-        is scored on), and `correct` (by name a list of 0 and 1 a question). The agreement by TF-IDF
-        is None where the full replies are not recorded.
+        `pool`, `n`, `strategies` (accuracy intervals by strategy), `against_best` (paired
+        differences to the best model by strategy; the best model is chosen on other questions than
+        it is scored on), and `correct` (by strategy, one value from 0 to 1 for each question). The
+        agreement by TF-IDF is None if full replies are not recorded.
 
     Raises:
-        EvalError: If a model is unknown, named twice, or there are fewer than two.
+        EvalError: If a model is unknown or named twice, or there are fewer than two models.
     """
     members = _members(recorded, pool)
     keys = [k for k in recorded.questions if all(k in m.answers for m in members)][:limit]
@@ -179,7 +180,7 @@ def _members(recorded: RecordedSet, pool: Sequence[str]) -> list[RecordedModel]:
 
 def _folds(n: int) -> list[int]:
     folds = [i % _FOLDS for i in range(n)]
-    random.Random(_SEED).shuffle(folds)  # noqa: S311 - no secret
+    random.Random(_SEED).shuffle(folds)  # noqa: S311 - not for security
     return folds
 
 
@@ -194,7 +195,7 @@ def _best(right: Mapping[str, Sequence[float]], folds: Sequence[int], fold: int)
 def _weights(
     right: Mapping[str, Sequence[float]], folds: Sequence[int]
 ) -> list[tuple[int, dict[str, float]]]:
-    """For each fold, log-odds of being right by the questions of the other folds."""
+    """Return weights by fold: log-odds of a right answer, from the questions of other folds."""
 
     def weight(values: Sequence[float]) -> float:
         share = (sum(values) + 1) / (len(values) + 2)
@@ -215,8 +216,8 @@ def _through_graph(
     title: str,
     quiet: bool,
 ) -> list[float]:
-    """Return whether the answer that the graph chooses is right, by question."""
-    from tqdm import tqdm  # noqa: PLC0415 - with [evals]
+    """Return a list with 1 for each question with a right chosen answer, else 0."""
+    from tqdm import tqdm  # noqa: PLC0415 - needs [evals]
 
     parse = recorded.parse if isinstance(strategies[0], Vote) else None
     proposers = [
@@ -237,7 +238,7 @@ def _through_graph(
         async with slots:
             try:
                 state = await graphs[id(strategy)].ainvoke({"messages": recorded.questions[key]})
-            except MoAError:  # nobody has an answer that could be chosen
+            except MoAError:  # no member has an answer to choose
                 return 0.0
             finally:
                 bar.update()
@@ -253,7 +254,7 @@ def _through_graph(
 
 
 def _renamed(strategy: AnswerStrategy, names: Mapping[str, str]) -> AnswerStrategy:
-    """The strategy for proposers of other names: a model's name may hold what a node's must not."""
+    """Return the strategy for renamed proposers; model names can be invalid as node names."""
     if isinstance(strategy, Vote) and strategy.weights:
         weights = {names[name]: weight for name, weight in strategy.weights.items()}
         return Vote(parse=strategy.parse, weights=weights)
@@ -261,18 +262,18 @@ def _renamed(strategy: AnswerStrategy, names: Mapping[str, str]) -> AnswerStrate
 
 
 def _reply(model: RecordedModel, key: str, parse: Callable[[str], Any] | None) -> str:
-    """Return what a model has said; for a vote, at least the answer that is on record."""
+    """Return the reply of a model, or its recorded answer if the reply does not parse to it."""
     recorded = model.answers[key]
     if recorded.reply is not None and (parse is None or parse(recorded.reply) == recorded.answer):
         return recorded.reply
     said = recorded.answer
     if isinstance(said, float) and said.is_integer():
-        said = int(said)  # written out, without an exponent
+        said = int(said)  # avoid an exponent
     return "" if said is None else json.dumps({"answer": str(said)})
 
 
 def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row]) -> str:
-    """Accuracies and pools as tables, and in sentences what they show."""
+    """Return accuracies and pools as tables, with sentences about the differences."""
     differing = [row for row in models if row["published"] not in {None, row["accuracy"]}]
     parts = [
         f"## {recorded.name}: {len(recorded.questions)} questions",
@@ -329,7 +330,7 @@ def _pool_report(name: str, row: Row) -> str:
 
 
 def summary(pools: Mapping[str, Row]) -> list[dict[str, Any]]:
-    """Return the pools without their answers question by question, for JSON."""
+    """Return the pools for JSON, without the results by question."""
     return [
         {"name": name, **{field: row[field] for field in row if field != "correct"}}
         for name, row in pools.items()

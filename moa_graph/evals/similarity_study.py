@@ -1,7 +1,7 @@
-"""How much of each proposal is in the aggregate? BLEU, TF-IDF and Levenshtein.
+"""Similarity between proposals and the aggregate: BLEU, TF-IDF and Levenshtein.
 
-Section 3.3 of the paper (arXiv 2406.04692) finds the aggregate closest to the proposals that a
-judge prefers, by Spearman's rank correlation.
+Section 3.3 of the paper (arXiv 2406.04692) finds that the aggregate is most similar to the
+proposals that a judge prefers, by Spearman's rank correlation.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from moa_graph.evals.intervals import Interval
 from moa_graph.evals.tables import table
 
 MEASURES = ("bleu", "tf_idf", "levenshtein")
-"""BLEU from 0 to 100 as `sacrebleu` gives it, the others from 0 to 1."""
+"""BLEU is from 0 to 100 as in `sacrebleu`, the other measures are from 0 to 1."""
 _HIGHEST = {"bleu": 100.0, "tf_idf": 1.0, "levenshtein": 1.0}
-_FEWEST = 2  # a rank correlation of fewer means nothing
+_FEWEST = 2  # a rank correlation needs more values than this
 
 
 def similarities(aggregate: str, proposals: Sequence[str]) -> list[dict[str, float]]:
-    """Return how similar each proposal is to the aggregate.
+    """Compute the similarity of each proposal to the aggregate.
 
     Args:
         aggregate: The aggregator's answer.
-        proposals: What it was made of.
+        proposals: The proposals given to the aggregator.
 
     Returns:
-        For each proposal `bleu` (`sacrebleu.sentence_bleu(aggregate, [proposal]).score`), `tf_idf`
-        (the cosine of scikit-learn's `TfidfVectorizer`, fitted on the aggregate and all proposals
-        of this one question) and `levenshtein`
+        For each proposal, `bleu` (`sacrebleu.sentence_bleu(aggregate, [proposal]).score`), `tf_idf`
+        (cosine similarity with scikit-learn's `TfidfVectorizer`, fitted on the aggregate and all
+        proposals of this question) and `levenshtein`
         (`rapidfuzz.distance.Levenshtein.normalized_similarity`).
     """
-    import sacrebleu  # noqa: PLC0415 - with [evals]
+    import sacrebleu  # noqa: PLC0415 - needs [evals]
     from rapidfuzz.distance import Levenshtein  # noqa: PLC0415
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
     from sklearn.metrics.pairwise import cosine_similarity  # noqa: PLC0415
@@ -43,7 +43,7 @@ def similarities(aggregate: str, proposals: Sequence[str]) -> list[dict[str, flo
     try:
         matrix = TfidfVectorizer().fit_transform([aggregate, *proposals])
         cosines = cosine_similarity(matrix[:1], matrix[1:])[0]
-    except ValueError:  # no text has a word
+    except ValueError:  # the texts have no words
         cosines = [0.0] * len(proposals)
     return [
         {
@@ -63,24 +63,24 @@ def study(
     annotations: Sequence[Path] = (),
     limit: int | None = None,
 ) -> Row:
-    """Compare recorded aggregates with the recorded proposals they were made of.
+    """Compare recorded aggregates with their recorded proposals.
 
     Args:
         aggregate: A file with `instruction` and `output`.
-        proposals: The same of each proposer; all instructions of the aggregate must be there.
-        win_rates: By generator, a score of each proposer, such as its win rate on a leaderboard.
-        annotations: A judge's preferences, with `instruction`, `generator_2` and `preference`, for
-            a correlation within each question.
-        limit: Only the first so many instructions.
+        proposals: One such file for each proposer, with all instructions of the aggregate.
+        win_rates: Scores by generator, such as win rates on a leaderboard.
+        annotations: Files with preferences of a judge (`instruction`, `generator_2` and
+            `preference`), for a correlation within each question.
+        limit: Maximum number of instructions, from the start; all by default.
 
     Returns:
         `aggregate` (its generator), `n`, `proposers` (by generator, an interval for each measure),
-        `spearman` (by measure, over proposers: `value` and `p`, between mean similarity and
-        `win_rates`; None without), `spearman_within` (by measure, an interval over questions; None
-        without annotations).
+        `spearman` (by measure, `value` and `p` of the correlation over proposers between mean
+        similarity and `win_rates`; None with fewer than three win rates), and `spearman_within` (by
+        measure, an interval over questions; None without annotations).
 
     Raises:
-        EvalError: If a file is not in that form, or an instruction has no proposal.
+        EvalError: If a file has another format, or an instruction has no proposal.
     """
     base = _outputs(aggregate)
     asked = list(base[1])[:limit]
@@ -132,14 +132,14 @@ def _outputs(path: Path) -> tuple[str, dict[str, str]]:
 def _over_proposers(
     found: Mapping[str, Mapping[str, Interval]], win_rates: Mapping[str, float]
 ) -> Row | None:
-    from scipy.stats import spearmanr  # noqa: PLC0415 - with [evals]
+    from scipy.stats import spearmanr  # noqa: PLC0415 - needs [evals]
 
     known = [name for name in found if name in win_rates]
     if len(known) <= _FEWEST:
         return None
     result: Row = {"proposers": known}
     for measure in MEASURES:
-        with warnings.catch_warnings():  # all equal: there is no rank
+        with warnings.catch_warnings():  # undefined if all values are equal
             warnings.simplefilter("ignore")
             of = spearmanr([found[n][measure].value for n in known], [win_rates[n] for n in known])
         if math.isfinite(of.statistic):
@@ -165,7 +165,7 @@ def _within(
     by_question: Sequence[Sequence[Mapping[str, float]]],
     preferences: Mapping[str, Mapping[str, float]],
 ) -> Row:
-    from scipy.stats import spearmanr  # noqa: PLC0415 - with [evals]
+    from scipy.stats import spearmanr  # noqa: PLC0415 - needs [evals]
 
     result: Row = {}
     for measure in MEASURES:
@@ -174,7 +174,7 @@ def _within(
             known = [i for i, name in enumerate(names) if text in preferences.get(name, {})]
             if len(known) <= _FEWEST:
                 continue
-            with warnings.catch_warnings():  # all equal: there is no rank
+            with warnings.catch_warnings():  # undefined if all values are equal
                 warnings.simplefilter("ignore")
                 of = spearmanr(
                     [rows[i][measure] for i in known],
@@ -187,7 +187,7 @@ def _within(
 
 
 def report(found: Row) -> str:
-    """Return the study as a table, the most similar proposer first, and the correlations."""
+    """Return the study as a table, most similar proposer first, with the correlations."""
     of = found["proposers"]
     ranked = sorted(of, key=lambda name: -of[name]["tf_idf"]["value"])
     parts = [

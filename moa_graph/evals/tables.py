@@ -1,4 +1,4 @@
-"""Tables in Markdown, which read well in a terminal too."""
+"""Markdown tables with padded columns, readable in a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a Markdown table; numbers to the right, None as a dash."""
+    """Return a Markdown table; numbers are right-aligned, and None is a dash."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [
         max(len(header), 3, *(len(row[i]) for row in cells)) if cells else max(len(header), 3)

@@ -1,4 +1,4 @@
-"""What is evaluated: a preset, a configuration file, a single model, or a graph of your own."""
+"""Targets of an evaluation: a preset, a configuration file, a single model, or a graph."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from moa_graph.strategies.registry import as_strategy
 from moa_graph.strategies.vote import NothingToCount
 
 Prices = Mapping[str, Price]
-"""Dollars per million input and per million output tokens, by the model's name."""
+"""US dollars per million input tokens and per million output tokens, by model name."""
 
 
 class AnswerFailed(EvalFailed):
-    """A target gave no answer; `record` has what was spent on it all the same."""
+    """A target gave no answer; `record` has the usage and cost of the attempt."""
 
     def __init__(self, message: str, record: Row) -> None:
         super().__init__(message)
@@ -48,12 +48,12 @@ class Target:
     """One configuration under evaluation.
 
     Args:
-        name: What reports call it.
-        model: Makes what answers.
-        models: Every model that it may call.
-        digest: Says whether two are the same.
-        prices: Go before the price table's.
-        recorded: Answers from files that take the place of proposers.
+        name: Name in reports.
+        model: Function that creates the chat model to evaluate.
+        models: All models that the target may call.
+        digest: Hash of the configuration, equal for equal targets.
+        prices: Prices that override the price table.
+        recorded: Recorded answers that replace the proposers.
     """
 
     name: str
@@ -64,33 +64,33 @@ class Target:
     recorded: Sequence[RecordedProposals] = ()
 
     def check(self) -> None:
-        """Build every model, so that a missing key is told before anything is paid for.
+        """Build every model, to report a missing API key before any paid request.
 
         Raises:
-            MoAError: If one cannot be built; says what to do.
+            MoAError: If a model cannot be built; the message gives the fix.
         """
         for model in self.models:
             model.get()
 
     @cached_property
     def answering(self) -> BaseChatModel:
-        """What answers."""
+        """Chat model of the target, created once."""
         return self.model()
 
     async def ask(self, messages: Sequence[BaseMessage]) -> Row:
-        """Get an answer, and what it took.
+        """Get an answer with its usage, cost and latency.
 
         Args:
             messages: The conversation.
 
         Returns:
-            `answer`; `usage` (input and output tokens by model), `calls` (of models), `cost` (US
-            dollars; None where a price or usage is not known), `latency` and `first_token`
-            (seconds); of a mixture `proposals`. A vote with nothing to count answers nothing, which
-            is not a failure; `no_answer` says so.
+            `answer`, `usage` (input and output tokens by model), `calls` (number of model calls),
+            `cost` (US dollars; None if a price or the usage is unknown), `latency` and
+            `first_token` (seconds), and for a mixture `proposals`. A vote without any vote to count
+            is not a failure: `answer` is then empty, and `no_answer` gives the reason.
 
         Raises:
-            AnswerFailed: If there is none.
+            AnswerFailed: If the target gave no answer.
         """
         usage, calls = UsageMetadataCallbackHandler(), _Calls()
         started = time.monotonic()
@@ -127,7 +127,7 @@ class Target:
         }
 
     def _here(self) -> Runnable[Any, Any]:
-        # LangChain shares connections between models; those of another event loop never answer.
+        # LangChain shares connections between models; requests on another loop's ones would hang.
         loop = sync.current_loop()
         own = sync.is_background()
         return with_connections_of(self.answering, loop, own=own) if loop else self.answering
@@ -139,7 +139,7 @@ class Target:
             model: {"input": of["input_tokens"], "output": of["output_tokens"]}
             for model, of in usage.usage_metadata.items()
         }
-        # What came from the cache was paid for before, in an interrupted run or for another target.
+        # Count cached proposals: an interrupted run or another target paid for them.
         cached = [proposal for proposal in proposals if proposal.get("cached")]
         for proposal in cached:
             if saved := proposal.get("saved_usage"):
@@ -154,13 +154,13 @@ class Target:
         return {**spent, "cost": self.cost(spent)}
 
     def cost(self, row: Row) -> float | None:
-        """Return what an answer has cost, by the prices of today.
+        """Compute the cost of an answer with current prices.
 
         Args:
-            row: As from `ask`, or what is known of one that failed.
+            row: The result of `ask`, or the record of a failed answer.
 
         Returns:
-            US dollars; None where a price or usage is not known.
+            US dollars; None if a price or the usage is unknown.
         """
         known = "usage" in row and not row.get("usage_incomplete")
         if not known or (row["calls"] and not row["usage"]):
@@ -174,7 +174,7 @@ class Target:
         return total.usd
 
     def _price(self, name: str) -> Price | None:
-        # A provider may answer with a dated name of the model that was asked for.
+        # Providers may return a dated name for the requested model.
         asked = max(
             (m for m in self.models if name.startswith(m.name)),
             key=lambda m: len(m.name),
@@ -191,7 +191,7 @@ class Target:
 
 
 class _Calls(BaseCallbackHandler):
-    """How many models are called."""
+    """Callback that counts model calls."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -199,7 +199,7 @@ class _Calls(BaseCallbackHandler):
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **kwargs: Any
     ) -> None:
-        """Count a call; a mixture is none, the models in it are."""
+        """Count a model call; a mixture does not count, but its models do."""
         if (kwargs.get("metadata") or {}).get("ls_provider") != "moa":
             self.n += 1
 
@@ -222,19 +222,20 @@ def load_target(
     recorded: Sequence[RecordedProposals] = (),
     cache: Callable[[str], BaseCache[Any]] | None = None,
 ) -> Target:
-    """Return a target by what a user writes on the command line.
+    """Create the target that a command-line argument names.
 
     Args:
-        spec: A preset's name, a configuration file (`.toml`, `.yaml`), or one model as
+        spec: Name of a preset, a configuration file (`.toml`, `.yaml`), or one model as
             `"provider:model"`.
-        prices: Go before the price table's.
-        recorded: Recorded answers that take the place of the proposers; the target is then the
-            aggregator over them.
-        cache: Makes a LangGraph cache, by the configuration's name, once that is known to be
-            one; proposals of a run that is interrupted are in it.
+        prices: Prices that override the price table.
+        recorded: Recorded answers that replace the proposers; the target is then the aggregator
+            with these answers as proposals.
+        cache: Function that creates a LangGraph cache from the name of the configuration; called
+            only for valid configurations. The cache keeps the proposals of an interrupted run.
 
     Raises:
-        EvalError: If there is no such preset, file or model, or it is wrong; says what.
+        EvalError: If the preset, file or model does not exist or is invalid; the message gives the
+            cause.
     """
     spec = str(spec)
     try:
@@ -248,7 +249,7 @@ def load_target(
             return of_model(spec, prices)
         described: Any = configuration.data()
         if not recorded:
-            # Chunk-wise proposals are no whole answers that could be kept.
+            # Chunk-wise proposals are partial answers, which cannot be cached.
             progressive = as_strategy("progressive", configuration.progressive, "progressive")
             whole = not isinstance(progressive, Chunkwise)
             kept = cache(configuration.name) if cache and whole else None
@@ -264,15 +265,15 @@ def load_target(
 
 
 def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
-    """Return a single model, as `"provider:model"`.
+    """Create a target from a single model.
 
     Args:
-        spec: The model.
-        prices: Go before the price table's.
-        **params: What the chat model is given besides, such as `temperature`.
+        spec: The model as `"provider:model"`.
+        prices: Prices that override the price table.
+        **params: Other parameters of the chat model, such as `temperature`.
 
     Raises:
-        ValueError: If it names no provider that is known.
+        ValueError: If the provider is missing or unknown.
     """
     models = [Model(spec, spec, **params)]
     described = digest([spec, params] if params else spec)
@@ -280,10 +281,10 @@ def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
 
 
 def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
-    """The model that aggregates in a configuration, answering by itself with the same settings.
+    """Create a target from only the aggregator model of a configuration, with the same settings.
 
     Raises:
-        EvalError: If there is no such configuration, or nothing writes its answer.
+        EvalError: If the configuration does not exist, or has no model that writes the answer.
     """
     try:
         configuration = load_preset(spec)
@@ -296,23 +297,24 @@ def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
 
 
 def of_graph(name: str, graph: Any, described: Any, prices: Prices | None = None) -> Target:
-    """Return a graph of `create_moa`.
+    """Create a target from a graph of `create_moa`.
 
     Args:
-        name: What reports call it.
+        name: Name in reports.
         graph: The graph.
-        described: Data that say what it is: results under another description are not mixed.
-        prices: Go before the price table's.
+        described: Data that identify the graph; results with other data are never mixed with its
+            results.
+        prices: Prices that override the price table.
     """
     chat = ChatMoA(graph=graph)
     return Target(name, lambda: chat, chat.models, digest(described), prices or {})
 
 
 def unique_names(targets: Sequence[Target]) -> None:
-    """Refuse targets that a report could not tell apart.
+    """Check that the names of the targets are unique.
 
     Raises:
-        EvalError: If two have one name.
+        EvalError: If two targets have the same name.
     """
     names = [target.name for target in targets]
     for name in names:

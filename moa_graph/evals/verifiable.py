@@ -1,6 +1,6 @@
-"""Recorded replies to questions that have one right answer, as ZeroEval publishes them.
+"""Recorded replies to questions with one right answer, in the format of ZeroEval.
 
-ZeroEval (WildEval): GSM8K, MATH level 5 and others, answered by dozens of models in JSON.
+ZeroEval (WildEval) publishes JSON replies of dozens of models to GSM8K, MATH level 5 and others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NUMERIC = re.compile(r"-?\$?[\d,]*\.?\d+(/\d+)?")
 _CHOICE = re.compile(r"([A-Z])\)")
 _MOST = 0.9
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
-_RENAMED = (  # as the published tables call them (`eval_utils.py`)
+_RENAMED = (  # names in the published tables (`eval_utils.py`)
     ("deepseek-chat", "deepseek-v2-chat-0628"),
     ("deepseek-coder", "deepseek-v2-coder-0614"),
     ("DeepSeek-Coder-V2-0724", "deepseek-v2-coder-0724"),
@@ -36,61 +36,63 @@ _RENAMED = (  # as the published tables call them (`eval_utils.py`)
 
 @dataclass(frozen=True)
 class RecordedAnswer:
-    """What a model has answered to one question."""
+    """Answer of one model to one question."""
 
     reply: str | None
-    """In full; None where only the answer was recorded."""
+    """Full reply; None if only the answer was recorded."""
     answer: Any
-    """What was parsed of it; None if it has no answer."""
+    """Parsed answer; None if the reply has no answer."""
     correct: bool
 
 
 @dataclass(frozen=True)
 class RecordedModel:
-    """What a model has answered, by question."""
+    """Answers of one model, by question."""
 
     name: str
     answers: Mapping[str, RecordedAnswer]
     published: float | None
-    """The published accuracy, in percent."""
+    """Published accuracy in percent; None if unknown."""
     disagreeing: tuple[str, ...]
-    """Questions whose recorded verdict is not that of the reply's own parsing."""
+    """Questions for which the recorded verdict differs from the parsed reply."""
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers among the recorded ones."""
+        """Share of right answers among the recorded answers."""
         return sum(a.correct for a in self.answers.values()) / len(self.answers)
 
     @property
     def has_replies(self) -> bool:
-        """Whether the full replies are recorded."""
+        """Whether all full replies are recorded."""
         return all(a.reply is not None for a in self.answers.values())
 
 
 @dataclass(frozen=True)
 class RecordedSet:
-    """A benchmark, and what models have answered to it."""
+    """A benchmark with recorded answers of models."""
 
     name: str
     questions: Mapping[str, str]
     parse: Callable[[str], Any]
-    """From a reply to its answer, in the form in which equal ones are the same."""
+    """Function from a reply to its answer, normalized so that equal answers compare equal."""
     models: Mapping[str, RecordedModel]
 
 
 def read_set(folder: Path) -> RecordedSet:
-    """Read what was recorded.
+    """Read a benchmark with recorded answers from a folder.
 
     Args:
-        folder: Either ZeroEval's own (`result_dirs/gsm`: a `MODEL.json` each, with `id`,
-            `question`, `output`, and `answer` or `choices` and `correct_answer`; beside it
-            `gsm.summary.md`), or one with `questions.jsonl` (`id`, `question`,
-            `gold`), `outputs/MODEL.jsonl` (`id`, `output`), `answers_all_models.jsonl` (`id`,
-            `key` and `ok` by model) and `published_summary.md`, of which only the questions and
-            one of the next two must be there. Files may be compressed by gzip.
+        folder: Either a folder of ZeroEval (`result_dirs/gsm`) with one `MODEL.json` for each model
+            (`id`, `question`, `output`, and `answer` or `choices` and `correct_answer`) and
+            optionally `gsm.summary.md` next to the folder; or a folder with `questions.jsonl`
+            (`id`, `question`, `gold`), `outputs/MODEL.jsonl` (`id`, `output`),
+            `answers_all_models.jsonl` (`id`, `key` and `ok` by model) and `published_summary.md`.
+            In the second format, only the questions and one kind of answers are required. Files
+            may be compressed with gzip.
 
     Raises:
-        EvalError: If it is none of these, or a file is damaged; says which.
+        EvalError: If the folder has another format, or a file is damaged; the message names the
+            folder or the file.
     """
     if not folder.is_dir():
         raise EvalError(f"There is no folder {folder}.")
@@ -120,7 +122,7 @@ def read_set(folder: Path) -> RecordedSet:
             for key, reply in replies.get(name, {}).items()
         }
         differ = []
-        for key, verdict in verdicts.get(name, {}).items():  # what was published counts these
+        for key, verdict in verdicts.get(name, {}).items():  # published accuracies use these
             mine = parsed.get(key, verdict)
             if mine.correct != verdict.correct:
                 differ.append(key)
@@ -150,14 +152,14 @@ def _parser(golds: Iterable[str]) -> Callable[[str], Any]:
     texts = [gold.strip() for gold in golds]
     numbers = sum(bool(_NUMERIC.fullmatch(text)) for text in texts)
     if numbers >= _MOST * len(texts) and all(number_in(text) is not None for text in texts):
-        return number_in  # MATH has a few like `1112112_3`; ZeroEval reads numbers all the same
+        return number_in  # MATH has a few like `1112112_3`; ZeroEval parses them as numbers
     if all(len(text) == 1 and text.isupper() for text in texts):
         return _choice
     return _plain
 
 
 def _choice(text: str) -> str | None:
-    """Return the letter, alone or before a parenthesis, as ZeroEval asks for it."""
+    """Return the letter of a choice, alone or before a parenthesis, as in ZeroEval."""
     if len(text) == 1 and text in string.ascii_uppercase:
         return text
     found = _CHOICE.search(text)
@@ -218,7 +220,7 @@ def _text(row: Row) -> str:
 def _verdicts(
     folder: Path, asked: Mapping[str, Row], parse: Callable[[str], Any]
 ) -> dict[str, dict[str, RecordedAnswer]]:
-    """By model and question: the recorded answer, and whether it is right."""
+    """Read recorded answers and verdicts, by model and question."""
     path = _file(folder, "answers_all_models")
     verdicts: dict[str, dict[str, RecordedAnswer]] = {}
     for row in read_rows(path, ["id", "ok"]) if path else ():
@@ -252,7 +254,7 @@ def _published(folder: Path) -> dict[str, float]:
             continue
         if not 0 < accuracy < len(cells) or not re.fullmatch(r"\d+(\.\d+)?", cells[accuracy]):
             continue
-        if cells[0] not in found or cells[mode] == "greedy":  # what the folder itself has
+        if cells[0] not in found or cells[mode] == "greedy":  # replies in the folder are greedy
             found[cells[0]] = float(cells[accuracy])
     return found
 
@@ -262,7 +264,7 @@ def _published_of(name: str, published: Mapping[str, float]) -> float | None:
 
 
 def _distinct(texts: Mapping[str, str]) -> dict[str, str]:
-    """Questions that can be told apart, where one stands there twice."""
+    """Return unique texts of questions: add the key to repeated texts."""
     seen: set[str] = set()
     found = {}
     for key, text in texts.items():

@@ -1,4 +1,4 @@
-"""How are many items done? At once, but not too many; kept as they come; what failed, again."""
+"""Process items concurrently, store each result, and retry failed items in the next run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moa_graph.errors import explain
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row
 
 _Item = TypeVar("_Item")
-_HOPELESS = 10  # failures at the start, and nothing else
+_HOPELESS = 10  # stop after this many failures without a success
 
 
 async def do_all(
@@ -24,27 +24,26 @@ async def do_all(
     quiet: bool = False,
     progress: TextIO | None = None,
 ) -> None:
-    """Do what is not done yet, and append each result to the journal as it comes.
+    """Process the items without a result, and append each result to the journal.
 
-    A progress bar on standard error shows the rate, the time left, and the cost so far (of
-    earlier, interrupted runs as well). What fails is recorded with its `error`, and done again in
-    the next run.
+    A progress bar shows the rate, the time left, and the cost so far, including earlier
+    interrupted runs. A failed item is recorded with its `error`, and the next run tries it again.
 
     Args:
-        items: By key, what to do.
-        do: Does one, and returns its row; a row's `cost` is in US dollars. What it raises is the
-            row's `error`.
-        journal: Where the rows go.
-        title: What the progress bar is called.
-        at_once: How many at most at the same time (at least 1).
-        quiet: Whether to show no progress.
-        progress: Where the progress is written; standard error by default.
+        items: Items by key.
+        do: Function that processes an item and returns its row; `cost` in a row is in US dollars.
+            An exception is recorded as the `error` of the row.
+        journal: Journal that stores the rows.
+        title: Title of the progress bar.
+        at_once: Maximum number of items at the same time; values below 1 count as 1.
+        quiet: Whether to hide the progress bar.
+        progress: Stream for the progress bar; standard error by default.
 
     Raises:
-        EvalFailed: If the first ten items all fail, and none has ever succeeded: then the others
-            would too. Says why they failed.
+        EvalFailed: If the first ten items (or all, if there are fewer) fail and no item has ever
+            succeeded. The remaining items are then skipped. The message has the last error.
     """
-    from tqdm import tqdm  # noqa: PLC0415 - with [evals]
+    from tqdm import tqdm  # noqa: PLC0415 - needs [evals]
 
     shown = progress or sys.stderr
     left = iter([(k, item) for k, item in items.items() if journal.result(k) is None])
@@ -73,7 +72,7 @@ async def do_all(
                 return
             try:
                 row = await do(item)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises is recorded
+            except Exception as error:  # noqa: BLE001 - any error of a model is recorded
                 said = str(error) if isinstance(error, EvalError) else explain(error)
                 row = {"error": said, **getattr(error, "record", {})}
             if before := journal.rows.get(key):
@@ -104,7 +103,7 @@ async def do_all(
 
 
 class _Spent:
-    """What rows have cost, in US dollars."""
+    """Total cost of rows in US dollars."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.known = 0.0
@@ -113,7 +112,7 @@ class _Spent:
             self.count(row)
 
     def count(self, row: Row, sign: int = 1) -> None:
-        """Add a row, or with -1 take it away."""
+        """Add the cost of a row, or subtract it if `sign` is -1."""
         cost = row.get("cost", 0)
         if cost is None:
             self.unknown += sign
@@ -125,12 +124,12 @@ def results(journal: Journal, keys: Iterable[str], what: str) -> list[Row]:
     """Return the rows of all items.
 
     Args:
-        journal: Where they are.
-        keys: Of the items.
-        what: What the error calls them, such as `"gradings"`.
+        journal: Journal that stores the rows.
+        keys: Keys of the items.
+        what: Name of the items in the error message, such as `"gradings"`.
 
     Raises:
-        EvalFailed: If some failed; says how many, and why the first did.
+        EvalFailed: If some items failed; the message has their number and the first error.
     """
     keys = list(keys)
     failed = [journal.rows[key] for key in keys if journal.result(key) is None]

@@ -1,4 +1,4 @@
-"""What a model is: how it is given, built, set, called and told apart."""
+"""Build, configure, inspect and fingerprint models."""
 
 from moa_graph.models.inputs import brings_prompt, input_for, nested_graph
 from moa_graph.models.model import Model, ModelLike, as_model, build_chat_model

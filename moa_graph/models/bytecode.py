@@ -1,4 +1,4 @@
-"""What a function is made of: its constants, the names that it uses, and where it comes from."""
+"""Inspect functions: their constants, the names they use, and whether a library defines them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _STANDARD = str(Path(sysconfig.get_path("stdlib")).resolve())
 
 
 def is_scalar(value: Any) -> bool:
-    """Return whether it is one plain value."""
+    """Return whether a value is a scalar (number, string, bytes, enum member or None)."""
     return value is None or isinstance(value, bool | int | float | str | bytes | enum.Enum)
 
 
 def is_data(value: Any) -> bool:
-    """Return whether it is plain values, in containers or not."""
+    """Return whether a value is a scalar, or a container of scalars at any depth."""
     if isinstance(value, Mapping):
         return all(map(is_data, value.values()))
     if isinstance(value, list | tuple | set | frozenset):
@@ -33,7 +33,7 @@ def is_data(value: Any) -> bool:
 
 
 def functions_in(member: Any) -> list[types.FunctionType]:
-    """Return the functions in a member of a class: a method, or those of a property."""
+    """Return the functions in a class member: a method, or a property's getter and setter."""
     if isinstance(member, property):
         return [f for f in (member.fget, member.fset) if isinstance(f, types.FunctionType)]
     inner = getattr(member, "__func__", getattr(member, "wrapped", member))
@@ -42,7 +42,7 @@ def functions_in(member: Any) -> list[types.FunctionType]:
 
 
 def assigned_of(code: types.CodeType) -> set[str]:
-    """Return the names that a function assigns outside of itself."""
+    """Return the globals and attributes that a function assigns or deletes."""
     names = {
         str(i.argval)
         for i in dis.get_instructions(code)
@@ -59,7 +59,7 @@ def names_in(code: types.CodeType) -> set[str]:
 
 
 def constants_of(code: types.CodeType) -> Any:
-    """Return a function's instructions and constants, the same in every process."""
+    """Return a function's instructions and constants, in a form equal in every process."""
     constants = [
         constants_of(c) if isinstance(c, types.CodeType) else [type(c).__name__, _written(c)]
         for c in code.co_consts
@@ -73,7 +73,7 @@ def _written(constant: Any) -> str:
 
 
 def is_library(thing: type | Callable[..., Any]) -> bool:
-    """Return whether it comes with Python or with an installed package."""
+    """Return whether a class or function belongs to Python or to an installed package."""
     module = inspect.getmodule(thing)
     name = getattr(module, "__name__", "")
     if name.partition(".")[0] == "moa_graph":

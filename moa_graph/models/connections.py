@@ -1,7 +1,7 @@
-"""Connections of its own for each event loop.
+"""Give each event loop a separate HTTP client.
 
-A connection belongs to the event loop in which it was opened, and HTTP clients keep connections
-open between requests. A client that is used in two loops gives one the other's.
+A connection can be used only in the event loop that opened it, and HTTP clients keep connections
+open between requests. A client used in two loops would use a connection of the wrong loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from moa_graph.calling import sync
 
 
 class _Copies:
-    """One client, and its copies for other event loops than the first."""
+    """Copies of one client for event loops other than its first."""
 
     def __init__(self) -> None:
         self.first: weakref.ref[Any] | None = None
@@ -27,16 +27,16 @@ _lock = sync.Lock()
 
 
 def client_for(client: Any, loop: Any, *, own: bool) -> Any:
-    """Return the client to use in an event loop, set up as the given one is.
+    """Return the client to use in an event loop, with the settings of the given client.
 
     Args:
-        client: An `httpx.AsyncClient` (or httpx2's), of whatever proxies, certificates or limits.
+        client: An `httpx.AsyncClient` (or that of httpx2), with any proxies, certificates, limits.
         loop: The event loop.
-        own: Whether the loop always has a copy, as others may use the client, too.
+        own: Whether the loop always gets a copy, because other loops may use the client.
 
     Returns:
-        The client itself in the first loop, and if it has a transport of another kind; a copy
-        without its connections, the same each time, in others.
+        The client itself in its first loop, or if it has a custom transport. In other loops a
+        copy with no open connections, the same copy each time.
     """
     with _lock:
         copies = _clients.setdefault(client, _Copies())

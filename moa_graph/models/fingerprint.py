@@ -1,4 +1,4 @@
-"""Tell models apart by everything that shapes their answers, for caches that outlive a process."""
+"""Compute a hash of everything that affects a model's answers, as a key for persistent caches."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from moa_graph.models.bytecode import (
 
 _NOT_SHAPING = set(
     CLIENT_FIELDS
-) | {  # fields of LangChain's classes that say how a model is reached, not what it says
+) | {  # fields of LangChain's classes that affect the connection to a model, not its answers
     "api_key",
     "async_client",
     "cache",
@@ -74,35 +74,35 @@ _NOT_SHAPING = set(
 }
 _RUN_TIME = {"callbacks", "tags", "metadata", "run_name", "run_id", "max_concurrency"}
 _OF_THE_RUN = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
-_ENVIRONMENT = re.compile(r"(?:BASE_URL|API_BASE|ENDPOINT)$")  # where providers' clients look
+_ENVIRONMENT = re.compile(r"(?:BASE_URL|API_BASE|ENDPOINT)$")  # read by providers' clients
 _NOT_PROVIDERS = ("LANGCHAIN", "LANGSMITH", "OTEL", "MOA_")
-_PURE = ("langchain", "moa_graph")  # whose functions depend on nothing but their arguments
+_PURE = ("langchain", "moa_graph")  # functions depend only on their arguments
 _OF_MESSAGES = {"id", "response_metadata", "usage_metadata", "artifact"}
-_DEEPEST = 8  # functions that call functions
+_DEEPEST = 8  # maximum depth of functions that call functions
 
 
 class NotFingerprintable(ValueError):
-    """Nothing tells from outside what an object makes of its input."""
+    """The behavior of an object cannot be determined by inspecting it."""
 
 
 def fingerprint(model: Runnable[Any, Any], config: RunnableConfig | None = None) -> str:
-    """Digest everything that shapes what a model answers to the same messages.
+    """Compute a hash of everything that affects a model's answer to the same messages.
 
-    Classes and fields of chat models, templates, tools, schemas, bound arguments, the order of
-    fallbacks, what is configurable in this run. What an installed package's function does is
-    known by its name. What code of the user's does is not known: a function, a graph, a Runnable
-    class of one's own.
+    It includes classes and fields of chat models, templates, tools, schemas, bound arguments, the
+    order of fallbacks, and configurable values of this run. Functions of installed packages are
+    identified by name. User code (a function, a graph, a custom Runnable class) has no
+    fingerprint.
 
     Args:
         model: The model.
-        config: The run's, whose `configurable` may choose among alternatives.
+        config: Configuration of the run; its `configurable` may choose among alternatives.
 
     Returns:
-        64 hexadecimal digits. Two models that may answer differently never share them; a model
-        that was built a second time in the same way, in another process too, has the same.
+        64 hexadecimal digits. Models that may answer differently have different fingerprints; a
+        model that is built again in the same way, also in another process, has the same one.
 
     Raises:
-        NotFingerprintable: If it holds what cannot be told apart; says what.
+        NotFingerprintable: If a part of the model has no fingerprint; the message names it.
     """
     try:
         parts = [_runnable(model), chosen(model, config or {}), _addresses()]
@@ -113,12 +113,12 @@ def fingerprint(model: Runnable[Any, Any], config: RunnableConfig | None = None)
 
 
 def message_parts(message: BaseMessage) -> Any:
-    """Return what of a message shapes an answer to it, as JSON."""
+    """Return the parts of a message that affect an answer to it, as JSON."""
     return _value(message.model_dump(exclude=_OF_MESSAGES))
 
 
 def chosen(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
-    """Return what a run's `configurable` chooses of what a model leaves open."""
+    """Return the values in a run's `configurable` that the model uses."""
     configurable = config.get("configurable", {})
     ids = {spec.id for spec in model.config_specs} - _OF_THE_RUN
     return {
@@ -129,7 +129,7 @@ def chosen(model: Runnable[Any, Any], config: RunnableConfig) -> Any:
 
 
 def _addresses() -> Any:
-    """Return where the environment says that providers are."""
+    """Return the provider addresses that are set in environment variables."""
     return sorted(
         (name, value)
         for name, value in os.environ.items()
@@ -177,10 +177,9 @@ def _binding(model: RunnableBindingBase[Any, Any]) -> Any:
 
 
 def _fields(model: Any) -> Any:
-    """Return an object by its class and what its fields say.
+    """Return an object's class and field values.
 
-    Of a container that was not set, the default counts: some classes keep in it what they
-    have seen.
+    A container that was not set counts with its default, because some classes store state in it.
     """
     if not isinstance(model, BaseModel):
         raise NotFingerprintable(f"{_name(model)} (a {type(model).__name__})")
@@ -201,7 +200,7 @@ def _fields(model: Any) -> Any:
         try:
             fields[name] = _value(value)
         except NotFingerprintable:
-            # Of a provider's own class, what it does not serialize are its connections.
+            # Fields that a provider's class does not serialize are its connections.
             if not (isinstance(model, BaseChatModel) and info.exclude and _is_provider(cls)):
                 raise
     hidden = {} if is_library(cls) else (model.__pydantic_private__ or {})
@@ -214,7 +213,7 @@ def _is_provider(cls: type) -> bool:
 
 
 def _address(client: Any) -> str | None:
-    """Return where a provider's client sends its requests; None if it does not say."""
+    """Return the address to which a provider's client sends requests; None if it is unknown."""
     for part in (client, getattr(client, "_client", None)):
         if (url := getattr(part, "base_url", None)) is not None:
             return str(url)
@@ -241,7 +240,7 @@ _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def _value(value: Any) -> Any:
-    """Return a value as JSON that differs wherever it does."""
+    """Convert a value to JSON; different values give different JSON."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, type) or get_origin(value) is not None or value is Any:
@@ -253,7 +252,7 @@ def _value(value: Any) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any]) -> Any:
-    # In its order: that of a schema's properties shapes an answer, too.
+    # Keep the order: the order of a schema's properties affects an answer, too.
     return ["mapping", [[_value(k), _value(v)] for k, v in value.items()]]
 
 
@@ -261,7 +260,7 @@ def _set(value: Collection[Any]) -> Any:
     return ["set", sorted(json.dumps(_value(item), sort_keys=True) for item in value)]
 
 
-_VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first that fits
+_VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first match is used
     (enum.Enum, lambda value: ["enum", _class(type(value)), value.name]),
     (int | float, lambda value: [type(value).__name__, repr(value)]),
     (BaseTool, lambda value: ["tool", _tool(value)]),
@@ -285,7 +284,7 @@ _VALUES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (  # the first that fits
 
 
 def _tool(tool: Any) -> Any:
-    """Return what a model is shown of a tool; it never runs it."""
+    """Return the description of a tool that a model receives; the model never runs the tool."""
     if isinstance(tool, Mapping):
         return _value(tool)
     shown = _value(convert_to_openai_tool(tool))
@@ -294,7 +293,7 @@ def _tool(tool: Any) -> Any:
 
 
 def _type(value: Any) -> Any:
-    """Return a schema by what it describes, another type by its name."""
+    """Return the content of a schema, or the name of any other type."""
     if origin := get_origin(value):
         return [_type(origin), [_type(arg) for arg in get_args(value)]]
     if isinstance(value, type) and (issubclass(value, BaseModel) or is_typeddict(value)):
@@ -307,18 +306,18 @@ def _type(value: Any) -> Any:
 
 
 def _class(cls: type) -> Any:
-    """Return a class by its name, and one of the user's own by its code as well."""
+    """Return the name of a class, and for a user's class its code as well."""
     return [f"{cls.__module__}.{cls.__qualname__}", _code_of(cls)]
 
 
 def _code_of(cls: type) -> Any:
-    """Return the code of a class that comes with no installed package; None for others.
+    """Return a hash of a user's class; None for a class of an installed package.
 
-    Its methods, its own values, and what of its module its methods use. What a method assigns is
-    no setting but what the class has seen.
+    It includes the methods, the class's values, and the module globals that the methods use.
+    Names that a method assigns are state, not settings, and are left out.
 
     Raises:
-        NotFingerprintable: If its methods depend on what cannot be told apart.
+        NotFingerprintable: If the methods depend on a value that has no fingerprint.
     """
     if is_library(cls):
         return None
@@ -345,7 +344,7 @@ def _code_of(cls: type) -> Any:
 def _code(
     function: types.FunctionType, assigned: Collection[str] = (), depth: int = _DEEPEST
 ) -> Any:
-    """Return a function's code, with the values and functions around it that it uses."""
+    """Return a function's code, with the outer values and functions that it uses."""
     around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     values: dict[str, Any] = {}
     for name, cell in around.items():
@@ -367,10 +366,10 @@ def _code(
 
 
 def _function(function: Any) -> Any:
-    """A function that comes with an installed package, by its name; a partial by its arguments.
+    """Return the name of a package's function; for a partial, its function and arguments.
 
     Raises:
-        NotFingerprintable: If it is one of the user's own.
+        NotFingerprintable: If it is a user's function.
     """
     if isinstance(function, functools.partial):
         keywords = {name: _value(value) for name, value in function.keywords.items()}
@@ -382,7 +381,7 @@ def _function(function: Any) -> Any:
     bound_to = getattr(function, "__self__", None)
     if not isinstance(inner, types.FunctionType) or not name.startswith(_PURE):
         raise NotFingerprintable(f"the function {getattr(inner, '__name__', inner)!s}")
-    if "<" in name:  # one of several of that name
+    if "<" in name:  # a lambda or local function: the name is not unique
         return [name, _code(inner)]
     return name if bound_to is None else [name, _value(bound_to)]
 

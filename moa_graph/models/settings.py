@@ -1,4 +1,4 @@
-"""Settings of one run, given to a model that is built already: temperature, limits, tools …"""
+"""Apply the settings of one run to a built model: temperature, token limits, tools …"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moa_graph.calling import sync
 from moa_graph.errors import status_of
 from moa_graph.models.runnables import MAX_TOKENS_FIELDS, map_chat_models
 
-_FIELDS = {  # of a setting, what providers' chat models and their APIs call it
+_FIELDS = {  # setting -> names of it in providers' chat models and APIs
     "temperature": ("temperature",),
     "max_tokens": (
         *MAX_TOKENS_FIELDS,
@@ -32,10 +32,10 @@ _FIELDS = {  # of a setting, what providers' chat models and their APIs call it
     "presence_penalty": ("presence_penalty", "presencePenalty"),
     "stop": ("stop", "stop_sequences", "stopSequences"),
 }
-"""Settings that a call can do without; tools and the answer's form are none of them."""
+"""Settings that may be left out of a call. Tools and the response format may not."""
 
-_WORDS = {"stop", "seed"}  # words of other sentences, too
-_BY_BIND = {"stop"}  # LangChain's own argument, which each class translates
+_WORDS = {"stop", "seed"}  # also ordinary words in error messages
+_BY_BIND = {"stop"}  # LangChain's own argument, which each chat model class converts
 _REFUSED = re.compile(
     r"unsupported|not support|unexpected|unknown|unrecogni[sz]ed|invalid|not (?:a )?"
     r"(?:valid|allowed|permitted)|extra (?:inputs|fields)|deprecated|must be|should be"
@@ -49,11 +49,11 @@ _WEIGHTS = {"model_path", "pipeline"}  # a class with these loads weights when i
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run gives a model's calls besides the messages.
+    """Arguments of a model's calls in one run, besides the messages.
 
     Args:
-        values: By name, what sampling is set to (`temperature`, `max_tokens`, `top_p`, `seed` …).
-        options: What else the call is given: `tools`, `response_format`, `stop` …
+        values: Sampling settings by name (`temperature`, `max_tokens`, `top_p`, `seed` …).
+        options: Other arguments of the call: `tools`, `response_format`, `stop` …
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -61,17 +61,17 @@ class Settings:
 
     @classmethod
     def of(cls, **given: Any) -> Settings:
-        """Settings by name; those that are None are not set."""
+        """Make settings from keyword arguments; None means not set."""
         given = {name: value for name, value in given.items() if value is not None}
         values = {k: v for k, v in given.items() if k in _FIELDS and k not in _BY_BIND}
         return cls(values, {k: v for k, v in given.items() if k not in values})
 
     def with_(self, **values: Any) -> Settings:
-        """Return the settings with others beside, or instead."""
+        """Return the settings with values added or replaced."""
         return replace(self, values={**self.values, **values})
 
     def without(self, names: Collection[str]) -> Settings:
-        """Return the settings without some."""
+        """Return the settings without those of these names."""
         if not names:
             return self
         return Settings(
@@ -80,20 +80,20 @@ class Settings:
         )
 
     def applied(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        """Return the model with these settings, in every chat model inside."""
+        """Return the model with these settings applied to every chat model inside."""
         if not self.values and not self.options:
             return model
         model = with_settings(model, self.values)
         return with_call_options(model, self.options)
 
     def refused(self, error: BaseException) -> set[str]:
-        """Which of the settings an error says that the provider, or its client, does not take.
+        """Return the settings that the provider or its client rejected, according to an error.
 
         Args:
-            error: What a call with these settings raised.
+            error: The error that a call with these settings raised.
 
         Returns:
-            Names of settings that the call can do without; empty where the error is about
+            Names of settings that may be left out of the call; empty if the error is about
             something else.
         """
         if status_of(error) not in (400, 422) and not isinstance(error, TypeError | ValueError):
@@ -105,7 +105,7 @@ class Settings:
         given = [
             name
             for name in (*self.values, *self.options)
-            # A refused request that names a sampling setting is about that.
+            # A 400 or 422 error that names a sampling setting is about that setting.
             if name in _FIELDS and (says_so or (name not in _WORDS and status_of(error)))
         ]
         return {
@@ -117,14 +117,14 @@ class Settings:
 
 
 def with_settings(model: Runnable[Any, Any], values: Mapping[str, Any]) -> Runnable[Any, Any]:
-    """Give every chat model inside other values of its settings.
+    """Return the model with settings applied to every chat model inside.
 
-    They go through the validation of the model's class, which may drop or rename them. What the
-    class has no field for is bound to the call.
+    The class of the chat model validates the values and may drop or rename them. A setting
+    without a field in the class is bound to the call.
 
     Args:
         model: The model.
-        values: By the names of `Settings.values`.
+        values: The settings, with the names of `Settings.values`.
     """
     if not values:
         return model
@@ -145,7 +145,7 @@ def _validated(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable
             return _kept[key][1]
     changed = _changed(chat_model, values)
     with _lock:
-        _kept[key] = (chat_model, changed)  # held, so that no other model can have its id
+        _kept[key] = (chat_model, changed)  # keep the model, so that its id is not reused
         while len(_kept) > _MOST_KEPT:
             _kept.popitem(last=False)
     return changed
@@ -172,12 +172,12 @@ def _changed(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable[A
 
 
 def _by_constructor(chat_model: BaseChatModel, update: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the class makes of its fields when they are given with these changes.
+    """Compute the field changes of an update by constructing the class before and after it.
 
-    The object itself is kept and only told the difference: it may hold more than its fields.
+    Only the differences are applied to the object, because it may hold more than its fields.
 
     Returns:
-        The fields to change; None where the class cannot be constructed anew from its fields.
+        The fields to change; None if the class cannot be constructed from its fields.
     """
     cls = type(chat_model)
     if not _WEIGHTS.isdisjoint(cls.model_fields):
@@ -190,7 +190,7 @@ def _by_constructor(chat_model: BaseChatModel, update: Mapping[str, Any]) -> dic
     try:
         before = cls(**_by_alias(cls, given))
         after = cls(**_by_alias(cls, {**given, **update}))
-    except Exception:  # noqa: BLE001 - classes refuse in their own ways
+    except Exception:  # noqa: BLE001 - each class has its own errors
         return None
     changes: dict[str, Any] = {}
     for name in cls.model_fields:
@@ -215,7 +215,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def with_call_options(model: Runnable[Any, Any], options: Mapping[str, Any]) -> Runnable[Any, Any]:
-    """Give every chat model inside the options of one call: `tools`, `stop`, `response_format` …"""
+    """Bind call options (`tools`, `stop`, `response_format` …) to every chat model inside."""
     if not options:
         return model
 
@@ -230,8 +230,9 @@ def with_call_options(model: Runnable[Any, Any], options: Mapping[str, Any]) -> 
 
 
 def _unparsed(chat_model: BaseChatModel, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """OpenAI's client parses answers in a form, and so refuses tools that are not strict beside
-    one. The API does not: it gets the form without the client's help.
+    """Move `response_format` to `extra_body` if the call has tools that are not strict.
+
+    OpenAI's client parses structured answers and rejects such tools; the API accepts them.
     """
     tools, form = options.get("tools") or (), options.get("response_format")
     strict = all(isinstance(t, dict) and t.get("function", {}).get("strict") for t in tools)

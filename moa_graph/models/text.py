@@ -1,4 +1,4 @@
-"""Text that can be written as UTF-8: what providers, people and programs send is not always."""
+"""Repair text that cannot be encoded as UTF-8, from providers, users and programs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def utf8(text: str) -> str:
-    """Return the text with surrogates paired to characters; a lone one becomes U+FFFD."""
+    """Return the text with surrogate pairs joined; a lone surrogate becomes U+FFFD."""
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def utf8_values(value: Any) -> Any:
-    """A JSON-like value with every string in it as `utf8` gives it; the same object if all are."""
+    """Apply `utf8` to every string in a JSON-like value; return the same object if none changes."""
     if isinstance(value, str):
         return utf8(value)
     if isinstance(value, dict):
@@ -34,7 +34,7 @@ def utf8_values(value: Any) -> Any:
 
 
 def is_thought(block: Any) -> bool:
-    """Return whether a block is marked as a thought, as Gemini does: it is no part of the text."""
+    """Return whether a content block is a Gemini thought, which does not belong to the text."""
     return isinstance(block, dict) and block.get("thought") is True
 
 
@@ -43,12 +43,12 @@ def _pairs(left: dict[Any, Any], right: dict[Any, Any]) -> Any:
 
 
 def repaired(message: M) -> M:
-    """The message with text that can be written as UTF-8; the same object if it can be already."""
+    """Apply `utf8_values` to a message; return the same object if nothing changes."""
     content = message.content
     if isinstance(content, str) and content.isascii() and not message.additional_kwargs:
         calls = getattr(message, "tool_calls", None) or getattr(message, "invalid_tool_calls", None)
         if not calls and not message.name:
-            return message  # most are like that
+            return message  # the usual case
     update: dict[str, Any] = {}
     for field in ("content", "name", "additional_kwargs", "tool_calls", "invalid_tool_calls"):
         value = getattr(message, field, None)

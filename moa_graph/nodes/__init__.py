@@ -1,1 +1,1 @@
-"""What a node does, and its view of the run."""
+"""Nodes of the graph, and their view of the run."""

@@ -1,4 +1,4 @@
-"""What the last node does: from proposals to the answer."""
+"""The last node, which makes the answer from the proposals."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from moa_graph.state import (
 
 
 class AnswerNode(Runnable[MoAState, dict[str, Any]]):
-    """The last node: from proposals to the answer.
+    """The last node, which makes the answer from the proposals.
 
     Args:
-        plan: What all nodes of the graph share.
-        writer: The model that writes the answer, and acts if it has tools; None where the answer
-            is chosen among the proposals.
-        title: What errors and records call it; by default the writer's name.
+        plan: Settings that all nodes of the graph share.
+        writer: The model that writes the answer, and may call tools; None if the answer is chosen
+            from the proposals.
+        title: Name in errors and records; by default the writer's name.
     """
 
     def __init__(self, plan: Plan, writer: Model | None, title: str | None = None) -> None:
@@ -63,19 +63,19 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         return await step.within(self.answer(step))
 
     async def answer(self, step: Step) -> dict[str, Any]:
-        """Return the update with the answer.
+        """Return the state update with the answer.
 
         Args:
             step: The node's view of the run.
 
         Raises:
-            AggregationFailed: If there is none.
+            AggregationFailed: If there is no answer.
         """
         raise NotImplementedError
 
     def _step(self, state: MoAState, config: RunnableConfig | None) -> Step:
         step = Step.of(self.plan, self.plan.layers, state, config)
-        assert step is not None  # the last layer is never left out
+        assert step is not None  # the last layer is never skipped
         return step
 
     def _tell_started(self, step: Step) -> None:
@@ -87,7 +87,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         )
 
     def _written(self, step: Step, reply: Reply) -> tuple[Answer, Call]:
-        """What the writer wrote, and the call; raises `AggregationFailed` if that is nothing."""
+        """Return the writer's answer and its call, or raise `AggregationFailed`."""
         answer, call = reply.answer, reply.call
         if answer is None or call is None:
             self._fail(step, call, reply.error or NoAnswer("it was not asked"))
@@ -99,7 +99,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         if isinstance(error, GraphBubbleUp | NotEnoughProposals):
             raise error
         step.end_run()
-        # A provider's refusal of a key may quote it, and a traceback would print its cause.
+        # An error about a rejected key may quote the key, and a traceback prints the cause.
         cause = None if refused_credentials(error) else error
         reason = why(error, call)
         refused = step.context.aggregator_options is not None and refused_request(error)
@@ -111,12 +111,12 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         ) from cause
 
     def paid_for(self, step: Step) -> list[Proposal]:
-        """Return the proposals that a failure carries."""
+        """Return the proposals to put in an error."""
         return step.proposals
 
 
 class AggregatorNode(AnswerNode):
-    """Synthesizes the answer from the last layer's proposals."""
+    """A node that synthesizes the answer from the last layer's proposals."""
 
     def __init__(self, plan: Plan, model: Model) -> None:
         super().__init__(plan, model)
@@ -131,7 +131,7 @@ class AggregatorNode(AnswerNode):
         )
 
     async def answer(self, step: Step) -> dict[str, Any]:
-        """As `AnswerNode`."""
+        """Ask the model for the answer; see `AnswerNode.answer`."""
         model = await self.model.here()
         reply = await ask(
             step,
@@ -164,15 +164,15 @@ def as_answer(
     trimmed: Sequence[TrimmedReference] = (),
     usage: UsageMetadata | None = None,
 ) -> AIMessage:
-    """Return the message with the answer, and with the record of how the aggregator came to it.
+    """Return the answer's message, with a record of the aggregator's calls.
 
     Args:
         step: The node's view of the run.
-        answer: What the model returned.
+        answer: The model's answer.
         model: The model.
-        call: The last call of it.
-        trimmed: The references that calls before this one were not given in full.
-        usage: Tokens of all its calls; by default of this one.
+        call: Its last call.
+        trimmed: References that were shortened in earlier calls.
+        usage: Tokens of all its calls; by default those of `call`.
     """
     trimmed = [*trimmed, *call.question.trimmed]
     message = answer.message
@@ -183,20 +183,20 @@ def as_answer(
     tokens = usage or call.tokens(message)
     update = {"usage_metadata": tokens, "response_metadata": metadata}
     if message.id in {m.id for m in step.messages}:
-        update["id"] = None  # the reducer would take it for a correction of that message
+        update["id"] = None  # else the reducer would replace the message with that id
     return message.model_copy(update=update)
 
 
 def aggregator_record(
     model: Model, call: Call | None, attempts: int, reasoning: str
 ) -> dict[str, Any]:
-    """Return how the aggregator came to its answer: who wrote it, and after how many requests.
+    """Return the record of the aggregator's calls: the model, the number of requests, and more.
 
     Args:
-        model: The aggregator's.
-        call: The last call of it; None if the answer needed none.
-        attempts: Requests in all.
-        reasoning: What the model wrote besides its answer; "" if nothing.
+        model: The aggregator's model.
+        call: Its last call; None if no call was needed.
+        attempts: Total number of requests.
+        reasoning: The model's reasoning; "" if there is none.
     """
     name = model.answering(call.answered) if call else model.name
     record: dict[str, Any] = {"model": name, "attempts": attempts}

@@ -1,4 +1,4 @@
-"""Ask one model from within a node: the one way for the aggregator and for all strategies."""
+"""Call one model from a node. The aggregator and all strategies use this."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NO_SETTINGS = Settings()
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a question to one model.
+    """Result of a question to one model.
 
     Args:
-        answer: What the model returned; None if it failed.
-        error: Why it failed; None if it did not.
+        answer: The model's answer; None if the call failed.
+        error: The exception; None if the call succeeded.
         call: The call; None if it could not be made.
     """
 
@@ -38,24 +38,24 @@ class Reply:
 
     @property
     def usage(self) -> UsageMetadata | None:
-        """Tokens of all its requests, failed ones included."""
+        """Tokens of all its requests, including failed ones."""
         return self.call.tokens(self.answer.message if self.answer else None) if self.call else None
 
     @property
     def attempts(self) -> int:
-        """Requests made."""
+        """Number of requests."""
         return self.call.attempts if self.call else 0
 
     @property
     def why_unusable(self) -> str | None:
-        """Why there is no text that can be used, for people; None if there is."""
+        """Description of why there is no usable text; None if there is usable text."""
         if self.answer is not None:
             return self.answer.why_unusable
         return why(self.error, self.call)
 
 
 def why(error: BaseException | None, call: Call | None) -> str:
-    """Return what went wrong with a call, for people: without a key that the provider may quote."""
+    """Describe the error of a call, without API keys that the provider may quote."""
     if call is None or isinstance(error, NoAnswer | WaitEnded | OverBudget):
         return str(error)
     return call.explain(error) if error else ""
@@ -71,24 +71,23 @@ async def ask(
     streams: bool = False,
     runnable: Runnable[Any, Any] | None = None,
 ) -> Reply:
-    """Ask a model: with retries, limits, the budget, the run's deadline and its settings.
+    """Call a model with retries, limits, the budget, the run's deadline and settings.
 
     Args:
         step: The node's view of the run.
-        model: Who is asked.
-        question: From the model, as this run sets it, to what it is asked.
-        settings: What the run sets.
-        writes: Whether the reply is the run's answer, or leads to it: it has all the time that is
-            left, and is asked even over the budget. Else it has a share of that time.
+        model: The model to call.
+        question: Function that takes the model with the run's settings, and returns the question.
+        settings: The run's settings for the model.
+        writes: Whether the reply is the run's answer or a part of it. If so, the call may use all
+            the remaining time and exceed the budget. Otherwise it gets a share of the time.
         streams: Whether a stream of messages shows its tokens as the answer's.
-        runnable: What to call, if it is not the model itself.
+        runnable: The Runnable to call; by default the model itself.
 
     Returns:
-        What came of it. A failure of the model, or no room in the budget, is a reply without an
-        answer.
+        The reply. If the model fails or the budget is too small, the reply has no answer.
 
     Raises:
-        GraphBubbleUp: What an agent raises to interrupt the run or to hand over.
+        GraphBubbleUp: If an agent interrupts the run or hands over to its parent graph.
     """
     call: Call | None = None
     try:

@@ -1,4 +1,4 @@
-"""A node that decides something between the layers, and leaves a record of it."""
+"""A node between the layers that makes and records a decision."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from moa_graph.state import Decision, MoAState, Proposal
 
 
 class DecidingNode(Runnable[MoAState, dict[str, Any]]):
-    """Looks at the proposals of one layer, and decides.
+    """A node that makes a decision about the proposals of one layer.
 
     Args:
-        plan: What all nodes of the graph share.
+        plan: Settings that all nodes of the graph share.
         name: The node's name.
-        layer: The layer behind which it stands; 0 for before the first.
+        layer: The layer that it follows; 0 if it comes before the first layer.
     """
 
     def __init__(self, plan: Plan, name: str, layer: int) -> None:
@@ -36,7 +36,7 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As `ainvoke`."""
+        """Run `ainvoke` synchronously."""
         if (step := self._step(input, config)) is None:
             return {}
         return sync.run(step.within(self.decide(step)))
@@ -47,19 +47,19 @@ class DecidingNode(Runnable[MoAState, dict[str, Any]]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the update of the state; empty where the run's context leaves the layer out."""
+        """Return the state update; empty if the run's context skips the layer."""
         if (step := self._step(input, config)) is None:
             return {}
         return await step.within(self.decide(step))
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """Return the update of the state.
+        """Return the state update.
 
         Args:
             step: The node's view of the run.
 
         Raises:
-            NotEnoughProposals: If the layer gave too few proposals to decide about.
+            NotEnoughProposals: If the layer has too few usable proposals.
         """
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ def decided(
     attempts: int = 0,
     texts: dict[str, str] | None = None,
 ) -> Decision:
-    """Return the record of a decision, which the custom stream and the trace are told too."""
+    """Return the record of a decision, and write it to the custom stream and the trace."""
     decision = Decision(
         step=name,
         layer=layer,

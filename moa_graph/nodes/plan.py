@@ -1,4 +1,4 @@
-"""What all nodes of one graph share: its layers' policies, its models and its limits."""
+"""Settings that all nodes of a graph share: layer policies, models and limits."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ from moa_graph.state import Proposal
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
 Reads: TypeAlias = Callable[[list[Proposal]], list[Proposal]]
-"""Which of the references a model is shown."""
+"""Function that selects the references that a model is shown."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One proposer's place in a layer."""
+    """One proposer in a layer."""
 
     name: str
     model: Model
     prompt: str | None
     sample: int
-    """How many earlier ones of its layer have the same model and role."""
+    """Number of earlier members of the layer with the same model and role."""
     timeout: float | None
     reads: Reads | None = None
-    """What it is shown of the references; None for all."""
+    """Selects the references that it is shown; None for all."""
     cache_key: str | None = None
-    """By what a cache knows its model."""
+    """Identifies its model in a cache."""
 
     def node_name(self, layer: int) -> str:
-        """Its node's name in that layer."""
+        """Return the name of its node in a layer."""
         return f"layer_{layer}_{self.name}"
 
     def reading(self, reads: Reads) -> Member:
-        """Return the same place, with what it is shown of the references."""
+        """Return a copy with this selection of references."""
         return replace(self, reads=reads)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What nodes know of a layer of proposers."""
+    """Settings of a layer of proposers, as nodes use them."""
 
     width: int
-    """How many proposers it has."""
+    """Number of proposers."""
     min_proposals: int = 1
     quorum: Quorum | None = None
     timeout: float | None = None
     hedge: Hedge | None = None
     references: References | None = None
-    """How its models are shown references; None: as the graph says."""
+    """How its models are shown references; None for the graph's setting."""
     lettered: bool = False
-    """Whether its proposals are called A, B, … instead of 1, 2, …"""
+    """Whether its proposals are labeled A, B, … instead of 1, 2, …"""
 
     @classmethod
     def of(cls, layer: Layer, *, width: int, lettered: bool) -> Policy:
-        """Return that of a layer, which has `width` proposers."""
+        """Return the policy of a layer with `width` proposers."""
         return cls(
             width,
             layer.min_proposals,
@@ -78,47 +78,47 @@ class Policy:
         )
 
     def has_room(self, quorum: int) -> bool:
-        """Return whether a run may ask for that quorum."""
+        """Return whether a run can set this quorum for the layer."""
         return self.min_proposals <= quorum <= self.width
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all nodes of a graph share."""
+    """Settings that all nodes of a graph share."""
 
     policies: Sequence[Policy]
-    """Of each layer of proposers."""
+    """The policy of each layer of proposers."""
     models: Sequence[Model]
     """Every model of the graph."""
     references: References
     stream_proposals: bool
     concurrency: int
-    """Proposers that run at once; what LangGraph is given as `max_concurrency`."""
+    """Maximum number of nodes that run at once: LangGraph's `max_concurrency`."""
     limits: RunLimits | None = None
     calls: CallPolicy = field(default_factory=CallPolicy)
     overlaps: bool = False
-    """Whether layers work at the same time, as in a staircase."""
+    """Whether layers run at the same time, as in a staircase."""
     routed: bool = False
-    """Whether a first pass begins each turn."""
+    """Whether each turn begins with a first pass (`Route`)."""
     cache: StoredProposals | None = None
     recipe: tuple[Any, Mapping[str, Any]] = (None, {})
-    """How to make the graph again: the function, and its arguments."""
+    """Function and arguments that build the graph again."""
     proposers: Sequence[Sequence[str]] = ()
     """The names of each layer's proposers."""
     asked: dict[Any, Any] = field(default_factory=dict)
-    """Models that functions have asked, with what they were given as."""
+    """Models that the user's functions have called, by the value that they passed."""
     runs: RunsInProgress = field(default_factory=RunsInProgress)
 
     @property
     def layers(self) -> int:
-        """Layers built, the aggregator's included."""
+        """Number of layers in the graph, including the aggregator's."""
         return len(self.policies) + 1
 
     def retries_of(self, model: Runnable[Any, Any]) -> int:
-        """Return how often a call of that model is repeated after an error that can pass."""
+        """Return the number of retries of a model's calls after a transient error."""
         if self.calls.retries is not None:
             return self.calls.retries
         return max(own_retries(model) or 0, _DEFAULT_RETRIES)
 
 
-_DEFAULT_RETRIES = 2  # as OpenAI's client has it
+_DEFAULT_RETRIES = 2  # as in OpenAI's client

@@ -1,4 +1,4 @@
-"""What a proposer's node does: one question to one model, and one record of what came of it."""
+"""The node of a proposer: one question to one model, and one record of the result."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from moa_graph.state import (
 logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
-_REPLACED = ("failed", "timed_out")  # how a proposal has ended whose place goes to the reserve
+_REPLACED = ("failed", "timed_out")  # statuses that make the reserve take over
 
 
 class ProposerNode(Runnable[MoAState, dict[str, Any]]):
-    """Asks one model, and returns one `Proposal`, whatever happens.
+    """A node that calls one model and always returns one `Proposal`.
 
-    A model's failure is the proposal's status, never an exception: its siblings go on, and no
-    other model sees it.
+    If the model fails, the proposal's status says so and no exception is raised. The other
+    proposers continue, and no other model is shown the failed proposal.
 
     Args:
-        plan: What all nodes of the graph share.
+        plan: Settings that all nodes of the graph share.
         layer: The layer, from 1.
-        position: The proposer's place in it, from 0.
-        proposer: Its name.
-        node: Its node's name.
+        position: The proposer's position in the layer, from 0.
+        proposer: Name of the proposer.
+        node: Name of the node.
         model: Its model.
         prompt: Its role.
-        sample: Which of several answers of the same model with the same role, from 0.
-        timeout: Seconds that it may take.
-        reads: Which of the references it is shown.
-        cache_key: By what a cache knows its model, where that cannot be told by itself.
-        reserve: Who takes its layer's places where a proposer fails.
+        sample: Index among samples of the same model with the same role, from 0.
+        timeout: Maximum seconds.
+        reads: Selects the references that it is shown.
+        cache_key: Identifies its model in a cache, if the model has no other identifier.
+        reserve: Models of the layer that replace failed proposers.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         return await step.within(self.propose(step, input))
 
     async def propose(self, step: Step, state: MoAState) -> dict[str, Any]:
-        """Return the update with the proposal, from the cache or from the model."""
+        """Return the state update with the proposal, from the cache or from the model."""
         for model in self.plan.models:
             if model.built is None:
                 await model.ready()
@@ -126,7 +126,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         return {"proposals": [proposal]}
 
     async def _replaced(self, step: Step, state: MoAState, failed: Proposal) -> Proposal:
-        """Return the proposal of the next of the reserve, if one is left; else the failed one."""
+        """Return the proposal of the next reserve model, or the failed one if none is left."""
         try:
             step.timing.shared_layer.check_open()
         except WaitEnded:
@@ -151,7 +151,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         return proposal
 
     def tell_started(self, step: Step) -> None:
-        """Tell the custom stream that this proposer begins."""
+        """Write an event to the custom stream that this proposer starts."""
         if self.position == 0:
             step.tell_layer_ended()
         step.runtime.stream_writer(
@@ -179,7 +179,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         dropped: Sequence[str] = (),
         place: Place | None = None,
     ) -> Proposal:
-        """The record of how it ended, which the log, the trace and the stream are told too."""
+        """Return the record of the result, and write it to the log, the trace and the stream."""
         model = model or self.model.name
         proposal = Proposal(
             layer=self.layer,
@@ -206,7 +206,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
         if place:
             proposal["place"] = place
         if error:
-            # A quorum and a budget leave proposers out on purpose.
+            # A quorum or a budget abandons proposers on purpose, so this is not a warning.
             level = logging.INFO if status == "abandoned" else logging.WARNING
             logger.log(level, "Proposer %s of layer %d: %s", self.proposer, self.layer, error)
         mark_run(self.node, error, moa_status=status, moa_attempts=attempts, moa_model=model)
@@ -225,7 +225,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
 
 
 class ProposerCall:
-    """A proposer's node at work: from the state to one `Proposal`."""
+    """One execution of a proposer's node, which makes one `Proposal`."""
 
     def __init__(
         self, node: ProposerNode, step: Step, state: MoAState, model: Runnable[Any, Any]
@@ -237,7 +237,7 @@ class ProposerCall:
         self._call: Call | None = None
         self._layer = step.timing.shared_layer
         self._before = 0
-        # Of several samples, only the first may come from LangChain's cache of models' answers.
+        # Only the first sample may use LangChain's LLM cache, so that samples differ.
         self._model = without_llm_cache(model) if node.sample else model
         self._settings = proposer_settings(step)
         tuned = self._settings.applied(self._model)
@@ -258,7 +258,7 @@ class ProposerCall:
             )
 
     def note(self, stored: list[Proposal]) -> None:
-        """Count what siblings have answered before this process took the run over."""
+        """Count the answers that other proposers gave before this process resumed the run."""
         for proposal in stored:
             if proposal["status"] == "ok":
                 self._layer.answered(proposal.get("position", 0), proposal["latency"])
@@ -278,7 +278,7 @@ class ProposerCall:
         return {"proposals": [proposal]}
 
     async def proposal(self) -> Proposal:
-        """Ask for as long as the layer waits."""
+        """Call the model and return its proposal, within the layer's time."""
         node = self.node
         try:
             self._layer.check_open()
@@ -339,7 +339,7 @@ class ProposerCall:
 
     @property
     def attempts(self) -> int:
-        """Requests so far."""
+        """Number of requests so far."""
         return self._before + (self._call.attempts if self._call else 0)
 
     def _record(

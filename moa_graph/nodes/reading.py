@@ -1,4 +1,4 @@
-"""What the models of one step are shown: the conversation and the references."""
+"""Input for the models of one step: the conversation and the references."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Reading:
-    """What the models of one step are shown: the conversation and the references.
+    """Input for the models of one step: the conversation and the references.
 
     Args:
         step: The step.
@@ -52,10 +52,10 @@ class Reading:
     def conversation(
         self, model: Runnable[Any, Any], role: str | None = None, *, own: bool = False
     ) -> list[AnyMessage]:
-        """Return the conversation as a model can take it, with its role.
+        """Return the conversation in a form that the model supports, with its role.
 
         Args:
-            model: Who is asked.
+            model: The model to call.
             role: Its role or persona.
             own: Whether it is the model that writes the graph's answers.
         """
@@ -70,16 +70,16 @@ class Reading:
         *,
         own: bool = False,
     ) -> Question:
-        """Return what a model of this layer is asked: the references of the layer before included.
+        """Return the question for a model of this layer, with the previous layer's references.
 
         Args:
-            model: Who is asked.
+            model: The model to call.
             role: Its role or persona.
-            reads: Which of the references it is shown.
+            reads: Selects the references that it is shown.
             own: Whether it is the model that writes the graph's answers.
 
         Raises:
-            NotEnoughProposals: If that layer gave too few.
+            NotEnoughProposals: If the previous layer has too few usable proposals.
         """
         messages = self.conversation(model, role, own=own)
         if self._step.layer == 1:
@@ -93,13 +93,13 @@ class Reading:
         messages: Sequence[AnyMessage] | None = None,
         prompt: str | None = None,
     ) -> Question:
-        """Return the conversation with these references, as this graph shows them to a model.
+        """Return a question with these references, in the form that this graph uses.
 
         Args:
-            model: Who is asked.
-            references: What it is shown.
+            model: The model to call.
+            references: The references to show.
             messages: The conversation; by default the state's.
-            prompt: What to do with the references; by default the run's, else the graph's.
+            prompt: Instruction for the references; by default the run's, else the graph's.
         """
         return Question(
             self.conversation(model) if messages is None else messages,
@@ -114,34 +114,34 @@ class Reading:
         )
 
     def window_of(self, model: Runnable[Any, Any]) -> int | None:
-        """Return tokens that a model takes, its answer included; None if unknown."""
+        """Return a model's context window in tokens, including its answer; None if unknown."""
         return self.shown.window or window_of(model)
 
     def place_for(self, model: Runnable[Any, Any]) -> Place:
-        """Return where a model is shown references."""
+        """Return in which message a model is shown references."""
         return self.shown.place or place_for_references(model, self._step.messages)
 
     @property
     def shown(self) -> References:
-        """How this step's models are shown references."""
+        """Reference settings of this step's models."""
         own = self._step.policy.references if self._step.layer < self._step.plan.layers else None
         return own or self._step.plan.references
 
     @property
     def aggregation_prompt(self) -> str:
-        """What models are told to do with references: the run's, else the graph's."""
+        """Instruction for the references: the run's, else the graph's."""
         return utf8(
             self._step.context.aggregation_prompt or self.shown.prompt or AGGREGATE_AND_SYNTHESIZE
         )
 
     def references(self, reads: Reads | None = None) -> list[Proposal]:
-        """Return the proposals that this step's models are shown, after what was selected of them.
+        """Return the proposals that this step's models are shown, after selections.
 
         Args:
-            reads: Which of these one model is shown; where it leaves none, all.
+            reads: Selects the references for one model. If it selects none, all are returned.
 
         Raises:
-            NotEnoughProposals: If the layer before gave too few.
+            NotEnoughProposals: If the previous layer has too few usable proposals.
         """
         given = self.usable_before()
         selection = self._step.decision(f"select_{given[0]['layer']}") if given else None
@@ -155,7 +155,7 @@ class Reading:
         return (reads(given) or given) if reads else given
 
     def usable_before(self) -> list[Proposal]:
-        """Return the usable proposals of the layer before, in the proposers' order.
+        """Return the usable proposals of the previous layer, in the proposers' order.
 
         Raises:
             NotEnoughProposals: If there are too few.
@@ -164,7 +164,7 @@ class Reading:
         references = usable(before)
         if len(references) >= self._step.plan.policies[self._step.layer_before - 1].min_proposals:
             return references
-        # A quorum leaves enough, so abandoned ones are those that the budget had no room for.
+        # With a quorum there are enough, so these were abandoned because of the budget.
         over_budget = any(p["status"] == "abandoned" for p in before)
         late = self._step.timing.run_timeout is not None and any(
             p["status"] == "timed_out" for p in before
@@ -178,7 +178,7 @@ class Reading:
         raise self.not_enough(self._step.layer_before, len(references))
 
     def not_enough(self, layer: int, count: int) -> NotEnoughProposals:
-        """Return that a layer gave too few usable proposals, which ends the run."""
+        """End the run, and return the error for a layer with too few usable proposals."""
         before = proposals_of_layer(self._step.proposals, layer)
         reasons = "; ".join(
             f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
@@ -193,5 +193,5 @@ class Reading:
 
     @property
     def lettered(self) -> bool:
-        """Whether references are called A, B, … instead of 1, 2, …"""
+        """Whether references are labeled A, B, … instead of 1, 2, …"""
         return self._step.plan.policies[self._step.layer_before - 1].lettered

@@ -1,4 +1,4 @@
-"""What a run gives its models' calls besides the messages."""
+"""Settings of a run for its models' calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ACTS = {"tools", "response_format"}
 
 
 def proposer_settings(step: Step) -> Settings:
-    """Return what the run sets for proposers."""
+    """Return the run's settings for proposers."""
     return Settings.of(
         temperature=step.context.proposer_temperature,
         max_tokens=step.context.proposer_max_tokens,
@@ -19,11 +19,11 @@ def proposer_settings(step: Step) -> Settings:
 
 
 def aggregator_settings(step: Step, *, acts: bool = True) -> Settings:
-    """Return what the run sets for the aggregator.
+    """Return the run's settings for the aggregator.
 
     Args:
         step: The node's view of the run.
-        acts: Whether with what its answer is given besides: tools, a form, `stop` …
+        acts: Whether to include the call options: tools, a response format, `stop` …
     """
     options = given_options(step) if acts else {}
     return Settings.of(
@@ -36,11 +36,11 @@ def aggregator_settings(step: Step, *, acts: bool = True) -> Settings:
 
 
 def given_options(step: Step) -> dict[str, Any]:
-    """What this run gives the aggregator's call besides its messages: tools, a form, `stop` …"""
+    """Return the options of the aggregator's call: tools, a response format, `stop` …"""
     given = step.context.aggregator_options
     return {**(given.given() if given else {}), **step.context.call_options}
 
 
 def must_act(step: Step) -> bool:
-    """Whether the answer may call tools or has a form, so that only the aggregator can give it."""
+    """Return whether the run has tools or a response format, which need the aggregator."""
     return not _ACTS.isdisjoint(given_options(step))

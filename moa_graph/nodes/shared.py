@@ -1,7 +1,7 @@
-"""What the nodes of one run share while it runs in this process: its clock, layers and ledger.
+"""Objects that the nodes of one run share in this process: clock, layers and budget ledger.
 
-LangGraph starts a node with the state alone, and that changes only between layers. Siblings find
-each other here, by what LangGraph gives all nodes of one run and of nothing else.
+LangGraph gives a node only the state, and the state changes only between layers. Parallel nodes
+share objects here, with a key that LangGraph gives to all nodes of one run.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from moa_graph.calling import sync
 from moa_graph.calling.budget import Ledger
 from moa_graph.calling.waiting import LayerWait
 
-_ABANDONED = 10.0  # seconds between two steps of a run, after which it counts as interrupted
-_MOST_UNENDED = 10_000  # runs that failed leave a record behind, until as many have followed
+_ABANDONED = 10.0  # seconds without an active node, after which a run counts as interrupted
+_MOST_UNENDED = 10_000  # failed runs leave a record, so the oldest are dropped above this number
 
 
 class Live(Protocol):
     """A proposal that is read while it is written."""
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Stop writing."""
 
 
 @dataclass
 class Run:
-    """One run of one graph, from its first node in this process on."""
+    """One run of one graph, since its first node in this process."""
 
     control: RunControl | None
-    """LangGraph's own object for the run; held, so that no other run can have its identity."""
+    """LangGraph's object of the run. The reference keeps its `id()` unique."""
     started: float = field(default_factory=time.monotonic)
-    """Of `time.monotonic`."""
+    """Start time, from `time.monotonic`."""
     _layers: dict[tuple[int, str], LayerWait] = field(default_factory=dict)
     live: dict[str, Live] = field(default_factory=dict)
     """Proposals that are read while they are written, by node."""
@@ -51,7 +51,7 @@ class Run:
     _lock: sync.Lock = field(default_factory=sync.Lock)
 
     def layer(self, number: int, checkpoint_id: str, make: Callable[[], LayerWait]) -> LayerWait:
-        """Return that layer; the first of its proposers to ask makes it."""
+        """Return the `LayerWait` of a layer; the first proposer that requests it creates it."""
         with self._lock:
             key = number, checkpoint_id
             if key not in self._layers:
@@ -60,7 +60,7 @@ class Run:
 
     @contextmanager
     def visited(self) -> Iterator[None]:
-        """Count a node at work; when none is for long, stop what is still being written."""
+        """Count an active node. Cancel live proposals after a time without an active node."""
         self._at_work += 1
         if self._call_off is not None:
             self._call_off()
@@ -74,7 +74,7 @@ class Run:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A node writes a piece, for which others may wait with `written`."""
+        """Count a node that writes a piece; `written` waits for these nodes."""
         self._writers += 1
         try:
             yield
@@ -91,13 +91,13 @@ class Run:
             await self._idle.wait()
 
     def close(self) -> None:
-        """End what is still being written."""
+        """Cancel all live proposals."""
         for live in self.live.values():
             live.cancel()
         self.live.clear()
 
     def ledger(self, make: Callable[[], Ledger]) -> Ledger:
-        """Return what the run has spent; the first of its nodes to ask makes it."""
+        """Return the run's budget ledger; the first node that requests it creates it."""
         with self._lock:
             if self._ledger is None:
                 self._ledger = make()
@@ -117,11 +117,11 @@ class RunsInProgress:
         self._lock = sync.Lock()
 
     def of(self, control: RunControl | None, namespace: str) -> Run:
-        """Return the run to which a node belongs.
+        """Return the run of a node.
 
         Args:
             control: `runtime.control`.
-            namespace: The run's place in the checkpoints of the graphs around it.
+            namespace: The run's checkpoint namespace in its parent graphs.
         """
         key = id(control), namespace
         with self._lock:
@@ -135,10 +135,10 @@ class RunsInProgress:
 
     @contextmanager
     def ending(self) -> Iterator[Callable[[], object]]:
-        """Forget, at the end, the runs that nodes have begun meanwhile, however they have ended.
+        """Remove the runs that start inside this context when it ends, also after an error.
 
         Yields:
-            What to call before each step, as others may have begun runs in the same context.
+            A function to call before each step, because other runs may share the same context.
         """
         opened: list[tuple[RunControl | None, str]] = []
         try:
@@ -148,7 +148,7 @@ class RunsInProgress:
                 self.end(control, namespace)
 
     def end(self, control: RunControl | None, namespace: str) -> None:
-        """Forget a run that has its answer."""
+        """Remove a run that has ended."""
         with self._lock:
             run = self._runs.pop((id(control), namespace), None)
         if run is not None and run.live:

@@ -1,4 +1,4 @@
-"""What the calls of one step may cost, and how they are made."""
+"""Budget and terms of the calls of one step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Spending:
-    """What the calls of one step may cost, and how they are made.
+    """Budget and terms of the calls of one step.
 
     Args:
         step: The step.
@@ -48,9 +48,9 @@ class Spending:
         until: float | None = None,
         settings: Settings | None = None,
     ) -> Call:
-        """Return a call of a model within this step."""
+        """Return a call of a model in this step."""
         if config.get("max_concurrency") == self._step.plan.concurrency:
-            # The graph's own, and no limit for an agent's tools.
+            # This limit is for the graph's nodes, not for an agent's tools.
             config = {k: v for k, v in config.items() if k != "max_concurrency"}  # type: ignore[assignment]
         if until is None and (left := self._step.timing.seconds_left) is not None:
             until = time.monotonic() + left
@@ -66,7 +66,7 @@ class Spending:
         )
 
     def terms(self, model: Model, runnable: Runnable[Any, Any], *, last: bool = False) -> CallTerms:
-        """Return how a model may be called; `last` for the aggregator's, which gives the answer."""
+        """Return the terms of a model's calls; `last` is for the call that makes the answer."""
         budget = self._budget
         account = None
         if budget is not None:
@@ -113,7 +113,7 @@ class Spending:
 def _prices(
     budget: RunLimits, model: Model, runnable: Runnable[Any, Any] | None
 ) -> dict[str, Price]:
-    """Return the prices of all models that may answer for this one, by name."""
+    """Return the prices of this model and its fallbacks, by model name."""
     if budget.usd is None:
         return {model.name: (0.0, 0.0)}
     others = chat_models_in(runnable) if runnable is not None else ()

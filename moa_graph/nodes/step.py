@@ -1,4 +1,4 @@
-"""One node's view of a run: where it stands, and what was decided and written so far."""
+"""One node's view of a run: its layer, and the decisions and drafts so far."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Step:
     config: RunnableConfig
     runtime: Runtime[Any]
     earlier_decisions: list[Decision] = field(default_factory=list)
-    """Those in the state, an earlier turn's perhaps among them."""
+    """Decisions in the state, which may include those of an earlier turn."""
     earlier_drafts: dict[str, Draft] = field(default_factory=dict)
-    """Those in the state, of an earlier question perhaps."""
+    """Drafts in the state, which may belong to an earlier question."""
     opens: bool = False
-    """Whether the step comes before the proposers, and begins the turn."""
+    """Whether the step comes before the proposers and begins the turn."""
 
     @classmethod
     def of(
@@ -67,21 +67,21 @@ class Step:
         after: bool = False,
         opens: bool = False,
     ) -> Step | None:
-        """Return the step, or None if the run's context leaves this layer out.
+        """Return the step, or None if the run's context skips this layer.
 
         Args:
-            plan: What all nodes of the graph share.
+            plan: Settings that all nodes of the graph share.
             layer: The layer, from 1.
             state: The node's input.
-            config: That of the node's run.
-            after: Whether the step stands behind that layer, and reads its proposals.
-            opens: Whether it stands before the first.
+            config: Configuration of the node's run.
+            after: Whether the step follows that layer and reads its proposals.
+            opens: Whether the step comes before the first layer.
 
         Raises:
-            ValueError: If the conversation or the context is not usable.
+            ValueError: If the conversation or the context is not valid.
         """
         runtime = get_runtime(MoAContext)
-        # A parent graph's own context reaches its subgraphs: it is not meant for us.
+        # LangGraph passes a parent graph's context to subgraphs. Ignore it.
         context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
         _check_context(plan, context)
         if layer < plan.layers and layer >= (context.layers or plan.layers):
@@ -105,22 +105,22 @@ class Step:
 
     @property
     def reading(self) -> Reading:
-        """What its models are shown."""
+        """Input for its models."""
         return Reading(self)
 
     @property
     def timing(self) -> Timing:
-        """How long it may take."""
+        """Time limits of the step."""
         return Timing(self)
 
     @property
     def spending(self) -> Spending:
-        """What its calls may cost, and how they are made."""
+        """Budget and terms of its calls."""
         return Spending(self)
 
     @property
     def policy(self) -> Policy:
-        """This layer's, if it is one of proposers."""
+        """Policy of this layer, if it is a layer of proposers."""
         return self.plan.policies[self.layer - 1]
 
     @property
@@ -131,30 +131,30 @@ class Step:
 
     @property
     def decisions(self) -> list[Decision]:
-        """What the steps of this turn have decided so far."""
+        """Decisions of this turn so far."""
         return [d for d in self.earlier_decisions if d["turn"] == self.turn]
 
     def decision(self, step: str) -> Decision | None:
-        """Return the decision of a step of this turn, by its node; None if there is none."""
+        """Return this turn's decision of a step, by node name; None if there is none."""
         return next((d for d in self.decisions if d["step"] == step), None)
 
     @property
     def streams_proposals(self) -> bool:
-        """Whether a stream of messages has the proposers' tokens."""
+        """Whether a stream of messages includes the proposers' tokens."""
         streams = self.context.stream_proposals
         return self.plan.stream_proposals if streams is None else streams
 
     @property
     def run(self) -> Run:
-        """What this run's nodes share."""
+        """Objects that this run's nodes share."""
         return self.plan.runs.of(self.runtime.control, self.namespace)
 
     def end_run(self) -> None:
-        """The run has its answer, or will have none."""
+        """Remove the shared objects of a run that has ended."""
         self.plan.runs.end(self.runtime.control, self.namespace)
 
     async def within(self, node: Coroutine[Any, Any, T]) -> T:
-        """Run a node's coroutine; a run that is cancelled in it leaves no record behind."""
+        """Run a node's coroutine, and end the run if the coroutine is cancelled."""
         try:
             return await node
         except sync.Cancelled:
@@ -162,7 +162,7 @@ class Step:
             raise
 
     def tell_layer_ended(self) -> None:
-        """Tell the custom stream that the layer before is done."""
+        """Write an event to the custom stream that the previous layer has ended."""
         if self.layer == 1:
             return
         before = proposals_of_layer(self.proposals, self.layer_before)
@@ -173,7 +173,7 @@ class Step:
 
     @property
     def layer_before(self) -> int:
-        """The layer whose proposals are this step's references; 0 for the first."""
+        """The layer with this step's references; 0 if this is the first layer."""
         if self.layer == self.plan.layers:
             for decision in self.decisions:
                 if decision["outcome"] == "exit":
@@ -182,7 +182,7 @@ class Step:
 
     @property
     def turn(self) -> int:
-        """The turn of the conversation that the run answers, from 1."""
+        """The current turn of the conversation, from 1."""
         for draft in self.drafts.values():
             return draft["turn"]
         before = turn_of(self.proposals)
@@ -193,7 +193,7 @@ class Step:
 
     @property
     def drafts(self) -> dict[str, Draft]:
-        """What the nodes have written of this turn's answer so far, by node."""
+        """Drafts for this turn's question, by node."""
         return {
             node: draft
             for node, draft in self.earlier_drafts.items()
@@ -201,7 +201,7 @@ class Step:
         }
 
     def draft(self, node: str) -> Draft:
-        """Return what a node has written so far; an empty draft where that is nothing."""
+        """Return the draft of a node; an empty draft if it has not written anything."""
         return self.drafts.get(node) or Draft(
             node=node,
             question=self.question_key,
@@ -220,19 +220,19 @@ class Step:
 
     @property
     def question_key(self) -> str:
-        """What tells this turn's question from every other of the thread."""
+        """Key of this turn's question, unique in the thread."""
         last = self.messages[-1]
         return f"{last.id} {fence_of(str(last.content))}"
 
     @property
     def record_id(self) -> str:
-        """An id for what this node writes: that of LangGraph's task, of which each has its own."""
+        """Id for this node's record: the id of LangGraph's task, which is unique."""
         info = self.runtime.execution_info
         return info.task_id if info else uuid4().hex
 
     @property
     def namespace(self) -> str:
-        """The run's place in the checkpoints of the graphs around it."""
+        """The run's checkpoint namespace in its parent graphs."""
         info = self.runtime.execution_info
         return info.checkpoint_ns.rpartition("|")[0] if info else ""
 

@@ -1,4 +1,4 @@
-"""What siblings had answered before this process took an interrupted run over."""
+"""Read proposals that were stored before an interrupted run was resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moa_graph.state import (
 
 
 async def stored_proposals(step: Step) -> list[Proposal]:
-    """Proposals of this layer that an interrupted run has left in its checkpoint."""
+    """Return this layer's proposals from the checkpoint of an interrupted run."""
     saver, place = _checkpoint(step)
     if saver is None:
         return []

@@ -1,4 +1,4 @@
-"""How long one step, and each of its calls, may take."""
+"""Time limits of one step and of its calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Timing:
-    """How long one step, and each of its calls, may take.
+    """Time limits of one step and of its calls.
 
     Args:
         step: The step.
@@ -23,7 +23,7 @@ class Timing:
 
     @property
     def quorum(self) -> Quorum | None:
-        """The run's where this layer has room for it, else the layer's."""
+        """The run's quorum if it is valid for this layer, else the layer's."""
         built, asked, grace = (
             self._step.policy.quorum,
             self._step.context.quorum,
@@ -40,38 +40,38 @@ class Timing:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that this layer may take: the run's, else the layer's."""
+        """Timeout of this layer in seconds: the run's setting, else the layer's."""
         return self._step.context.timeout or self._step.policy.timeout
 
     @property
     def run_timeout(self) -> float | None:
-        """The run's, else the graph's; seconds."""
+        """Timeout of the run in seconds: the run's setting, else the graph's."""
         built = self._step.plan.limits.timeout if self._step.plan.limits else None
         return self._step.context.run_timeout or built
 
     @property
     def shared_layer(self) -> LayerWait:
-        """This layer of this run."""
+        """The `LayerWait` of this layer, shared by its nodes in this run."""
         info = self._step.runtime.execution_info
         return self._step.run.layer(
             self._step.layer, info.checkpoint_id if info else "", self.new_layer
         )
 
     def cuts(self, timeout: float | None) -> bool:
-        """Whether a proposer, with that timeout of its own, may not be waited for to its end."""
+        """Return whether a proposer with this timeout may be cancelled before it ends."""
         hedge = self._step.policy.hedge
         return any((timeout, self.quorum, hedge, self.timeout, self.run_timeout))
 
     @property
     def seconds_left(self) -> float | None:
-        """What the run's timeout leaves for this step, and those after it; at least a moment."""
+        """Remaining seconds of the run's timeout, at least 0.001; None if there is no timeout."""
         if self.run_timeout is None:
             return None
         return max(0.001, self._step.run.started + self.run_timeout - time.monotonic())
 
     @property
     def side_wait(self) -> LayerWait:
-        """How long a judge may take: a share of what the run's timeout leaves."""
+        """`LayerWait` for a judge: a share of the remaining time of the run."""
         left = self.seconds_left
         steps = max(1, self._step.plan.layers - self._step.layer_before) + 1
         return LayerWait(
@@ -83,22 +83,24 @@ class Timing:
 
     @property
     def last_wait(self) -> LayerWait:
-        """How long the answer's model may take: what the run's timeout leaves."""
+        """`LayerWait` for the model of the answer: all the remaining time of the run."""
         return LayerWait(
             1, None, self.seconds_left, f"what was left of the run's {self.run_timeout} s"
         )
 
     @property
     def _later(self) -> float:
-        """Seconds of the run's timeout that later layers have for themselves, where they overlap:
-        most of their work is done when those before them end.
+        """Seconds of the run's timeout that are reserved for later layers if layers overlap.
+
+        This is less than an equal share: later layers have done most of their work by then.
         """
         layers = self._step.context.layers or self._step.plan.layers
         return (self.run_timeout or 0.0) * (layers - self._step.layer) / (2 * layers)
 
     def new_growing_layer(self) -> LayerWait:
-        """This step's layer while those before it still write: it may take as long as they do,
-        and its own time besides.
+        """Return a new `LayerWait` for this layer while earlier layers still write.
+
+        The layer may take as long as the earlier layers, plus its own timeout.
         """
         timeout = self.timeout
         limits = [] if timeout is None else [timeout * self._step.layer]
@@ -107,11 +109,11 @@ class Timing:
         return LayerWait(self._step.policy.width, self.quorum, min(limits, default=None))
 
     def new_layer(self) -> LayerWait:
-        """This step's layer, made anew."""
+        """Return a new `LayerWait` for this layer."""
         timeout = self.timeout
         why = "the layer's timeout"
         if (left := self.seconds_left) is not None:
-            # The same share for each step that is to come, the aggregator's included.
+            # Each remaining step gets an equal share, including the aggregator.
             share = left / (
                 (self._step.context.layers or self._step.plan.layers) - self._step.layer + 1
             )
@@ -122,7 +124,11 @@ class Timing:
         return LayerWait(self._step.policy.width, self.quorum, timeout, why)
 
     def seconds_since(self, started: float) -> float:
-        """Seconds since the node's first attempt; `started` is this attempt's `perf_counter`."""
+        """Return the seconds since the node's first attempt.
+
+        Args:
+            started: Start of this attempt, from `time.perf_counter`.
+        """
         info = self._step.runtime.execution_info
         if info and info.node_attempt > 1 and info.node_first_attempt_time:
             return time.time() - info.node_first_attempt_time

@@ -1,6 +1,6 @@
-"""Mixtures by name: the paper's, today's, and your own from a file.
+"""Presets: mixtures by name, or from a configuration file.
 
-A configuration file is accepted wherever a preset's name is, see `configuration.py`:
+A configuration file is accepted in place of a preset's name, see `configuration.py`:
 
     proposers = [
       "together:openai/gpt-oss-120b",
@@ -27,16 +27,16 @@ _SUFFIXES = (".toml", ".yaml", ".yml")
 
 
 def load_preset(name_or_path: str | Path) -> Configuration:
-    """Return a configuration by its preset's name, or from a TOML or YAML file.
+    """Return the configuration of a preset, or of a TOML or YAML file.
 
     Args:
         name_or_path: A name in `PRESETS`, or the path of a file that ends in `.toml`, `.yaml` or
             `.yml`.
 
     Raises:
-        ValueError: If there is no such preset, or the file is not a configuration; names the
-            field and the nearest right one.
-        FileNotFoundError: If there is no such file.
+        ValueError: If the preset does not exist, or the file is not a valid configuration. The
+            message has the invalid field and the nearest valid one.
+        FileNotFoundError: If the file does not exist.
     """
     if isinstance(name_or_path, str) and name_or_path in PRESETS:
         return PRESETS[name_or_path]
@@ -53,7 +53,7 @@ def load_preset(name_or_path: str | Path) -> Configuration:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        # The line, but not its text: a key may stand in it.
+        # Show the position only: the text of the line may contain an API key.
         place = str(getattr(error, "problem_mark", "") or error).strip().splitlines()[-1]
         raise ValueError(f"{path} cannot be read: {place}") from None
     if not isinstance(data, dict):
@@ -180,8 +180,8 @@ PRESETS: dict[str, Configuration] = {
 }
 """Presets by name.
 
-The paper's are arXiv 2406.04692, section 3.1, with the reference code's temperature and length.
-The models of `together` and `self-moa` were looked up on 2026-11-23 in public catalogues of
-Together's serverless models (newest entries of July and August 2026), not on the live API: where
-one has been retired, its proposer fails, says so, and the others go on.
+The paper's presets are from arXiv 2406.04692, section 3.1, with the temperature and length of the
+reference code. The models of `together` and `self-moa` are from public catalogues of Together's
+serverless models, read on 2026-11-23 (newest entries: July and August 2026), not from the live
+API. If a model has been retired, its proposer fails with an error, and the others continue.
 """

@@ -1,7 +1,7 @@
-"""A mixture in plain data: what a preset is, what a file holds, and what an assistant may say.
+"""Configuration of a mixture as plain data, for presets, files and assistants.
 
-A configuration is TOML or YAML with the fields of `Configuration`. What stands in them are the
-arguments of the objects of the same names:
+A configuration file is TOML or YAML with the fields of `Configuration`. Each field has the
+arguments of the object with the same name:
 
     layers = 3
     aggregator = { strategy = "rank", judge = "openai:gpt-5.2" }
@@ -79,7 +79,7 @@ _NOT_DATA = {
 
 
 def _plain_data(value: Any) -> Any:
-    """Data as JSON has them: what is compared, and written to files."""
+    """Convert data to JSON types, so that it can be compared and written to files."""
     if isinstance(value, Mapping):
         return {str(key): _plain_data(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):
@@ -88,28 +88,28 @@ def _plain_data(value: Any) -> Any:
 
 
 Data = Annotated[Any, BeforeValidator(_plain_data)]
-"""What only `create_moa` reads: strings, numbers, lists and mappings."""
+"""Strings, numbers, lists and mappings that `create_moa` validates."""
 
 
 class Configuration(BaseModel):
-    """A Mixture-of-Agents in plain data."""
+    """Configuration of a Mixture-of-Agents as plain data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     proposers: Data = Field(title="Proposers")
-    """Models for every layer, one layer for every layer, or a list of layers. A model is
-    `"provider:model"` or the arguments of a `Proposer`, a layer the arguments of a `Layer`."""
+    """A list of models or a layer, used for every layer; or a list of layers. A model is
+    `"provider:model"` or the arguments of a `Proposer`. A layer is the arguments of a `Layer`."""
     aggregator: Data = Field(title="Aggregator")
-    """A model, as `"provider:model"` or with its settings; or a strategy, by its name or with its
+    """A model, as `"provider:model"` or with its settings; or a strategy, as its name or with its
     arguments."""
     layers: int | None = Field(default=None, ge=2)
-    """How many layers, the aggregator's included; 2 unless `proposers` says otherwise."""
+    """Number of layers, including the aggregator; 2 unless `proposers` is a list of layers."""
     name: StrictStr = "moa"
     description: StrictStr = ""
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    """For every model that has none of its own."""
+    """Default temperature for models without their own."""
     max_tokens: Count | None = None
-    """For every model that has none of its own, in tokens."""
+    """Default limit of the answer's length in tokens, for models without their own."""
     references: References | None = None
     route: Data = None
     """A strategy, or the arguments of a `Route`."""
@@ -144,18 +144,18 @@ class Configuration(BaseModel):
 
     @classmethod
     def of(cls, graph: MoAGraph, **fields: Any) -> Configuration:
-        """Return the configuration of a graph that was made of models given as `"provider:model"`.
+        """Return the configuration of a graph with models that were given as `"provider:model"`.
 
-        What is not data is left out: the checkpointer, the store, the cache, interrupts and the
-        context's schema.
+        The configuration does not contain the checkpointer, the store, the cache, interrupts or
+        the context schema.
 
         Args:
             graph: The graph.
-            **fields: Fields besides, such as `description`.
+            **fields: Values of other fields, such as `description`.
 
         Raises:
-            ValueError: If a part of it cannot be written, such as a model given as an object or a
-                function that is not registered; says which.
+            ValueError: If a part of the graph cannot be written as data, such as a model given as
+                an object or a function that is not registered. The message names the part.
         """
         _, given = graph.plan.recipe
         data = {
@@ -171,13 +171,13 @@ class Configuration(BaseModel):
         """Build the graph.
 
         Args:
-            proposers: Take the place of the configuration's.
-            **options: What `create_moa` takes besides, such as `checkpointer`; `layers` and the
-                like win over the configuration's.
+            proposers: Proposers that replace those of the configuration.
+            **options: Other arguments of `create_moa`, such as `checkpointer`. They override the
+                values of the configuration, such as `layers`.
 
         Raises:
-            TypeError: As `create_moa`.
-            ValueError: As `create_moa`.
+            TypeError: See `create_moa`.
+            ValueError: See `create_moa`.
         """
         given = {name: getattr(self, name) for name in _OPTIONS}
         return create_moa(
@@ -189,16 +189,16 @@ class Configuration(BaseModel):
         )
 
     def models(self) -> Iterator[str]:
-        """Return every model, as `"provider:model"`, in the order of the graph, each once."""
+        """Return each model once, as `"provider:model"`, in the order of the graph."""
         return iter(dict.fromkeys(model for model, _ in self.entries()))
 
     def entries(
         self, fields: Sequence[str] = ("route", "proposers", "aggregator")
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Return every model, and what it is given, in the order of the graph.
+        """Return every model with its settings, in the order of the graph.
 
         Args:
-            fields: Of which fields.
+            fields: Names of the fields to read.
         """
         for field in fields:
             if field == "proposers":
@@ -218,7 +218,7 @@ class Configuration(BaseModel):
                     yield from map(_entry, model_arguments(strategy).values())
 
     def described_layers(self) -> list[dict[str, Any]]:
-        """Return the layers of proposers that are written, each as the arguments of a `Layer`."""
+        """Return the layers in `proposers`, each as the arguments of a `Layer`."""
         if isinstance(self.proposers, Mapping):
             return [dict(self.proposers)]
         if not any(map(is_layer, self.proposers)):
@@ -226,26 +226,26 @@ class Configuration(BaseModel):
         return [dict(p) if isinstance(p, Mapping) else {"proposers": p} for p in self.proposers]
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        # A key may be among the parameters of a model.
+        # The parameters of a model may contain an API key.
         for name in type(self).model_fields:
             if (value := getattr(self, name)) is not None:
                 yield name, _without_params(value)
 
     @property
     def depth(self) -> int:
-        """How many layers there are, the aggregator's included."""
+        """Number of layers, including the aggregator."""
         return len(layers_of(self.proposers, self.layers)) + 1
 
     @property
     def answer(self) -> str:
-        """Who gives the answer: a model as `"provider:model"`, or a strategy's name."""
+        """Model that writes the answer, as `"provider:model"`, or the name of a strategy."""
         if isinstance(self.aggregator, Mapping):
             return str(self.aggregator.get("strategy") or self.aggregator.get("model"))
         return str(self.aggregator)
 
     @property
     def writer(self) -> tuple[str, Mapping[str, Any]] | None:
-        """The model that aggregates, and what it is given; None where a strategy does."""
+        """Aggregator model with its settings; None if the aggregator is a strategy."""
         if is_strategy(self.aggregator):
             return None
         model, own = _entry(self.aggregator)
@@ -260,12 +260,12 @@ class Configuration(BaseModel):
         return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True))
 
     def save(self, path: str | Path) -> None:
-        """Write a file that `load_preset` reads: TOML if its name ends in `.toml`, else YAML."""
+        """Write a file for `load_preset`: TOML if its name ends in `.toml`, else YAML."""
         toml = Path(path).suffix.lower() == ".toml"
         Path(path).write_text(self.to_toml() if toml else self.to_yaml(), encoding="utf-8")
 
     def data(self) -> dict[str, Any]:
-        """Return what a file holds: the fields that are not the defaults."""
+        """Return the data for a file: the name, and all fields that differ from the defaults."""
         objects = ("references", "limits", "calls")
         dumped = self.model_dump(mode="json", exclude_defaults=True, exclude=set(objects))
         dumped["name"] = self.name
@@ -275,7 +275,7 @@ class Configuration(BaseModel):
         plain_data: dict[str, Any] = _plain_data(dumped)
         return plain_data
 
-    # --- what models without settings of their own are given ---------------------------------
+    # --- default settings of models ----------------------------------------------------------
 
     @property
     def _defaults(self) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def _check_model(value: Any, where: str) -> None:
 
 
 def _entry(value: Any) -> tuple[str, Mapping[str, Any]]:
-    """Return a model as `"provider:model"`, and what it is given."""
+    """Return a model as `"provider:model"`, and its settings."""
     if isinstance(value, str):
         return value, {}
     own = {k: value[k] for k in ("temperature", "max_tokens") if value.get(k) is not None}

@@ -1,4 +1,4 @@
-"""What models without settings of their own are given in a configuration."""
+"""Default settings of a configuration, for models without their own settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OF_LAYERS = ("select", "until")  # strategies of a layer
 
 
 def with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """Return proposers, with what models without settings of their own are given."""
+    """Add default settings to the models of proposers."""
     if isinstance(value, list):
         return [with_defaults(entry, defaults) for entry in value]
     if not is_layer(value):
@@ -33,7 +33,7 @@ def with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def answer_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """Return the aggregator, with what a model without settings of its own is given."""
+    """Add default settings to the models of an aggregator."""
     if is_strategy(value):
         return strategy_with_defaults(value, defaults)
     return model_of(_model_with_defaults(value, defaults), "aggregator")
@@ -46,7 +46,7 @@ def _model_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def strategy_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
-    """Return a strategy, with what its models without settings of their own are given."""
+    """Add default settings to the models of a strategy."""
     models = model_arguments(value)
     if not models:
         return value
@@ -55,7 +55,7 @@ def strategy_with_defaults(value: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def is_strategy(value: Any) -> bool:
-    """Return whether data in an aggregator's place name a strategy, and no model."""
+    """Return whether the data of an aggregator describe a strategy instead of a model."""
     if isinstance(value, Mapping):
         return "strategy" in value
     return isinstance(value, str) and ":" not in value

@@ -1,1 +1,1 @@
-"""Models that write while others read."""
+"""Progressive modes: models read answers while these are written."""

@@ -1,7 +1,7 @@
 """Chunk-wise aggregation: proposers write each next chunk from the aggregated text.
 
-The graph loops over its layers. In a round, each proposer goes on from the answer as it stands,
-by one chunk, and the aggregator makes the answer's next piece of these chunks.
+The graph loops over its layers. In each round, every proposer continues the current answer by one
+chunk, and the aggregator writes the next piece of the answer from these chunks.
 
 Source: named as future work in arXiv 2406.04692, section 5.
 """
@@ -38,11 +38,11 @@ from moa_graph.progressive.written import written_answer
 from moa_graph.state import Draft, MoAState, Proposal
 
 Nodes = Sequence[tuple[str, str]]
-"""The nodes of a layer, and their proposers."""
+"""The nodes of a layer, each with its proposer's name."""
 
 
 class ChunkProposer(ProposerNode):
-    """A proposer that writes one chunk a visit."""
+    """A proposer that writes one chunk per visit."""
 
     def __init__(self, plan: Plan, chunkwise: Chunkwise, before: Nodes, **place: Any) -> None:
         super().__init__(plan, **place)
@@ -100,7 +100,7 @@ class ChunkProposer(ProposerNode):
                     layer,
                     timeout,
                 ),
-                # It goes on from the answer, and not from its own chunks.
+                # It continues the answer, not its own chunks.
                 {**draft, "pieces": aggregated["pieces"], "tokens": aggregated["tokens"]},
                 view,
                 size=self.chunkwise.size(len(aggregated["pieces"])),
@@ -140,7 +140,7 @@ class ChunkProposer(ProposerNode):
         return {"drafts": {self.node: ended}, "proposals": [proposal]}
 
     def finished(self, step: Step) -> Proposal | None:
-        """Its record at the end of the run; None if it has failed before, which is recorded."""
+        """Return its record at the end of the run; None if its failure is already recorded."""
         draft = step.draft(self.node)
         if draft["ended"]:
             return None
@@ -160,12 +160,12 @@ class ChunkProposer(ProposerNode):
 
 
 class ChunkAggregator(AggregatorNode):
-    """The aggregator: makes the answer's next piece of the last layer's chunks.
+    """An aggregator that writes the next piece of the answer from the last layer's chunks.
 
     Args:
-        plan: What all nodes of the graph share.
+        plan: Settings that all nodes of the graph share.
         model: Its model.
-        chunkwise: The sizes.
+        chunkwise: Sizes of the chunks.
         layers: The proposers of each layer.
     """
 
@@ -183,14 +183,14 @@ class ChunkAggregator(AggregatorNode):
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the loop
+        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the shared event loop
 
     def paid_for(self, step: Step) -> list[Proposal]:
-        """As `AnswerNode`: what is being written, too."""
+        """Return the proposals to put in an error, including unfinished ones."""
         return with_unfinished(step, self._layers)
 
     async def answer(self, step: Step) -> dict[str, Any]:
-        """As `AnswerNode`: one visit."""
+        """Write the next piece of the answer, in one visit."""
         draft = step.draft(AGGREGATOR)
         if must_act(step):
             update = await super().answer(step)
@@ -235,7 +235,7 @@ class ChunkAggregator(AggregatorNode):
                     draft = await piece.write()
                     if draft["pieces"][-1] or draft["closed"]:
                         break
-                    last = True  # a model that thinks first may need more than a chunk
+                    last = True  # a reasoning model may need more tokens than one chunk
             await tokens.end()
         except BaseException as error:
             await tokens.end()
@@ -273,12 +273,12 @@ def chunks(step: Step, layers: Sequence[Nodes], *, last: bool = False) -> tuple[
 
     Args:
         step: The view of the run.
-        layers: The nodes of every layer before the step, the last of which is read.
-        last: Whether the step gives the answer: where time or budget have left too few of the
-            layer, it does so from an earlier one, or from its own text alone.
+        layers: The nodes of every layer before the step. The last of these layers is read.
+        last: Whether the step makes the answer. If so, and time or budget left too few proposers
+            in the layer, it uses an earlier layer, or only its own text.
 
     Returns:
-        Whether all of them have ended by themselves, and the chunks.
+        Whether all proposers ended their texts themselves, and the chunks.
 
     Raises:
         NotEnoughProposals: If too few proposers are left.

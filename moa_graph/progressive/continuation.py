@@ -1,4 +1,4 @@
-"""How a model goes on from a text of its own, and how the parts are joined."""
+"""How a model continues its own text, and how the parts are joined."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from moa_graph.models.text import is_thought
 from moa_graph.strategies.similarity import WITHOUT_SPACES
 
 Ending: TypeAlias = Literal["end", "pause", "cut"]
-"""How a piece of a text has ended: with the text, for now, or cut off."""
+"""End of a piece: the text is complete, it is complete for now, or it was cut off."""
 
 Continuation: TypeAlias = Literal["prefix", "instruction"]
-"""By the provider's prefix feature, which goes on at the very next character, or by asking."""
+"""How a model continues: with the provider's prefix feature (exact), or by an instruction."""
 
 CONTINUE = (
     "Your answer so far stands above, cut off. Go on with it from exactly where it stops: reply "
     "with nothing but the text that comes next. Do not repeat, correct or comment on what is "
     "there. If it is complete, reply with nothing."
 )
-"""What a model is told that has no prefix feature."""
+"""Instruction for models without a prefix feature."""
 
-_INSTRUCTED_HOSTS = (  # these take a trailing assistant message for a turn that has ended
+_INSTRUCTED_HOSTS = (  # these treat a trailing assistant message as a finished turn
     "api.openai.com",
     "azure.com",
     "together.xyz",
     "together.ai",
 )
-_LONGEST_WORD = 40  # characters: beyond that it is none, as in scripts without spaces
-_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", "|", "\n", "`", "-")  # of sentences and lines
-_SHORTEST_OVERLAP = 16  # characters: less may be chance
+_LONGEST_WORD = 40  # characters; longer strings are not words, as in scripts without spaces
+_ENDS = (".", "!", "?", "…", "。", "！", "？", ":", "|", "\n", "`", "-")  # end sentences or lines
+_SHORTEST_OVERLAP = 16  # characters; a shorter overlap may be chance
 
 
 def continuation_of(model: Runnable[Any, Any]) -> Continuation:
-    """Return how a model goes on from its own text.
+    """Return how a model continues its own text.
 
-    Servers of OpenAI's protocol other than OpenAI's own (vLLM, SGLang, llama.cpp …), Mistral and
-    Ollama have a prefix feature. Everybody else is asked.
+    Mistral, Ollama and OpenAI-compatible servers (vLLM, SGLang, llama.cpp …), except OpenAI
+    itself, have a prefix feature. Other models get an instruction.
     """
     first = next(chat_models_in(model), None)
     if first is None:
@@ -56,17 +56,17 @@ def continuation_of(model: Runnable[Any, Any]) -> Continuation:
 
 
 def with_own_text(messages: Sequence[AnyMessage], text: str, how: Continuation) -> list[AnyMessage]:
-    """Return the conversation with what the model itself has written so far as its end."""
+    """Return the conversation, followed by the model's own text so far."""
     if not text:
         return list(messages)
-    # Mistral wants to be told in the message; others ignore it.
+    # Mistral needs this flag in the message; others ignore it.
     said = {"prefix": True} if how == "prefix" else {}
     own: list[AnyMessage] = [*messages, AIMessage(text, additional_kwargs=said)]
     return own if how == "prefix" else [*own, HumanMessage(CONTINUE)]
 
 
 def going_on(model: Runnable[Any, Any], how: Continuation) -> Runnable[Any, Any]:
-    """Return the model, its server told that the last message is to be continued."""
+    """Return the model, with options that make the server continue the last message."""
     if how == "instruction":
         return model
 
@@ -80,25 +80,25 @@ def going_on(model: Runnable[Any, Any], how: Continuation) -> Runnable[Any, Any]
 
 
 class TextJoiner:
-    """Joins what a model writes next to what it has written; no character is lost or doubled.
+    """Join a model's next piece to its text, without lost or repeated characters.
 
-    What a cut leaves uncertain is not taken: spaces at its end, which chat templates trim, and
-    without a prefix feature the word that may not be complete. The model writes it again.
+    The uncertain end of a cut piece is dropped: trailing whitespace, which chat templates trim,
+    and without a prefix feature the last word, which may be incomplete. The model writes it again.
 
-    A model that had ended its text, and says all of it again when it is asked to go on, has
-    nothing to add: its server ignores what it is to go on from.
+    If a model had ended its text and repeats all of it when asked to continue, nothing is added:
+    the server does not support continuing a message.
 
     Args:
         before: The text so far.
-        how: How the model goes on from it.
-        closed: Whether the model had ended that text by itself.
+        how: How the model continues it.
+        closed: Whether the model had ended that text itself.
     """
 
     def __init__(self, before: str, how: Continuation, *, closed: bool = False) -> None:
         self.taken = ""
-        """What goes on the text, as far as it is certain."""
+        """The accepted continuation of the text."""
         self.tail = ""
-        """Spaces at the end of a text that pauses: they count if it does not go on."""
+        """Trailing whitespace of a pausing text, which is added if the text does not continue."""
         self._before = before
         self._how = how
         self._held = ""
@@ -107,7 +107,7 @@ class TextJoiner:
         self._at_start = asked or self._closed
 
     def add(self, text: str) -> str:
-        """Add what has come; returns what of it is certain."""
+        """Add received text, and return the part that is now accepted."""
         self._held += text
         if self._at_start:
             if self._before.startswith(self._held) or (
@@ -119,11 +119,11 @@ class TextJoiner:
         return self._take(self._certain())
 
     def end(self, how: Ending) -> str:
-        """There is no more for now; returns what was uncertain until now.
+        """End the piece, and return the rest of the accepted text.
 
         Args:
-            how: Whether the text has ended, pauses (its model has ended it, but may go on), or
-                was cut off.
+            how: Whether the text is complete, pauses (the model ended it, but may continue it),
+                or was cut off.
         """
         if self._at_start:
             self._held = self._held[self._overlap() :]
@@ -140,15 +140,15 @@ class TextJoiner:
 
     @property
     def only_spaces(self) -> bool:
-        """Whether nothing but spaces has come, which a prefix feature may not go on from."""
+        """Whether only whitespace was received, which a prefix feature may not continue."""
         return self._how == "prefix" and not self.taken and self._held.isspace()
 
     def again(self) -> TextJoiner:
-        """Return a joiner for the same place, at which nothing was taken."""
+        """Return a new joiner for the same position, without accepted text."""
         return TextJoiner(self._before, self._how, closed=self._closed)
 
     def share(self, tokens: int) -> int:
-        """Return how many of so many tokens are taken: what is left out is written again."""
+        """Return the number of accepted tokens out of `tokens`; the rest is written again."""
         total = len(self.taken) + len(self._held)
         return tokens if not self._held or not total else round(tokens * len(self.taken) / total)
 
@@ -158,14 +158,14 @@ class TextJoiner:
         return text
 
     def _certain(self) -> int:
-        """Return how many characters of what is held are certain."""
+        """Return the number of held characters that are certain."""
         if self._how == "prefix":
             return len(self._held.rstrip())
         ends = (i + 1 for i, c in enumerate(self._held) if c.isspace() or WITHOUT_SPACES.match(c))
         return max(max(ends, default=0), len(self._held) - _LONGEST_WORD)
 
     def _overlap(self) -> int:
-        """Return how many characters the model has repeated before it went on."""
+        """Return the number of characters that the model repeated before it continued."""
         if self._closed and self._held.startswith(self._before):
             return len(self._before)
         if self._how == "prefix":
@@ -178,17 +178,17 @@ class TextJoiner:
         return 0
 
     def _is_ambiguous(self, part: str) -> bool:
-        """Return whether the text goes in circles there, so that saying it again may be right."""
+        """Return whether the text itself is repetitive here, so the repetition may be correct."""
         half = len(part) // 2
         circles = any(part[shift:] == part[:-shift] for shift in range(1, half + 1))
-        # A refrain or a row of a table repeats whole lines or sentences; what was cut off, none.
+        # A refrain or a table row repeats whole lines or sentences. A cut text does not.
         start = self._before[: len(self._before) - len(part)].rstrip(" ")
         whole = not start or start.endswith(_ENDS)
         return circles or self._before.count(part) > 1 or (whole and part.rstrip().endswith(_ENDS))
 
 
 def as_text(chunk: Any) -> str:
-    """Return the text of a chunk that a model streams, without what it marks as thoughts."""
+    """Return the text of a streamed chunk, without reasoning blocks."""
     if not isinstance(chunk, BaseMessage):
         return str(chunk)
     if isinstance(chunk.content, str):

@@ -1,4 +1,4 @@
-"""A proposal that others read while it is written."""
+"""A proposal that later layers read while it is written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LiveProposal:
     """A proposal while it is written.
 
     Args:
-        draft: What was written of it before, in a run that was interrupted.
+        draft: Its draft from an interrupted run.
     """
 
     def __init__(self, draft: Draft) -> None:
@@ -53,23 +53,23 @@ class LiveProposal:
 
     @property
     def there(self) -> bool:
-        """Whether it has as many tokens as are waited for, or has ended."""
+        """Whether it has reached the target number of tokens, or has ended."""
         return self.tokens >= self.target or self.task.done()
 
     def start(self, asking: ProposerCall) -> None:
-        """Begin to write."""
+        """Start to write the proposal in a task."""
         self.cache, self.key = asking.cache, asking.key
         self.attempts = lambda: asking.attempts
         self.task = sync.start(asking.proposal())
         self.task.add_done_callback(lambda _: self.signal.give())
 
     def begin(self, model: Runnable[Any, Any]) -> None:
-        """A call begins, or is repeated: it goes on from what is there."""
+        """Prepare for a call or a retry, which continues the current text."""
         self._joiner = TextJoiner(self.text, continuation_of(model))
         self._splitter = ReasoningSplitter(hold=self.hold)
 
     def add(self, chunk: Any) -> None:
-        """Add what has come."""
+        """Add a received chunk."""
         assert self._joiner is not None
         text = self._splitter.add(utf8(as_text(chunk)))
         self.text += self._joiner.add(text)
@@ -79,7 +79,7 @@ class LiveProposal:
             self.signal.give()
 
     def end(self, answer: Answer) -> str:
-        """There is no more; returns all of it."""
+        """End the text, and return all of it."""
         if self._joiner is not None:
             self.text += self._joiner.add(self._splitter.end())
             self.text += self._joiner.end("end")
@@ -89,11 +89,11 @@ class LiveProposal:
         return self.text
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Cancel the task that writes it."""
         sync.cancel(self.task)
 
     def draft(self, before: Draft) -> Draft:
-        """Return the draft with what has come since."""
+        """Return the draft, extended by the text since then."""
         length = sum(map(len, before["pieces"]))
         return {
             **before,
@@ -104,7 +104,7 @@ class LiveProposal:
 
 
 class LiveProposerCall(ProposerCall):
-    """Asks as every proposer is asked, but is read meanwhile."""
+    """A proposer's call with text that can be read while it is written."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class LiveProposerCall(ProposerCall):
 
 
 class GoingOn(Question):
-    """A question whose answer goes on from what is there when it is asked again."""
+    """A question that makes a retry continue the existing text."""
 
     def __init__(self, question: Question, live: LiveProposal) -> None:
         super().__init__(question.messages)

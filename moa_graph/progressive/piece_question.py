@@ -1,4 +1,4 @@
-"""What a model is asked for the next piece of its text, and what it sees."""
+"""The question for the next piece of a text, and the references that the model sees."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from moa_graph.progressive.continuation import (
 from moa_graph.prompts import Place, fence_notice, fenced, instructed
 from moa_graph.state import Proposal
 
-_HEADING = "Responses from models:"  # ends the paper's prompt; here it stands before each part
+_HEADING = "Responses from models:"  # ends the paper's prompt; here it precedes the first part
 
 _COMPLETE = "The responses are complete now."
 
 _LONGEST_PIECE = 4096  # tokens; a piece of pure whitespace is extended up to this
 
 Part = Sequence[tuple[str, str]]
-"""Of each reference, its label and what came of it."""
+"""The label of each reference, with its new text."""
 
 
 class PieceQuestion(Question):
-    """What a model is asked for its next piece.
+    """Question for the next piece of a model's text.
 
-    From piece to piece the prompt grows at its end only: references are appended part by part
-    behind the query, and the model's own text comes last, so that a provider's cache of prompts
-    serves what was there before.
+    The prompt only grows at its end from piece to piece: new parts of the references are appended
+    after the query, and the model's own text comes last. A provider's prompt cache can therefore
+    reuse the previous prompt.
 
     Args:
-        messages: The conversation, the role included.
-        references: What is in view of each reference, in their order.
-        parts: The same, in the parts in which it came.
-        prompt: What to do with them.
-        note: How they are given, such as `IN_PARTS`.
-        own: The text so far.
-        how: How the model goes on from it.
-        complete: Whether nothing is to come any more.
-        labels: What each reference is called.
-        fence: Fences the references as untrusted; None for the plain form.
-        limit: Tokens of the piece; None for as many as the model likes.
-        place: Where what to do with the references stands.
-        window: Tokens that the model takes; None if unknown.
-        answer: Tokens of the whole text; None if nothing limits it.
+        messages: The conversation, including the role.
+        references: The visible text of each reference, in order.
+        parts: The same text, split into the parts in which it arrived.
+        prompt: Instruction for the references.
+        note: Explanation of the parts, such as `IN_PARTS`.
+        own: The model's text so far.
+        how: How the model continues it.
+        complete: Whether the references are complete.
+        labels: Labels of the references.
+        fence: Code that marks the references as untrusted; None for the plain form.
+        limit: Maximum tokens of the piece; None for no limit.
+        place: The message for the instruction.
+        window: The model's context window in tokens; None if unknown.
+        answer: Maximum tokens of the whole text; None for no limit.
     """
 
     def __init__(
@@ -78,25 +78,25 @@ class PieceQuestion(Question):
         self._complete = complete
         self._fence = fence
         self.limit = limit
-        """Tokens of the piece; None for as many as the model likes."""
+        """Maximum tokens of the piece; None for no limit."""
         super().__init__(
             messages, references, prompt, labels=labels, place=place, window=window, answer=answer
         )
 
     @property
     def is_part(self) -> bool:
-        """As `Question`."""
+        """Whether the piece has a limit, so that it may be only a part of the text."""
         return self.limit is not None
 
     def lengthen(self) -> bool:
-        """Allow a piece twice as long; False where it is long enough already."""
+        """Double the limit and return True; return False if that is not possible."""
         if self.limit is None or self.limit >= _LONGEST_PIECE:
             return False
         self.limit *= 2
         return True
 
     def prepare(self, model: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        """As `Question`: with the piece's limit, and told to go on."""
+        """Return the model with the piece's limit, set up to continue its own text."""
         if self.limit is not None:
             model = with_settings(model, {"max_tokens": self.limit})
         return going_on(model, self._how) if self._own else model
@@ -106,7 +106,7 @@ class PieceQuestion(Question):
             return with_own_text(self._conversation, self._own, self._how)
         whole = [p["content"] for p in self._references]
         parts = self._parts
-        if list(texts) != whole:  # shortened: the parts no longer matter
+        if list(texts) != whole:  # the references were shortened, so the parts no longer match
             parts = [list(zip(self._labels or (), texts, strict=True))]
         lines = []
         for number, part in enumerate(parts, 1):
@@ -126,7 +126,7 @@ class PieceQuestion(Question):
 
 
 def _appended(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
-    """Return the conversation with a text behind its last question."""
+    """Return the conversation with a text after its last question."""
     last = messages[-1]
     if not isinstance(last, HumanMessage):
         return [*messages, HumanMessage(text)]
@@ -140,12 +140,12 @@ def _appended(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
 
 @dataclass(frozen=True)
 class View:
-    """What a node sees of the layer before.
+    """The part of the previous layer that a node sees.
 
     Args:
-        texts: By node, what there is of each usable reference, in their order.
-        labels: By node, what it is called.
-        complete: Whether nothing more comes.
+        texts: Current text of each usable reference, by node, in order.
+        labels: Label of each reference, by node.
+        complete: Whether the texts are complete.
     """
 
     texts: Mapping[str, str]
@@ -154,14 +154,14 @@ class View:
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Characters by node."""
+        """Number of characters of each text, by node."""
         return {node: len(text) for node, text in self.texts.items()}
 
     def parts(self, views: Sequence[Mapping[str, int]]) -> list[Part]:
-        """Return what is in view, in the parts in which it came.
+        """Return the visible text, split into the parts in which it arrived.
 
         Args:
-            views: What was in view for each piece so far.
+            views: Visible lengths for each earlier piece.
         """
         parts: list[Part] = []
         shown = dict.fromkeys(self.texts, 0)
@@ -177,7 +177,7 @@ class View:
         return parts
 
     def references(self) -> list[Proposal]:
-        """Return what is in view, as records of which only name and text count."""
+        """Return the visible texts as proposals; only `proposer` and `content` are meaningful."""
         return [
             Proposal(
                 layer=0, proposer=node, model="", content=text, status="ok", error=None,

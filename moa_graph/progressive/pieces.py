@@ -1,4 +1,4 @@
-"""Answers that are read while they are written: how large the pieces are."""
+"""Settings of the progressive modes: sizes of the pieces."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from moa_graph.errors import value_object
 from moa_graph.limits import Count, Number
 
 _Growth = Annotated[Number, Field(ge=1)]
-_LONGEST = 4096  # tokens of one piece: beyond it, growth saves no calls worth speaking of
+_LONGEST = 4096  # tokens of one piece; larger pieces would hardly save calls
 
 
 def grown_size(first: int, growth: float, number: int) -> int:
-    """Return tokens of the piece with that number, from 0, where each is `growth` times as long."""
+    """Return the tokens of piece `number` (from 0); each piece is `growth` times the last one."""
     grown = math.log(first) + number * math.log(growth)
     if grown >= math.log(_LONGEST):
         return max(first, _LONGEST)
@@ -24,24 +24,24 @@ def grown_size(first: int, growth: float, number: int) -> int:
 
 @value_object
 class Staircase:
-    """Staircase streaming: the aggregator begins on the first chunks of the proposals.
+    """Staircase streaming: the aggregator starts on the first chunks of the proposals.
 
-    Each proposer of the first layer makes one continuous streaming call. As soon as the first
-    chunk of each (or of a quorum) is there, the next layer writes its first piece from these, and
-    so on; each next piece is written from all that has arrived, until a model ends by itself with
-    the complete proposals in view. The first token so comes early, at the price of some more
-    prompt tokens, most of which a provider's prefix cache serves.
+    Each proposer of the first layer makes one continuous streaming call. When the first chunk of
+    each proposer (or of a quorum) has arrived, the next layer writes its first piece from these
+    chunks, and so on. Each later piece uses all the text that has arrived, until a model ends its
+    text with the complete proposals in view. The first token therefore arrives early. This needs
+    more prompt tokens, most of which a provider's prefix cache serves.
 
-    The graph visits all of its nodes in rounds. What each has written by the end of a round is in
-    the checkpoint, and a run that was interrupted goes on from there.
+    The graph visits all of its nodes in rounds. The checkpoint after each round has the text of
+    every node, so an interrupted run continues from there.
 
     Args:
         first: Tokens of the first chunk (at least 1).
-        growth: By how much each next one is larger (at least 1). The larger, the fewer calls.
+        growth: Growth factor of the chunks (at least 1). A larger factor needs fewer calls.
 
     Raises:
         TypeError: If an argument is not a number.
-        ValueError: If one is out of range.
+        ValueError: If a value is out of range.
 
     Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
     """
@@ -52,7 +52,7 @@ class Staircase:
     )
 
     def size(self, number: int) -> int:
-        """Return tokens of the piece with that number, from 0."""
+        """Return the number of tokens of piece `number` (from 0)."""
         return grown_size(self.first, self.growth, number)
 
 
@@ -60,16 +60,16 @@ class Staircase:
 class Chunkwise:
     """Chunk-wise aggregation: proposers write each next chunk from the aggregated text.
 
-    The graph loops: every proposer goes on from the answer as it stands, the aggregator makes the
-    next piece of these chunks, and so on until the answer ends.
+    The graph loops: every proposer continues the current answer, and the aggregator writes the
+    next piece from these chunks, until the answer ends.
 
     Args:
         first: Tokens of the first chunk (at least 1).
-        growth: By how much each next one is larger (at least 1).
+        growth: Growth factor of the chunks (at least 1).
 
     Raises:
         TypeError: If an argument is not a number.
-        ValueError: If one is out of range.
+        ValueError: If a value is out of range.
 
     Source: named as future work in arXiv 2406.04692, section 5.
     """
@@ -80,5 +80,5 @@ class Chunkwise:
     )
 
     def size(self, number: int) -> int:
-        """Return tokens of the piece with that number, from 0."""
+        """Return the number of tokens of piece `number` (from 0)."""
         return grown_size(self.first, self.growth, number)

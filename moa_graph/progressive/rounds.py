@@ -1,4 +1,4 @@
-"""What staircase nodes see of each other from round to round."""
+"""What nodes of a progressive mode see of each other in each round."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from moa_graph.state import (
 
 
 class Reader:
-    """What nodes that write from a growing layer have in common."""
+    """Read the previous layer while it is still written."""
 
     def __init__(self, staircase: Staircase, before: Sequence[tuple[str, str]]) -> None:
         self.staircase = staircase
         self.before = before
-        """The nodes of the layer before, and their proposers."""
+        """The nodes of the previous layer, each with its proposer's name."""
 
     def view(self, step: Step) -> View:
-        """Return what there is of the layer before.
+        """Return the current texts of the previous layer.
 
         Raises:
-            NotEnoughProposals: If it has ended with too few.
+            NotEnoughProposals: If the layer has ended with too few usable proposals.
         """
         ended = {p["proposer"]: p for p in layer_of_turn(step, step.layer_before)}
         texts: dict[str, str] = {}
@@ -42,7 +42,7 @@ class Reader:
             proposal = ended.get(proposer)
             if proposal is not None and proposal["status"] != "ok":
                 continue
-            # What has ended may have been edited since.
+            # A finished proposal may have been edited since.
             written = "".join(step.draft(node)["pieces"])
             texts[node] = proposal["content"] if proposal and proposal["content"] else written
             labels[node] = str(place)
@@ -51,12 +51,12 @@ class Reader:
         usable = step.reading.usable_before()
         if [p["layer"] for p in usable] == [step.layer_before] * len(texts):
             return View(texts, labels, complete=True)
-        # Time or budget left too few of the layer: then the answer rests on an earlier one.
+        # Time or budget left too few proposals in the layer, so these are of an earlier layer.
         names = {f"layer {p['layer']}: {p['proposer']}": p["content"] for p in usable}
         return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
 
     def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
-        """Return whether there is something to write from that was not there for the last piece."""
+        """Return whether there is new text to write from since the last piece."""
         if view.complete:
             return True
         enough = (
@@ -67,14 +67,14 @@ class Reader:
 
 
 def named(nodes: Sequence[ProposerNode]) -> list[tuple[str, str]]:
-    """Nodes with their proposers' names."""
+    """Return the nodes' names, each with its proposer's name."""
     return [(node.node, node.proposer) for node in nodes]
 
 
 def with_unfinished(step: Step, layers: Sequence[Sequence[ProposerNode]]) -> list[Proposal]:
-    """The proposals of the turn, and what others have written that had not ended: it is paid for.
+    """Return the proposals of the turn, including unfinished ones, which were also paid for.
 
-    Those have the text so far, though they are `"abandoned"`.
+    Unfinished proposals have the text so far and the status `"abandoned"`.
     """
     proposals = [p for p in step.proposals if p.get("turn") == step.turn]
     recorded = {(p["layer"], p["proposer"]) for p in proposals}
@@ -101,12 +101,12 @@ def with_unfinished(step: Step, layers: Sequence[Sequence[ProposerNode]]) -> lis
 
 
 def layer_of_turn(step: Step, layer: int) -> list[Proposal]:
-    """Return the proposals of a layer that have ended in this turn."""
+    """Return the finished proposals of a layer in this turn."""
     return [p for p in proposals_of_layer(step.proposals, layer) if p.get("turn") == step.turn]
 
 
 def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus, str]:
-    """Return how a proposer that wrote a piece has ended, with the reason."""
+    """Return the status and the reason of a proposer that failed to write a piece."""
     if isinstance(error, WaitEnded):
         return error.status, str(error)
     if isinstance(error, OverBudget):
@@ -117,10 +117,10 @@ def how_it_failed(piece: Piece | None, error: Exception) -> tuple[ProposalStatus
 
 
 def with_tail(draft: Draft) -> Draft:
-    """Return the draft at its end, which its model does not go on from."""
+    """Return the draft as ended, with its tail added as a last piece."""
     return {**draft, "pieces": [*draft["pieces"], draft["tail"]], "tail": "", "ended": True}
 
 
 def all_was_in_view(draft: Draft, view: View) -> bool:
-    """Return whether the draft was ended by its model with everything in view."""
+    """Return whether the model ended the draft itself with all the text in view."""
     return draft["closed"] and bool(draft["views"]) and draft["views"][-1] == view.lengths

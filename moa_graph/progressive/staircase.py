@@ -1,8 +1,9 @@
-"""Staircase streaming: every layer begins on the first chunks of the layer before.
+"""Staircase streaming: every layer starts on the first chunks of the previous layer.
 
-All nodes of the graph are visited in rounds. In a round, each proposer of the first layer returns
-what its one streaming call has brought, and every later node writes its next piece from what the
-layer before had at the end of the round before. So a round's end is a checkpoint of everything.
+All nodes of the graph are visited in rounds. In each round, every proposer of the first layer
+returns the new text of its streaming call. Every later node writes its next piece from the text
+that the previous layer had at the end of the last round. The checkpoint after a round has all of
+the text.
 
 Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
 """
@@ -53,7 +54,7 @@ from moa_graph.state import (
 
 
 class StaircaseProposer(ProposerNode):
-    """A proposer of the first layer: one continuous call, read while it writes."""
+    """A proposer of the first layer: one streaming call that is read while it runs."""
 
     def __init__(self, plan: Plan, staircase: Staircase, **place: Any) -> None:
         super().__init__(plan, **place)
@@ -96,7 +97,7 @@ class StaircaseProposer(ProposerNode):
             try:
                 await self._reach(step, run, live, self._target(len(draft["pieces"])))
                 if not live.task.done() and draft["pieces"]:
-                    # The later layers' pieces end the round: until then, more may come.
+                    # The round ends with the later layers' pieces. Until then, keep streaming.
                     await sync.until_either(live.task, run.written())
             except sync.Cancelled:
                 live.cancel()
@@ -119,14 +120,14 @@ class StaircaseProposer(ProposerNode):
         }
 
     def _target(self, visits: int) -> int:
-        """Return tokens that must be there at the end of this visit."""
+        """Return the number of tokens to wait for in this visit."""
         sizes = (
             piece_size(self.staircase, self.plan.layers, 1, number) for number in range(visits + 1)
         )
         return sum(sizes)
 
     async def _reach(self, step: Step, run: Run, live: LiveProposal, target: int) -> None:
-        """Wait for so many tokens, the end, or a quorum of the siblings and its grace."""
+        """Wait for `target` tokens, the end, or a quorum of the layer and its grace time."""
         live.target = target
         layer = [node for node in run.live.values() if isinstance(node, LiveProposal)]
         signal = live.signal = layer[0].signal
@@ -149,7 +150,7 @@ def _there(run: Run, step: Step, quorum: Quorum) -> bool:
 
 
 class StaircaseReader(ProposerNode):
-    """A proposer of a later layer: writes piece by piece from the layer before."""
+    """A proposer of a later layer, which writes piece by piece from the previous layer."""
 
     def __init__(
         self,
@@ -208,7 +209,7 @@ class StaircaseReader(ProposerNode):
         return result
 
     def _shared(self, step: Step, view: View) -> LayerWait:
-        """Return the layer, whose time begins when the layers before have ended."""
+        """Return the `LayerWait` of this layer. Its time starts after the previous layers end."""
         if view.complete:
             return step.run.layer(self.layer, "complete", step.timing.new_layer)
         return step.run.layer(self.layer, "growing", step.timing.new_growing_layer)
@@ -216,7 +217,7 @@ class StaircaseReader(ProposerNode):
     async def _write(
         self, step: Step, draft: Draft, view: View
     ) -> tuple[Piece | None, Draft, tuple[ProposalStatus, str | None] | None]:
-        """Return the piece, the draft with it, and if it has ended, how."""
+        """Return the piece, the updated draft, and the status and error if the text has ended."""
         piece = None
         try:
             layer = self._shared(step, view)
@@ -267,13 +268,13 @@ class StaircaseReader(ProposerNode):
 
 
 class StaircaseAggregator(AggregatorNode):
-    """The aggregator: writes the answer piece by piece from the last layer.
+    """An aggregator that writes the answer piece by piece from the last layer.
 
     Args:
-        plan: What all nodes of the graph share.
+        plan: Settings that all nodes of the graph share.
         model: Its model.
-        staircase: The sizes.
-        nodes: The proposers of every layer, as a run may leave out the last ones.
+        staircase: Sizes of the pieces.
+        nodes: The proposers of every layer, because a run may skip the last layers.
     """
 
     def __init__(
@@ -288,19 +289,19 @@ class StaircaseAggregator(AggregatorNode):
         self._nodes = nodes
 
     def paid_for(self, step: Step) -> list[Proposal]:
-        """As `AnswerNode`: what is being written, too."""
+        """Return the proposals to put in an error, including unfinished ones."""
         return with_unfinished(step, self._nodes)
 
     def invoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the loop
+        return AnswerNode.invoke(self, input, config, **kwargs)  # always on the shared event loop
 
     async def answer(self, step: Step) -> Any:
-        """As `AnswerNode`: one visit."""
+        """Write the next piece of the answer, in one visit."""
         given = step.earlier_drafts.get(AGGREGATOR)
         if given and given["ended"] and given["message_id"] == step.messages[-1].id:
-            return {}  # answered; a layer that the run's context leaves out came after
+            return {}  # already answered; a skipped layer ran after the answer
         draft = step.draft(AGGREGATOR)
         reader = Reader(self._staircase, named(self._nodes[step.layer_before - 1]))
         view = reader.view(step)
@@ -336,7 +337,7 @@ class StaircaseAggregator(AggregatorNode):
             raise
 
     async def _piece(self, step: Step, draft: Draft, view: View, tokens: WrittenTokens) -> Piece:
-        """Return the next piece of the answer, to be written."""
+        """Return the next piece of the answer, before it is written."""
         model = await self.model.here()
         settings = aggregator_settings(step)
         tuned = settings.applied(model)
@@ -364,10 +365,10 @@ class StaircaseAggregator(AggregatorNode):
         )
 
     def _visit_again(self, step: Step) -> Any:
-        """Go on with every proposer that has not ended.
+        """Return a command that visits every unfinished proposer again.
 
-        Each comes back to itself as well. But a node that LangGraph has cancelled just when it had
-        written its state, as a sibling had failed, has lost the way back when the run is resumed.
+        Each proposer also has an edge to itself. But if LangGraph cancels a node directly after
+        its state was written, because another node failed, a resumed run does not follow that edge.
         """
         nodes = (node for layer in self._nodes[: step.layer_before] for node in layer)
         return Command(goto=[n.node for n in nodes if not step.draft(n.node)["ended"]])

@@ -1,4 +1,4 @@
-"""One text written piece by piece: from references that grow, and from itself."""
+"""Write a text piece by piece, from growing references and the text so far."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_PARTS = (
     "and without mentioning the responses or their parts. Where you are cut off, you will go on "
     "from your own text, with more of the responses in view."
 )
-"""What is said of references that are still being written."""
+"""Instruction for references that are still being written."""
 
 IN_CHUNKS = (
     "The responses stand below the query. Each is a proposal for how the answer goes on from its "
@@ -43,15 +43,15 @@ IN_CHUNKS = (
     "answer from where its text stops, without mentioning the responses. End it when it is "
     "complete."
 )
-"""What is said of references that go on from the aggregated text."""
+"""Instruction for references that continue the aggregated text."""
 
-_LONGEST = 32_768  # tokens of a text that nothing else limits, so that it ends in any case
-_CHARACTERS = 16  # of one chunk of a stream, up to which it counts as one token
+_LONGEST = 32_768  # tokens of a text without another limit, so that it always ends
+_CHARACTERS = 16  # a chunk of a stream with at most this many characters counts as one token
 _CHARACTERS_OF_A_TOKEN = 4
 
 
 def tokens_in(text: str) -> int:
-    """Return how many tokens a chunk of a stream is: one, unless a server puts many together."""
+    """Return the estimated tokens of a streamed chunk: 1, or more if the chunk is long."""
     if len(text) <= _CHARACTERS:
         return 1 if text else 0
     return -(-len(text) // _CHARACTERS_OF_A_TOKEN)
@@ -59,18 +59,18 @@ def tokens_in(text: str) -> int:
 
 @dataclass(frozen=True)
 class PieceSetup:
-    """With what a piece is written.
+    """Model, settings and limits for writing a piece.
 
     Args:
         step: The node's view of the run.
         model: The model.
-        settings: What the run sets.
-        terms: How it may be called.
-        config: The configuration of its calls.
-        wait: How long it is waited for.
-        timeout: Seconds that it may take besides.
+        settings: The run's settings for the model.
+        terms: Terms of its calls.
+        config: Configuration of its calls.
+        wait: The layer's `LayerWait`, which limits the time.
+        timeout: Another limit in seconds; None for no limit.
         hold: Whether the model begins its reasoning without an opening tag.
-        show: Told what is certain of the text, as it comes.
+        show: Function that receives accepted text as it arrives.
     """
 
     step: Step
@@ -85,17 +85,17 @@ class PieceSetup:
 
 
 class Piece:
-    """One piece of a text, while it is written and after.
+    """One piece of a text, during and after writing.
 
     Args:
-        setup: With what.
+        setup: Model, settings and limits.
         draft: The text so far.
-        view: What is in view.
-        size: Tokens that it may have, as long as more is to come.
-        note: How the references are given.
-        messages: The conversation, the role included.
-        last: Whether to write to the end, whatever is to come.
-        fresh: Whether what was in view for earlier pieces no longer counts.
+        view: The visible references.
+        size: Maximum tokens, if it is not the last piece.
+        note: Explanation of the references, such as `IN_PARTS`.
+        messages: The conversation, including the role.
+        last: Whether to write the text to its end.
+        fresh: Whether to ignore the views of earlier pieces.
     """
 
     def __init__(
@@ -150,19 +150,19 @@ class Piece:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the text may not become any longer."""
+        """Whether the text has reached its maximum length."""
         return bool(self._draft["tokens"]) and self._left <= 0
 
     async def write(self) -> Draft:
-        """Write it; returns the draft with it.
+        """Write the piece, and return the draft with it.
 
         Raises:
-            Exception: What the call raised, or `WaitEnded`, or `OverBudget`.
+            Exception: The exception of the call, `WaitEnded`, `OverBudget` or `NoAnswer`.
         """
         setup = self._setup
         if self.exhausted:
             return self._updated(closed=True)
-        terms = replace(setup.terms, once_shown=True)  # what has come is not asked for again
+        terms = replace(setup.terms, once_shown=True)  # received text is not requested again
         while True:
             self.call = call = setup.step.spending.call(
                 setup.model, self.question, setup.config, terms, settings=setup.settings
@@ -176,7 +176,7 @@ class Piece:
             except Exception as error:
                 if not (self._joiner.taken and can_pass(error)):
                     raise
-                # What came before the interruption is a piece too, if a short one.
+                # The text before the error is kept as a short piece.
                 setup.show(self._joiner.end("cut"))
                 return self._updated(closed=False)
             if self.answer.filtered or self.answer.broken_off:
@@ -184,8 +184,8 @@ class Piece:
             cut = self._was_cut()
             thinking = self._splitter.in_reasoning
             if cut and (self._joiner.only_spaces or thinking) and self.question.lengthen():
-                # Templates trim spaces at the end of a text: they must come with what follows.
-                # Reasoning is not part of the text: its end must come, too.
+                # Chat templates trim trailing whitespace, so it must come with more text.
+                # Reasoning is not part of the text, so the piece must reach past its end.
                 self._joiner = self._joiner.again()
                 self._splitter = self._new_splitter()
                 continue
@@ -198,7 +198,7 @@ class Piece:
         return ReasoningSplitter(hold=self._setup.hold)
 
     def _was_cut(self) -> bool:
-        """Return whether the piece has ended at its own limit, and not at one of the whole text."""
+        """Return whether the piece ended at its own limit, not at the limit of the whole text."""
         limit = self.question.limit
         if limit is None or limit >= self._left:
             return False
@@ -214,7 +214,7 @@ class Piece:
         draft = self.with_spent(self._draft)
         pieces = [*draft["pieces"], self._joiner.taken]
         if self._splitter.retracted:
-            # All before the closing tag was reasoning, earlier pieces too.
+            # All the text before the closing tag was reasoning, including earlier pieces.
             pieces = [*[""] * len(draft["pieces"]), self._splitter.answer]
         return {
             **draft,
@@ -226,7 +226,7 @@ class Piece:
         }
 
     def with_spent(self, draft: Draft) -> Draft:
-        """Return the draft with what this piece has cost, whether it was finished or not."""
+        """Return the draft with this piece's usage, attempts and latency, even if unfinished."""
         usages = [call.tokens(self.answer.message) for call in self._calls]
         reasoning = "\n\n".join(filter(None, (draft.get("reasoning"), self.answer.reasoning)))
         if reasoning:

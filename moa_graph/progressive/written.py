@@ -1,4 +1,4 @@
-"""From drafts to the answer of a staircase, and how long its pieces are."""
+"""Sizes of the pieces of a staircase, and its answer made from drafts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from moa_graph.state import (
 
 
 def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
-    """Return tokens of a piece.
+    """Return the number of tokens of a piece.
 
-    The first chunk has `first`. Until the aggregator has begun, pieces are half as large, so that
-    the first token does not wait for more than it rests on; from then on all layers write pieces
-    of the same, growing size.
+    The first chunk has `first` tokens. Until the aggregator starts, pieces are half as large, so
+    the first token of the answer arrives earlier. After that, all layers write pieces of the
+    same, growing size.
 
     Args:
-        staircase: The sizes.
-        layers: Layers of the graph, the aggregator's included.
-        layer: Whose piece, from 1.
-        number: Which of its pieces, from 0.
+        staircase: Sizes of the pieces.
+        layers: Number of layers of the graph, including the aggregator's.
+        layer: The layer that writes the piece, from 1.
+        number: Index of the piece in its layer, from 0.
     """
     round_number = layer - 1 + number
     if round_number == 0:
@@ -36,12 +36,12 @@ def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> in
 
 
 def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
-    """Return the answer that was written piece by piece, with the record of how.
+    """Return the message of an answer written piece by piece, with the aggregator's record.
 
     Args:
-        model: The aggregator's.
+        model: The aggregator's model.
         draft: The whole text.
-        piece: The last piece, where one was written.
+        piece: The last piece; None if none was written in this visit.
     """
     call = piece.call if piece else None
     record = aggregator_record(model, call, draft["attempts"], draft.get("reasoning") or "")

@@ -1,4 +1,4 @@
-"""What the server has beside its own API: a live page, and an OpenAI-compatible endpoint."""
+"""FastAPI application with the live page and the OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from starlette.staticfiles import StaticFiles
 
-from moa_graph.server import auth as _auth  # noqa: F401 - Aegra runs without, if it cannot load it
+from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
 from moa_graph.server.guard import Guard
 from moa_graph.server.openai_api import routes
 
@@ -24,8 +24,8 @@ _PAGE = Path(__file__).parent / "page"
 _LONGEST = 1_000_000  # bytes of Markdown
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
-# What models write is not trusted: its HTML is shown as text, it loads nothing, and should a hole
-# be found in that, the browser still runs only the page's own files.
+# Model output is not trusted: its HTML is shown as text and it loads no resources. This policy is a
+# second line of defence: the browser runs only the page's own files.
 _POLICY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -40,7 +40,7 @@ _POLICY = {
 def _outside(
     self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
-    """Links open beside the page, and what they open learns nothing of it."""
+    """Open links in a new tab, without a reference to this page."""
     tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer nofollow"}
     return self.renderToken(tokens, index, options, env)
 
@@ -51,7 +51,7 @@ _markdown.add_render_rule("link_open", _outside)
 
 
 class _Files(StaticFiles):
-    """Files with the page's policy."""
+    """Static files with the security headers of the page."""
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
@@ -61,10 +61,10 @@ class _Files(StaticFiles):
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-    """Keep the garbage collector from searching all libraries, again and again.
+    """Exclude the objects that exist at startup from garbage collection.
 
-    Under load that took a third of the processor's time: what is there once the server has
-    started stays to its end, and a run makes many objects that go as it ends.
+    They live until the server stops, and scanning them took a third of the CPU time under load.
+    Collections are also less frequent, because a run creates many short-lived objects.
     """
     gc.collect()
     gc.freeze()
@@ -77,18 +77,18 @@ app = FastAPI(
     title="Mixture-of-Agents",
     description="Mixtures as if each were one model, beside the server's own API.",
 )
-"""What `langgraph.json` adds to the server."""
+"""Application that `langgraph.json` adds to the server."""
 
 
 @app.get("/moa", include_in_schema=False)
 async def page() -> Response:
-    """The page itself; its files are beside it."""
+    """Return the live page."""
     return FileResponse(_PAGE / "index.html", headers=_POLICY)
 
 
 @app.post("/moa/markdown", include_in_schema=False)
 async def markdown(request: Request) -> Response:
-    """Markdown in the body, as HTML without scripts, pictures or the HTML of the text itself."""
+    """Render the Markdown in the body as HTML, without scripts, images or embedded HTML."""
     text = await request.body()
     if len(text) > _LONGEST:
         return Response("The text is too long.", status_code=413)

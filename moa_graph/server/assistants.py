@@ -1,4 +1,4 @@
-"""A Mixture-of-Agents that a client describes: an assistant of the graph `mixture`."""
+"""Assistants of the graph `mixture`: a Mixture-of-Agents that a client describes."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from moa_graph.progressive.pieces import Staircase
 from moa_graph.server.bounds import check_bounds, check_names_no_file
 from moa_graph.server.settings import SETTINGS
 
-_KEPT = 256  # graphs, those used last
-_TEMPERATURE = 0.7  # the reference code's
+_KEPT = 256  # most recently used graphs
+_TEMPERATURE = 0.7  # as in the paper's reference code
 _MAX_TOKENS = min(8192, SETTINGS.max_tokens)  # as in the preset `together`
 _DEFAULT = PRESETS["together" if os.environ.get("TOGETHER_API_KEY") else "local"]
 
 
 class _Described:
-    """What plain data look like, for Studio: as another type."""
+    """Give a field of plain data the JSON schema of another type, for Studio."""
 
     def __init__(self, kind: Any) -> None:
         self._kind = kind
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """As without it."""
+        """Return the core schema of the field, unchanged."""
         return handler(source)
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        """Return that of the other type."""
+        """Return the JSON schema of the other type."""
         del schema
         return handler(TypeAdapter(self._kind).core_schema)
 
@@ -51,7 +51,7 @@ _Proposers = _OneLayer | Layer | list[_OneLayer | Layer]
 
 
 class RunContext(MoAContext):
-    """The settings of a run, within the bounds of this server."""
+    """Settings of a run, within the bounds of this server."""
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
@@ -64,7 +64,7 @@ class RunContext(MoAContext):
 
 
 class AssistantContext(RunContext):
-    """What an assistant is: its models and layers, beside the settings of a run."""
+    """Models and layers of an assistant, and the settings of its runs."""
 
     proposers: Annotated[Data, _Described(_Proposers)] = Field(
         default=_DEFAULT.proposers,
@@ -147,15 +147,16 @@ _ENTRIES: dict[str, type] = {}
 
 
 async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
-    """Return the graph of an assistant, drawn and run as its context says.
+    """Return the graph that the context of an assistant describes.
 
     Args:
-        config: Has the assistant's context, with the run's over it, as `configurable`.
-        runtime: What the server wants it for. What is only drawn may exceed bounds.
+        config: Configuration whose `configurable` has the assistant's context, overridden by the
+            context of the run.
+        runtime: Purpose of the graph. Bounds are not checked for a graph that is only drawn.
 
     Raises:
-        ValueError: If that is not a Mixture-of-Agents, or exceeds a bound of this server; says
-            which field, and why.
+        ValueError: If the context is not a valid Mixture-of-Agents, or exceeds a bound of this
+            server. The message names the field and the reason.
     """
     given = config.get("configurable", {})
     known = {name: given[name] for name in AssistantContext.model_fields if name in given}
@@ -163,7 +164,7 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
     configuration = _configuration(shape)
     if _runs(runtime):
         check_bounds(configuration)
-    # Clients of providers read certificates from files, which blocks.
+    # Provider clients read certificate files, which blocks.
     return await asyncio.to_thread(_built, json.dumps(shape, sort_keys=True))
 
 
@@ -171,11 +172,11 @@ def preset(name: str, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
     """Return the graph of a preset.
 
     Args:
-        name: The preset's.
+        name: Name of the preset.
         runtime: As for `mixture`.
 
     Raises:
-        ValueError: If it exceeds a bound of this server.
+        ValueError: If the preset exceeds a bound of this server.
     """
     if _runs(runtime):
         check_bounds(PRESETS[name])
@@ -204,13 +205,14 @@ def _built_preset(name: str) -> MoAGraph:
 
 
 def check_given(given: Mapping[str, Any]) -> None:
-    """Refuse what a run or an assistant may not be given, before it is started or stored.
+    """Check the context of a run or an assistant, before it is started or stored.
 
     Args:
-        given: A context, or a part of one.
+        given: Context, or a part of one.
 
     Raises:
-        ValueError: If a field is unknown or wrong, or exceeds a bound; says which, and why.
+        ValueError: If a field is unknown or invalid, or exceeds a bound. The message names the
+            field and the reason.
     """
     configuration = _configuration(_shape(_context_of(given)))
     check_bounds(configuration, [f for f in ("proposers", "aggregator", "route") if f in given])
@@ -234,7 +236,8 @@ def _configuration(shape: Mapping[str, Any]) -> Configuration:
     """Return the mixture that a client describes.
 
     Raises:
-        ValueError: If it is none, or says where a model is served; says which field, and why.
+        ValueError: If the mixture is invalid, or has `params`. The message names the field and
+            the reason.
     """
     _check_only_settings(shape)
     try:
@@ -250,7 +253,7 @@ def _configuration(shape: Mapping[str, Any]) -> Configuration:
 
 
 def _check_only_settings(value: Any) -> None:
-    """Refuse what says where a model is served, or with which key, at any depth."""
+    """Reject `params` at any depth: it can set a base URL or an API key."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if name == "params":

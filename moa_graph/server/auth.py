@@ -1,4 +1,4 @@
-"""Who may use the server, and what belongs to whom."""
+"""Authentication, ownership and rate limits of the server."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
 auth = Auth()
-"""What `langgraph.json` names. LangGraph Server and Aegra ask it about every request."""
+"""Handlers that LangGraph Server and Aegra call for every request; see `langgraph.json`."""
 
 _RATE = RateLimitItemPerMinute(SETTINGS.runs_per_minute)
-# Aegra and LangGraph Server bring this client of Redis.
+# Aegra and LangGraph Server install this Redis client.
 _redis = {"implementation": "redispy"} if "redis" in SETTINGS.rate_storage else {}
 _rates = MovingWindowRateLimiter(storage_from_string(SETTINGS.rate_storage, **_redis))
-_SYSTEM = {"created_by": "system"}  # the servers' own assistants, one for each graph
+_SYSTEM = {"created_by": "system"}  # metadata of the server's own assistants, one per graph
 
 
 @auth.authenticate
 async def authenticate(headers: dict[Any, Any]) -> Auth.types.MinimalUserDict:
-    """Return who sends a request, for the server.
+    """Return the user who sends a request.
 
     Raises:
-        Auth.exceptions.HTTPException: 401, with what to do.
+        Auth.exceptions.HTTPException: With status 401, if the request is not authenticated. The
+            message says what to do.
     """
     try:
-        # LangGraph Server gives bytes, Aegra texts.
+        # LangGraph Server passes bytes, Aegra strings.
         texts = {_text(name).lower(): _text(value) for name, value in headers.items()}
-        user = await run_in_threadpool(user_of, texts)  # it may read files of the system
+        user = await run_in_threadpool(user_of, texts)  # it may read system files
     except PermissionError as error:
         raise Auth.exceptions.HTTPException(status_code=401, detail=str(error)) from None
     return {"identity": user, "display_name": user, "is_authenticated": True}
@@ -48,7 +49,7 @@ def _text(value: bytes | str) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-# --- what belongs to whom ----------------------------------------------------------------
+# --- ownership --------------------------------------------------------------------------
 
 
 @auth.on
@@ -59,13 +60,13 @@ async def nothing_else(ctx: Auth.types.AuthContext, value: Any) -> bool:  # noqa
 
 @auth.on.threads
 async def own_threads(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Threads, and the runs in them, are for who made them."""
+    """Restrict threads and their runs to the user who created them."""
     return _own(ctx, value)
 
 
 @auth.on.threads.create_run
 async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Runs are within bounds, and not too many."""
+    """Check the bounds and the rate limit of a new run."""
     _check_configuration(value.get("kwargs") or value)
     await _check_rate(ctx.user.identity)
     return _own(ctx, value)
@@ -73,14 +74,14 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
 
 @auth.on.assistants
 async def own_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Assistants are within bounds, and nobody may change or delete the server's own."""
+    """Check the bounds of an assistant; refuse changes to the server's own assistants."""
     _check_configuration(value)
     return _own(ctx, value)
 
 
 @auth.on.assistants.create
 async def create_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Return a new mixture is built once, so that what is wrong with it is told now."""
+    """Build a new mixture once, so that the client gets any error now."""
     given = _check_configuration(value)
     if value.get("graph_id") == mixture.__name__:
         with _told():
@@ -90,19 +91,19 @@ async def create_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.typ
 
 @auth.on.assistants.read
 async def read_assistants(ctx: Auth.types.AuthContext, value: Any) -> Any:  # noqa: ARG001
-    """Everybody sees the servers' own assistants."""
+    """Let every user read the server's own assistants."""
     return {"$or": [{"owner": ctx.user.identity}, _SYSTEM]}
 
 
 @auth.on.assistants.search
 async def search_assistants(ctx: Auth.types.AuthContext, value: Any) -> Any:
-    """Everybody finds the servers' own assistants."""
+    """Let every user find the server's own assistants."""
     return await read_assistants(ctx=ctx, value=value)
 
 
 @auth.on.crons
 async def own_crons(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
-    """Schedules start runs by themselves, which no rate would count: they are for no key."""
+    """Refuse schedules to API keys: the rate limit does not count scheduled runs."""
     if ctx.user.identity != LOCAL_USER:
         raise Auth.exceptions.HTTPException(
             status_code=403,
@@ -114,7 +115,7 @@ async def own_crons(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filte
 
 @auth.on.store
 async def own_store(ctx: Auth.types.AuthContext, value: Any) -> None:
-    """Each user's items are below the user's name."""
+    """Prefix every namespace with the user's name, so that users cannot share items."""
     for place in ("namespace", "prefix", "namespace_prefix"):
         if place in value:
             given = value[place]
@@ -123,18 +124,18 @@ async def own_store(ctx: Auth.types.AuthContext, value: Any) -> None:
 
 
 def _own(ctx: Auth.types.AuthContext, value: Any) -> dict[str, Any]:
-    """Return what is made is the user's, and nothing else is there."""
+    """Make the user the owner of a new resource, and return the filter for owned ones."""
     owner = {"owner": ctx.user.identity}
     if value.get("metadata") is None:
         value["metadata"] = {}
-    metadata = value["metadata"]  # the server's own, to be changed in place
+    metadata = value["metadata"]  # the server reads this object, so change it in place
     if metadata.get("created_by") == "system":
         del metadata["created_by"]
     metadata.update(owner)
     return owner
 
 
-# --- what may be asked for ---------------------------------------------------------------
+# --- bounds and rate limit ---------------------------------------------------------------
 
 _SERVERS_OWN = {
     "assistant_id", "checkpoint_id", "checkpoint_map", "checkpoint_ns", "cron_id", "graph_id",
@@ -144,7 +145,7 @@ _SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
 
 
 def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse a context or configuration that is none of this server's; else return it."""
+    """Return the validated context of a request; refuse an invalid one with status 422."""
     configurable = (value.get("config") or {}).get("configurable") or {}
     given = {
         name: setting

@@ -1,4 +1,4 @@
-"""How large a mixture may be on this server, and of which models."""
+"""Limits on the size and the models of a mixture on this server."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from moa_graph.presets.configuration import Configuration
 from moa_graph.server.settings import SETTINGS
 from moa_graph.strategies.aggregate import AnswerStrategy
 
-_CHARACTERS_OF_A_TOKEN = 4  # about
+_CHARACTERS_OF_A_TOKEN = 4  # approximately
 _ALL = ("proposers", "aggregator", "route")
 
 
 def check_bounds(configuration: Configuration, given: Collection[str] = _ALL) -> None:
-    """Refuse a mixture that this server may not run.
+    """Check that a mixture is within the bounds of this server.
 
     Args:
-        configuration: The mixture.
-        given: The fields whose models count.
+        configuration: Mixture to check.
+        given: Fields whose models are checked.
 
     Raises:
         ValueError: If it has too many layers, proposers or samples, or a model that is not
-            allowed; says which bound, and the setting that it comes from.
+            allowed. The message names the bound and its setting.
     """
     _check("layers", configuration.depth, SETTINGS.max_layers, "MOA_MAX_LAYERS")
     for field in given:
@@ -69,10 +69,10 @@ def _embeddings_in(value: Any) -> Iterator[str]:
 
 
 def _check_model(model: str, given: Mapping[str, Any]) -> None:
-    """Refuse a model that is not allowed, or whose answer may be longer than a run.
+    """Check that a model is allowed and that its `max_tokens` is within bounds.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If the model is not allowed, or its `max_tokens` is too large.
     """
     if not SETTINGS.allows(model):
         raise ValueError(f"This server does not allow the model {model!r} (MOA_ALLOWED_MODELS).")
@@ -81,10 +81,10 @@ def _check_model(model: str, given: Mapping[str, Any]) -> None:
 
 
 def check_names_no_file(configuration: Configuration) -> None:
-    """Refuse local models that are none of ours: a client names no file of the server.
+    """Check that local models are built-in ones, so that a client cannot name a server file.
 
     Raises:
-        ValueError: Names one, and those that there are.
+        ValueError: If a local model is unknown. The message lists the known ones.
     """
     for model, _ in configuration.entries():
         provider, _, name = model.partition(":")
@@ -96,13 +96,13 @@ def check_names_no_file(configuration: Configuration) -> None:
 
 
 def check_question(given: Any) -> None:
-    """Refuse an input that has more tokens than a run may spend.
+    """Check that an input has at most as many tokens as a run may use.
 
     Args:
-        given: A run's input, or None.
+        given: Input of a run, or None.
 
     Raises:
-        ValueError: If it has.
+        ValueError: If the input is too long.
     """
     tokens = len(json.dumps(given, default=str)) // _CHARACTERS_OF_A_TOKEN if given else 0
     _check("tokens of input", tokens, SETTINGS.max_tokens, "MOA_MAX_TOKENS")

@@ -1,8 +1,8 @@
-"""Several servers over one database and one queue, on this machine: `moa cluster up`.
+"""Run several servers with one database and one queue on this machine: `moa cluster up`.
 
-Aegra serves the same `langgraph.json` as LangGraph Server does. Its processes share a queue: each
-takes runs from it, and when one dies the others go on with its runs. PostgreSQL and Redis are
-installed from Debian's packages where they are missing, and Aegra gets an environment of its own.
+Aegra serves the same `langgraph.json` as LangGraph Server does. Its processes take runs from a
+shared queue; when a process dies, the others continue its runs. PostgreSQL and Redis are installed
+from Debian packages if they are missing. Aegra is installed in its own virtual environment.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from urllib.request import urlopen
 
 import psutil
 
-_NAME = "moa"  # of the database and its role
+_NAME = "moa"  # name of the database and its role
 _PACKAGES = {"pg_createcluster": "postgresql", "redis-server": "redis-server"}
 _NEEDS_PYTHON = (3, 12)
 _STARTS_WITHIN = 120  # seconds
-_STOPS_WITHIN = 40  # seconds; Aegra lets runs end for 30
+_STOPS_WITHIN = 40  # seconds; Aegra waits 30 s for runs to end
 
 
 @dataclass
 class Cluster:
-    """What runs, as the folder's `cluster.json` keeps it."""
+    """State of a cluster, stored in `cluster.json` in its folder."""
 
     postgres_version: str
     postgres_port: int
     redis_port: int
     password: str
     servers: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Of each server's port, the process: its id, and when it was created."""
+    """Process of each server, by port: process id and creation time in Unix seconds."""
 
     def save(self, folder: Path) -> None:
-        """Write it where nobody else reads it."""
+        """Write the state to a file that only the owner can read."""
         file = folder / "cluster.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(asdict(self), indent=2))
 
     @classmethod
     def load(cls, folder: Path) -> Cluster | None:
-        """Return what `save` has written; None if nothing has."""
+        """Return the state that `save` wrote, or None if there is no file."""
         try:
             return cls(**json.loads((folder / "cluster.json").read_text()))
         except FileNotFoundError:
@@ -58,11 +58,11 @@ class Cluster:
 
     @property
     def postgres(self) -> tuple[str, str]:
-        """What Debian's programs call the database server: its version and name."""
+        """Version and name of the database server, as Debian's tools expect them."""
         return self.postgres_version, f"moa_{self.postgres_port}"
 
     def environment(self, config: Path) -> dict[str, str]:
-        """Return what every server is told."""
+        """Return the environment variables of every server."""
         redis = f"redis://:{self.password}@127.0.0.1:{self.redis_port}/0"
         postgres = f"postgresql://{_NAME}:{self.password}@127.0.0.1:{self.postgres_port}/{_NAME}"
         return {
@@ -84,21 +84,21 @@ def up(
     port: int,
     tell: Callable[[str], None],
 ) -> list[str]:
-    """Start what does not run yet.
+    """Start the services and servers that are not running yet.
 
     Args:
-        folder: Where settings, logs and Aegra's environment are kept.
-        config: The `langgraph.json`.
-        servers: How many; at least 1.
-        host: The address that they listen on.
-        port: The first one's; the others have those that follow.
-        tell: Takes a line for people about what takes long.
+        folder: Folder for settings, logs and Aegra's environment.
+        config: Path of `langgraph.json`.
+        servers: Number of servers; at least 1.
+        host: Address that the servers listen on.
+        port: Port of the first server; the others use the following ports.
+        tell: Function that prints a progress line before a slow step.
 
     Returns:
-        The servers' addresses.
+        URLs of the servers.
 
     Raises:
-        RuntimeError: If something cannot be installed or started; says what to do.
+        RuntimeError: If something cannot be installed or started. The message says what to do.
     """
     if not config.is_file():
         raise RuntimeError(f"There is no {config}: run this in the folder of your langgraph.json.")
@@ -115,7 +115,7 @@ def up(
         this = port + number
         if not _process(cluster.servers.get(str(this))):
             tell(f"Starting the server on port {this} …")
-            # The first one makes the tables.
+            # The first server creates the tables.
             settings = {**cluster.environment(config), "HOST": host, "PORT": str(this)}
             settings["RUN_MIGRATIONS_ON_STARTUP"] = "false" if number else "true"
             cluster.servers[str(this)] = _start_server(python, folder, settings)
@@ -124,7 +124,7 @@ def up(
 
 
 def down(folder: Path, *, remove: bool = False) -> None:
-    """Stop all that `up` has started.
+    """Stop everything that `up` started.
 
     Args:
         folder: As for `up`.
@@ -144,7 +144,7 @@ def down(folder: Path, *, remove: bool = False) -> None:
         cluster.save(folder)
 
 
-# --- what is needed ----------------------------------------------------------------------
+# --- requirements ------------------------------------------------------------------------
 
 
 def _install_packages(tell: Callable[[str], None]) -> None:
@@ -159,7 +159,7 @@ def _install_packages(tell: Callable[[str], None]) -> None:
 
 
 def _python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
-    """Return a Python that has Aegra and this package."""
+    """Return a Python executable with Aegra and this package installed."""
     own = folder / "environment" / "bin" / "python"
     if own.is_file():
         return own
@@ -177,7 +177,7 @@ def _python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
 
 
 def newer_pythons() -> Iterator[Path]:
-    """Pythons that Aegra runs on, this one first."""
+    """Yield Python executables that are new enough for Aegra, the current one first."""
     names = [sys.executable, *(f"python3.{minor}" for minor in range(20, _NEEDS_PYTHON[1] - 1, -1))]
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
     found = [shutil.which(name) for name in names]
@@ -221,7 +221,7 @@ def _start_postgres(cluster: Cluster) -> None:
 def _psql(cluster: Cluster, commands: str) -> None:
     as_owner = ["runuser", "-u", "postgres", "--", "env", "-C", "/"]
     psql = ["psql", "--quiet", "--set", "ON_ERROR_STOP=1", "--port", str(cluster.postgres_port)]
-    _as_root(*as_owner, *psql, given=commands)  # not as an argument: others see those
+    _as_root(*as_owner, *psql, given=commands)  # on stdin, because other users can read arguments
 
 
 def _start_redis(cluster: Cluster, folder: Path) -> None:
@@ -271,7 +271,7 @@ def _start_server(python: Path, folder: Path, settings: dict[str, str]) -> tuple
     return process.pid, process.create_time()
 
 
-# --- the machine -------------------------------------------------------------------------
+# --- system ------------------------------------------------------------------------------
 
 
 def _run(*command: str, given: str | None = None) -> None:
@@ -310,7 +310,7 @@ def _wait(what: str, ready: Callable[[], bool], log: Path) -> None:
 
 
 def _process(known: tuple[int, float] | None) -> psutil.Process | None:
-    """Return the process, if it is still that one, and alive."""
+    """Return the process if it is still alive and its id was not reused, else None."""
     if known is None:
         return None
     with suppress(psutil.NoSuchProcess):

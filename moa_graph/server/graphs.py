@@ -1,4 +1,4 @@
-"""The graphs that `langgraph.json` names. Building them needs no key; running them does."""
+"""Graphs for `langgraph.json`. API keys are needed to run them, not to build them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 def _factory(name: str) -> Callable[[RunnableConfig, ServerRuntime[Any]], MoAGraph]:
     with suppress(ValueError):
-        preset(name)  # built now: that reads certificates from files, which would block a run
+        preset(name)  # build it now: reading certificate files would block a run
 
     def graph(config: RunnableConfig, runtime: ServerRuntime[Any]) -> MoAGraph:  # noqa: ARG001
         return preset(name, runtime)

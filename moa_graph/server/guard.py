@@ -1,4 +1,4 @@
-"""Nothing on the server is for strangers, whichever route it is."""
+"""Authentication for every route of the server."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from moa_graph.server.settings import LOCAL_USER
 from moa_graph.server.users import user_of
 
-# Whether it lives, what it is, and the page, which asks for a key.
+# Health checks, server information, and the live page, which asks for a key itself.
 _PUBLIC = re.compile(r"/(ok|info|health|live|ready|docs|openapi\.json)?|/moa(/(?!markdown)[\w.]+)?")
-# What `auth.py` is asked about, or is ours. The servers have more, for themselves.
+# Routes that `auth.py` handles, and our own. The servers have other, internal routes.
 _OFFERED = re.compile(r"/(assistants|threads|runs|store|v1|moa)(/.*)?")
-_ITS_OWN = "/noauth"  # below which LangGraph Server asks itself; no client can say so
+_ITS_OWN = "/noauth"  # root path of LangGraph Server's calls to itself; clients cannot set it
 
 
 class Guard:
-    """Lets only requests of known users through, and with keys only to what is offered.
+    """ASGI middleware that rejects unknown users, and limits API keys to the public API.
 
-    The servers ask `auth.py` about the routes of their API. They have others, which know no
-    owner: the development server has some that show or delete every thread, or run commands. And
-    Aegra answers everybody where it cannot load `auth.py`.
+    The servers call `auth.py` only for the routes of their API. Other routes do not check the
+    owner: some routes of the development server show or delete every thread, or run commands.
+    Aegra also answers every request without authentication if it cannot load `auth.py`.
 
     Args:
-        app: What is guarded.
+        app: ASGI application to protect.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's."""
+        """Check a request, then pass it to the application."""
         if scope["type"] == "lifespan" or _is_public(scope):
             await self._app(scope, receive, send)
             return
@@ -56,7 +56,7 @@ def _is_public(scope: Scope) -> bool:
     if scope["type"] != "http":
         return False
     reads = scope["method"] in ("GET", "HEAD") and _PUBLIC.fullmatch(_path(scope))
-    return bool(reads) or scope["method"] == "OPTIONS"  # a browser's question before its request
+    return bool(reads) or scope["method"] == "OPTIONS"  # a browser's CORS preflight
 
 
 def _path(scope: Scope) -> str:
@@ -69,7 +69,7 @@ async def _refuse(status: int, message: str, scope: Scope, receive: Receive, sen
         await send({"type": "websocket.close", "code": 1008, "reason": message[:120]})
         return
     body: dict[str, Any] = {"detail": message}
-    if "/v1/" in scope["path"]:  # in OpenAI's form
+    if "/v1/" in scope["path"]:  # in OpenAI's error format
         said = {"message": message, "type": "invalid_request_error", "code": "invalid_api_key"}
         body = {"error": {**said, "param": None}}
     await JSONResponse(body, status)(scope, receive, send)

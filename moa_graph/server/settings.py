@@ -1,4 +1,4 @@
-"""What the operator of a server sets, in the environment."""
+"""Server settings, read from environment variables."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from moa_graph.presets import PRESETS
 
 LOCAL_USER = "local"
-"""Who uses a server without keys: this machine."""
+"""User name for all requests to a server without API keys."""
 
 _SHORTEST_KEY = 16  # characters; shorter ones can be guessed
-_LOADS_FILES = ("huggingface",)  # providers whose model names may be paths of the server
+_LOADS_FILES = ("huggingface",)  # providers whose model names can be file paths
 
 
 class Keys:
-    """Who owns which API key. Only the keys' SHA-256 digests are kept.
+    """API keys and their owners. Only SHA-256 digests of the keys are stored.
 
     Args:
-        text: `NAME=KEY` pairs, separated by commas. A name may have several keys, so that they
-            can be changed one after the other; it owns what was made with any of them.
+        text: `NAME=KEY` pairs, separated by commas. A name may have several keys, so that keys
+            can be rotated; it owns everything created with any of them.
 
     Raises:
-        ValueError: If a pair is none, or a key is too short; never quotes a key.
+        ValueError: If a pair is not `NAME=KEY`, its name is reserved, or its key is too short. The
+            message never contains a key.
     """
 
     def __init__(self, text: str) -> None:
@@ -46,7 +47,7 @@ class Keys:
         return bool(self._owners)
 
     def owner_of(self, key: str) -> str | None:
-        """The key's owner. Takes the same time whichever key it is, and how much of it is right."""
+        """Return the owner of a key, or None, in constant time to prevent timing attacks."""
         given, found = _digest(key), None
         for digest, owner in self._owners:
             if hmac.compare_digest(digest, given):
@@ -64,10 +65,10 @@ def _checked(keys: SecretStr) -> SecretStr:
 
 
 class Settings(BaseSettings):
-    """The server's settings, each from the environment variable `MOA_` and its name.
+    """Settings of the server, from environment variables with the prefix `MOA_`.
 
     Raises:
-        pydantic.ValidationError: If one is out of range.
+        pydantic.ValidationError: If a setting is invalid.
     """
 
     model_config = SettingsConfigDict(
@@ -75,31 +76,31 @@ class Settings(BaseSettings):
     )
 
     api_keys: Annotated[SecretStr, AfterValidator(_checked)] = SecretStr("")
-    """Who may use the server: `NAME=KEY,NAME=KEY`. Without, only this machine may."""
+    """API keys: `NAME=KEY,NAME=KEY`. If empty, only this machine may use the server."""
     allowed_models: str = ""
-    """Which models assistants may name: patterns such as `together:*,openai:gpt-*`. Without, any
-    on this machine alone, and those of the presets where there are keys."""
+    """Models that assistants may use, as patterns such as `together:*,openai:gpt-*`. If empty: the
+    models of the presets if there are API keys, else any model except `huggingface:…`."""
     max_layers: int = Field(default=10, ge=2)
-    """Layers of an assistant, the aggregator's included."""
+    """Maximum layers of an assistant, including the aggregator."""
     max_proposers: int = Field(default=16, ge=1)
-    """Proposers of a layer, every sample counted."""
+    """Maximum proposers of a layer; each sample counts as one."""
     max_samples: int = Field(default=16, ge=1)
-    """Samples of a proposer."""
+    """Maximum samples of a proposer."""
     max_tokens: int = Field(default=1_000_000, ge=1)
-    """Tokens of a run: what its proposers may spend together."""
+    """Maximum tokens of a run's input, of all its proposers together, and of one answer."""
     runs_per_minute: int = Field(default=60, ge=1)
-    """Runs that each key may start within a minute."""
+    """Maximum runs that each user may start per minute."""
     rate_storage: str = "async+memory://"
-    """Where the runs of the last minute are counted, as the package `limits` writes it. Several
-    processes share `async+redis://HOST:PORT`."""
+    """Storage of the run counts, as a URI of the package `limits`. Several processes can share
+    `async+redis://HOST:PORT`."""
 
     @property
     def keys(self) -> Keys:
-        """Who owns which key."""
+        """Parsed API keys and their owners."""
         return Keys(self.api_keys.get_secret_value())
 
     def allows(self, model: str) -> bool:
-        """Return whether assistants may name that model, as `"provider:model"`."""
+        """Return whether assistants may use the model, given as `"provider:model"`."""
         provider, _, name = model.partition(":")
         provider = provider.strip().lower()
         if self.allowed_models:
@@ -111,4 +112,4 @@ class Settings(BaseSettings):
 
 
 SETTINGS = Settings()
-"""This process's."""
+"""Settings of this process."""

@@ -1,4 +1,4 @@
-"""Who sends a request."""
+"""Identification of the user who sends a request."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STUDIO = ".langchain.com"
 
 
 def user_of(headers: Mapping[str, str]) -> str:
-    """Return who sends a request.
+    """Return the user who sends a request.
 
     Args:
-        headers: The request's, in lower case. A key is in `authorization` (`Bearer KEY`) or in
-            `x-api-key`.
+        headers: Headers of the request, with names in lower case. The API key is in
+            `authorization` (`Bearer KEY`) or `x-api-key`.
 
     Raises:
-        PermissionError: If it may not be sent; says why, and what to do.
+        PermissionError: If the request is not allowed. The message says why and what to do.
     """
     if not _KEYS:
         _check_local(headers)
@@ -38,13 +38,13 @@ def user_of(headers: Mapping[str, str]) -> str:
 
 
 def _check_local(headers: Mapping[str, str]) -> None:
-    """Without keys, only people and programs of this machine may ask."""
+    """Check that a request without an API key comes from this machine."""
     if beyond := _listens_beyond_this_machine():
         raise PermissionError(
             f"This server listens on {beyond} and has no API keys: set MOA_API_KEYS, or let it "
             "listen on 127.0.0.1."
         )
-    # A web site that is open in a browser here can send requests here, but not hide its name.
+    # A web site in a local browser can send requests to this server, but cannot hide its origin.
     host, origin = headers.get("host", ""), headers.get("origin")
     for place in (f"//{host}", *([origin] if origin else [])):
         name = _host_of(place)
@@ -64,7 +64,7 @@ def _host_of(address: str) -> str:
 
 @lru_cache(maxsize=1)
 def _listens_beyond_this_machine() -> str | None:
-    """Return an address of this process that other machines can reach."""
+    """Return an address of this process that other machines can reach, or None."""
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and not _is_local(connection.laddr.ip):
             return f"{connection.laddr.ip}:{connection.laddr.port}"

@@ -1,4 +1,4 @@
-"""Strategies beyond the paper: values of the arguments of `Layer` and `create_moa`.
+"""Strategies that extend the paper. They are arguments of `Layer` and `create_moa`.
 
 | argument | strategies |
 |---|---|
@@ -10,7 +10,7 @@
 | `create_moa(route=…)` | `Route` |
 | `create_moa(progressive=…)` | `Staircase` |
 
-One of your own is a function; `Run` is what it is given:
+A custom strategy is a function. Its argument `run` is a `Run`:
 
 | argument | function, sync or async |
 |---|---|
@@ -19,7 +19,7 @@ One of your own is a function; `Run` is what it is given:
 | `until` | `async def until(references, run) -> bool` |
 | `route` | `async def route(run) -> str` (or a message; None runs the mixture) |
 
-`register_strategy` gives it a name for files and assistants.
+`register_strategy` gives a function a name, so that files and assistants can use it.
 """
 
 from moa_graph.calling.answer import Answer

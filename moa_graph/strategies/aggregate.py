@@ -1,6 +1,7 @@
-"""Ways from references to an answer, in place of an aggregator: `create_moa(proposers, Rank(...))`.
+"""Strategies that replace the aggregator model: `create_moa(proposers, Rank(...))`.
 
-Each is a value of `create_moa`'s `aggregator`. A plain model there synthesizes, as in the paper.
+Each is a value of the `aggregator` argument of `create_moa`. With a plain model as `aggregator`,
+that model synthesizes the answer, as in the paper.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from moa_graph.strategies.base import Strategy
 
 
 class AnswerStrategy(Strategy, ABC):
-    """What gives the answer.
+    """Base class of the strategies that produce the answer.
 
     Attributes:
-        whole: Whether it chooses among whole proposals, so that they must not be shortened.
-        comes_back: Whether its node is visited until its draft has ended.
+        whole: Whether the strategy returns a complete proposal, so proposals must not be shortened.
+        comes_back: Whether the graph visits the node again until its draft is complete.
     """
 
     whole: bool = False
@@ -35,59 +36,59 @@ class AnswerStrategy(Strategy, ABC):
 
     @property
     def models(self) -> Sequence[Model]:
-        """The models that it calls."""
+        """Models that the strategy calls."""
         return ()
 
     @property
     def writer(self) -> Model | None:
-        """The model that writes the answer; None where the answer is chosen."""
+        """Model that writes the answer; None if the strategy chooses a proposal."""
         return None
 
     def members(self, width: int) -> list[Member]:
-        """Return proposers of a layer of its own, behind the others; mostly none.
+        """Return the proposers of an extra last layer; an empty list by default.
 
         Args:
-            width: How many proposers the last layer has.
+            width: Number of proposers in the last layer.
 
         Raises:
-            ValueError: If it makes no sense for so many; says why.
+            ValueError: If the strategy cannot work with this number of proposers.
         """
         del width
         return []
 
     def before(self, plan: Plan) -> DecidingNode | None:
-        """Return a node that comes before the answer's, if it needs one."""
+        """Return the node that runs before the answer node, or None."""
         del plan
         return None
 
     @abstractmethod
     def node(self, plan: Plan) -> AnswerNode:
-        """Return the node that gives the answer."""
+        """Return the node that produces the answer."""
 
     def check(self, proposers: Collection[str]) -> None:
-        """Refuse names that no proposer has.
+        """Check that each name in the strategy's arguments is the name of a proposer.
 
         Args:
-            proposers: The names of the last layer's proposers, and of their models.
+            proposers: Names of the proposers in the last layer, and of their models.
 
         Raises:
-            ValueError: Names the nearest that there is.
+            ValueError: If a name is unknown. The message suggests the nearest known name.
         """
 
 
 class ChoosingNode(AnswerNode):
-    """Gives the answer without writing one: a proposal, word for word.
+    """Node that returns a proposal unchanged as the answer.
 
     Args:
-        plan: What all nodes of the graph share.
-        title: What errors and records call it.
+        plan: Plan shared by all nodes of the graph.
+        title: Name of the strategy in errors and records.
     """
 
     def __init__(self, plan: Plan, title: str) -> None:
         super().__init__(plan, None, title)
 
     async def answer(self, step: Step) -> dict[str, Any]:
-        """As `AnswerNode`."""
+        """See `AnswerNode`."""
         references = step.reading.references()
         if not references:
             self._fail(step, None, NoAnswer("no proposal is usable"))
@@ -100,17 +101,17 @@ class ChoosingNode(AnswerNode):
         return {"messages": [message], "decisions": [decision]}
 
     async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
-        """Return the answer, and the record of how it was chosen.
+        """Return the answer and the record of the decision.
 
         Args:
-            references: The usable proposals, at least one.
-            step: The node's view of the run.
+            references: Usable proposals, at least one.
+            step: Current step of the run.
         """
         raise NotImplementedError
 
 
 def word_for_word(proposal: Proposal) -> AIMessage:
-    """Return a proposal as the answer: its text byte for byte, and whose it is."""
+    """Return a proposal as a message: its unchanged text, with its proposer and layer."""
     chosen = {"proposer": proposal["proposer"], "layer": proposal["layer"]}
     return AIMessage(
         proposal["content"], id=f"run--{uuid4()}", response_metadata={"chosen_proposal": chosen}

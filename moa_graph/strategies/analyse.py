@@ -1,4 +1,4 @@
-"""First what the references agree on and where they contradict each other, then the answer."""
+"""Analyse the agreement and contradictions of the references, then write the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANALYSE = (
     "\n"
     "Responses from models:"
 )
-"""What the analyst is told; the responses follow it."""
+"""Instructions for the analyst model; the responses follow."""
 
 USE_ANALYSIS = (
     "An analysis of these responses follows. It may be wrong too: use it to check them, to settle "
@@ -36,7 +36,7 @@ USE_ANALYSIS = (
     "\n"
     "Analysis:\n"
 )
-"""What the writer is told besides the aggregation prompt; the analysis follows it."""
+"""Instructions added to the writer's aggregation prompt; the analysis follows."""
 
 NODE = "analysis"
 
@@ -44,12 +44,12 @@ NODE = "analysis"
 class Analyse(AnswerStrategy):
     """Analyse the references (consensus, contradictions, gaps, errors), then write the answer.
 
-    It costs one call more than synthesis. If the analyst fails, that is recorded, and the answer
-    is written without it.
+    This strategy makes one more call than plain synthesis. If the analyst fails, the failure is
+    recorded and the answer is written without an analysis.
 
     Args:
-        writer: The model that writes the answer, with the references and the analysis in view.
-        analyst: The model that analyses; by default the writer.
+        writer: Model that writes the answer from the references and the analysis.
+        analyst: Model that writes the analysis; the writer by default.
 
     Raises:
         TypeError: If an argument is not a model.
@@ -61,20 +61,20 @@ class Analyse(AnswerStrategy):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return [self.analyst, self._writer]
 
     @property
     def writer(self) -> Model:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return self._writer
 
     def before(self, plan: Plan) -> DecidingNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _AnalysisNode(plan, self.analyst)
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _WriterNode(plan, self._writer)
 
 
@@ -84,11 +84,11 @@ class _AnalysisNode(DecidingNode):
         self._model = model
 
     def _step(self, state: Any, config: Any) -> Step | None:
-        # Whichever layer was the last: an early exit, or the run's context, may say so.
+        # An early exit or the run's context can make any layer the last one.
         return Step.of(self.plan, self.plan.layers, state, config)
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """As `DecidingNode`."""
+        """See `DecidingNode`."""
         references = step.reading.references()
         reply = await ask(
             step, self._model, lambda model: step.reading.asking(model, references, prompt=ANALYSE)
@@ -123,7 +123,7 @@ class _WriterNode(AggregatorNode):
 
 
 class _WithAnalysis(Question):
-    """A question whose references are followed by an analysis."""
+    """A question with an analysis after the references."""
 
     def __init__(self, question: Question, analysis: str, place: Place) -> None:
         self._inner = question

@@ -1,4 +1,4 @@
-"""The base of all strategies: they keep the arguments that they were made with."""
+"""Base class of all strategies. It stores the constructor's arguments."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from moa_graph.errors import check_names, represented_as
 
 
 class Strategy:
-    """A strategy is a value: it is shown, compared and written to a file by its arguments."""
+    """A value object: its arguments define its repr, its equality and its form in a file."""
 
     given: dict[str, Any]
-    """The arguments that it was made with."""
+    """Arguments passed to the constructor."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         check_names(cls.__init__, args, kwargs, cls.__name__)

@@ -1,4 +1,4 @@
-"""What strategies refuse: wrong types, and values out of range."""
+"""Validation of the arguments of strategies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from moa_graph.strategies.similarity import INSTALL, is_installed
 
 
 def check_embeddings(what: str, embeddings: object) -> None:
-    """Refuse what are not embeddings.
+    """Check that a value is None, LangChain embeddings or `"provider:model"`.
 
     Raises:
-        TypeError: If they are not embeddings.
+        TypeError: If it is not.
     """
     named = isinstance(embeddings, str) and ":" in embeddings
     if not (embeddings is None or named or hasattr(embeddings, "embed_documents")):
@@ -20,11 +20,11 @@ def check_embeddings(what: str, embeddings: object) -> None:
 
 
 def check_comparable(what: str, embeddings: object) -> None:
-    """Refuse a strategy that compares texts where nothing can.
+    """Check that texts can be compared, with scikit-learn or with embeddings.
 
     Raises:
-        TypeError: If what is given are no embeddings.
-        ValueError: If neither scikit-learn is installed nor embeddings are given.
+        TypeError: If `embeddings` has the wrong type.
+        ValueError: If scikit-learn is not installed and no embeddings are given.
     """
     check_embeddings(what, embeddings)
     if embeddings is None and not is_installed():
@@ -32,11 +32,11 @@ def check_comparable(what: str, embeddings: object) -> None:
 
 
 def check_share(what: str, value: object) -> None:
-    """Refuse what is not a share between 0 and 1.
+    """Check that a value is a number above 0 and at most 1.
 
     Raises:
-        TypeError: If it is no number.
-        ValueError: If it is not above 0 and at most 1.
+        TypeError: If it is not a number.
+        ValueError: If it is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{what} must be a number such as 0.8, not {value!r}.")
@@ -45,11 +45,11 @@ def check_share(what: str, value: object) -> None:
 
 
 def check_whole(what: str, value: object, least: int = 1) -> None:
-    """Refuse what is not an integer of at least `least`.
+    """Check that a value is an integer of at least `least`.
 
     Raises:
-        TypeError: If it is none.
-        ValueError: If it is smaller.
+        TypeError: If it is not an integer.
+        ValueError: If it is less than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} must be an integer, not {value!r}.")

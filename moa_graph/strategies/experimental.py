@@ -1,4 +1,4 @@
-"""Strategies that are not stable: they may change or go with any release."""
+"""Experimental strategies. Any release may change or remove them."""
 
 from moa_graph.progressive.pieces import Chunkwise
 

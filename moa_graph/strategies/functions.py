@@ -1,4 +1,4 @@
-"""Strategies that are functions: what they are given, and what they may return."""
+"""Adapters that turn a user's functions into strategies."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Function = Callable[..., Any]
 
 
 def name_of_function(function: Function) -> str:
-    """Return what a function is called in records and errors."""
+    """Return the name of a function for records and errors."""
     inner = function.func if isinstance(function, partial) else function
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
 async def call(function: Function, *arguments: Any) -> Any:
-    """Call a function of the user's; one that blocks runs in a thread."""
+    """Call a user's function; run it in a thread if it is synchronous."""
     inner = function.func if isinstance(function, partial) else function
-    method = getattr(inner, "__call__", None)  # noqa: B004 - of an object that can be called
+    method = getattr(inner, "__call__", None)  # noqa: B004 - the method of a callable object
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(method):
         return await function(*arguments)
     result = await sync.in_thread(function, *arguments)
@@ -47,13 +47,13 @@ async def call(function: Function, *arguments: Any) -> Any:
 
 
 class FunctionSelection(Selection):
-    """`async def select(references, run) -> list[Proposal]`."""
+    """Adapter for `async def select(references, run) -> list[Proposal]`."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """As `Selection`. A function that fails leaves nothing out, and the record says so."""
+        """See `Selection`. If the function fails, keep all proposals and record the error."""
         name, run = name_of_function(self.function), Run(step)
         try:
             kept = _references_in(await call(self.function, list(references), run), references)
@@ -74,14 +74,14 @@ class FunctionSelection(Selection):
 
 
 class FunctionUntil(Until):
-    """`async def until(references, run) -> bool`."""
+    """Adapter for `async def until(references, run) -> bool`."""
 
     def __init__(self, function: Function) -> None:
         super().__init__()
         self.function = function
 
     async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
-        """As `Until`. With a function that fails the run goes on, and the record says so."""
+        """See `Until`. If the function fails, continue the run and record the error."""
         name, run = name_of_function(self.function), Run(step)
         error = None
         reached = False
@@ -95,13 +95,13 @@ class FunctionUntil(Until):
 
 
 class FunctionAnswer(AnswerStrategy):
-    """`async def aggregate(references, run) -> str | AIMessage | Answer | Proposal`."""
+    """Adapter for `async def aggregate(references, run) -> str | AIMessage | Answer | Proposal`."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _FunctionNode(plan, self.function)
 
 
@@ -111,7 +111,7 @@ class _FunctionNode(ChoosingNode):
         self._function = function
 
     async def choose(self, references: list[Proposal], step: Step) -> tuple[AIMessage, Decision]:
-        """As `ChoosingNode`."""
+        """See `ChoosingNode`."""
         run = Run(step)
         message, chosen = _answer_in(await call(self._function, list(references), run))
         decision = decided(
@@ -128,7 +128,10 @@ class _FunctionNode(ChoosingNode):
 
 
 class FunctionRoute:
-    """`async def route(run) -> str | AIMessage | Answer | None`; None runs the panel."""
+    """Adapter for `async def route(run) -> str | AIMessage | Answer | None`.
+
+    None runs the mixture.
+    """
 
     models = ()
 
@@ -137,10 +140,10 @@ class FunctionRoute:
 
 
 class FunctionRouteNode(DecidingNode):
-    """A first pass that a function makes.
+    """First pass by a function.
 
     Args:
-        plan: What all nodes of the graph share.
+        plan: Plan shared by all nodes of the graph.
         route: The function.
     """
 
@@ -149,7 +152,7 @@ class FunctionRouteNode(DecidingNode):
         self._function = route.function
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """As `DecidingNode`. With a function that fails the mixture runs."""
+        """See `DecidingNode`. If the function fails, the mixture runs."""
         for needed in self.plan.models:
             await needed.ready()
         name, run = name_of_function(self._function), Run(step)
@@ -178,7 +181,7 @@ class FunctionRouteNode(DecidingNode):
             return {"decisions": [decision]}
         step.end_run()
         message = message.model_copy(update={"usage_metadata": None})
-        # The answer is this turn's, and the proposals of an earlier one are not.
+        # Remove the proposals of an earlier turn: they do not belong to this answer.
         return {"messages": [message], "decisions": [decision], "proposals": Overwrite([])}
 
 
@@ -204,7 +207,7 @@ def _references_in(returned: Any, references: Sequence[Proposal]) -> list[Propos
 
 
 def _answer_in(returned: Any) -> tuple[AIMessage, Proposal | None]:
-    """Return the message with the answer, and the proposal that it is, if it is one."""
+    """Return the answer as a message, and the proposal if a proposal was returned."""
     if isinstance(returned, Mapping) and {"proposer", "content"} <= returned.keys():
         return word_for_word(returned), returned  # type: ignore[arg-type, return-value]
     if not isinstance(returned, str | BaseMessage | Answer):

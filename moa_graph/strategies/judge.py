@@ -22,17 +22,17 @@ from moa_graph.state import Proposal, total_usage
 T = TypeVar("T")
 
 _TRIES = 2
-_QUOTED = 80  # characters of a verdict that is none
+_QUOTED = 80  # characters of an unparsable verdict shown in the error
 
 
 @dataclass(frozen=True)
 class Verdict(Generic[T]):
-    """What a judge said, and what that took."""
+    """Verdict of a judge, with its usage and number of requests."""
 
     value: T | None
-    """None if it gave no verdict."""
+    """Parsed verdict; None if the judge failed or its reply could not be parsed."""
     error: str | None
-    """Why there is none."""
+    """Reason why `value` is None."""
     usage: UsageMetadata | None
     attempts: int
 
@@ -44,18 +44,18 @@ async def judge(
     parse: Callable[[str], T | None],
     again: str,
 ) -> Verdict[T]:
-    """Ask a model for a verdict; its tokens are not shown in streams of messages.
+    """Ask a model for a verdict; its tokens do not appear in message streams.
 
     Args:
-        step: For which step of a run.
-        model: The judge.
-        case: What it is asked.
-        parse: From its reply to the verdict; None if the reply is none.
-        again: What it is told then, before it is asked once more.
+        step: Current step of the run.
+        model: Judge model.
+        case: Question, proposals and task for the judge.
+        parse: Function that parses a reply; it returns None if the reply is not a verdict.
+        again: Message for the retry after a reply that is not a verdict.
 
     Returns:
-        The verdict. It never raises for what the model does: an error is a verdict without a
-        value, which says so.
+        The verdict. A failure of the model does not raise: the verdict then has no value, and
+        `error` has the reason.
     """
     usages: list[UsageMetadata | None] = []
     attempts = 0
@@ -80,12 +80,12 @@ async def judge(
 
 @dataclass(frozen=True)
 class Case:
-    """What a judge decides about.
+    """Input for a judge.
 
     Args:
-        question: What the user asked.
-        proposals: The responses, numbered from 1 in this order.
-        task: What to decide, and how to say it.
+        question: The user's question.
+        proposals: Responses, numbered from 1 in this order.
+        task: Instructions for the judge, including the format of its reply.
     """
 
     question: str
@@ -94,14 +94,14 @@ class Case:
 
 
 class CaseQuestion(Question):
-    """What a judge is asked: its task, the question, and the responses as untrusted material.
+    """Prompt for a judge: the task, the question, and the responses as untrusted data.
 
-    Responses that do not fit are shortened, as references are.
+    Responses that do not fit the context window are shortened in the same way as references.
 
     Args:
-        case: What it decides about.
-        place: Where its task stands.
-        window: Tokens that it takes; None if unknown.
+        case: Input for the judge.
+        place: Kind of message that holds the task.
+        window: Context window of the judge in tokens; None if unknown.
     """
 
     def __init__(self, case: Case, place: Place, window: int | None = None) -> None:
@@ -110,7 +110,7 @@ class CaseQuestion(Question):
         super().__init__([], case.proposals, place=place, window=window)
 
     def ask_again(self, said: str, again: str) -> None:
-        """Ask once more, after a reply that is not a verdict."""
+        """Add the retry message, after a reply that is not a verdict."""
         self._more = [AIMessage(said or "…"), HumanMessage(again)]
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
@@ -125,11 +125,11 @@ class CaseQuestion(Question):
 
 
 _NUMBERS = re.compile(r"\d+")
-_DIGITS = 4  # more than any number of references has
+_DIGITS = 4  # a longer number cannot be the number of a reference
 
 
 def numbers_in(text: str, highest: int, count: int) -> list[int] | None:
-    """That many different numbers from 1 to `highest`; None if the text has others, or more."""
+    """Return the `count` different numbers in a text; None if any is outside 1 to `highest`."""
     found = _NUMBERS.findall(text)
     if any(len(number) > _DIGITS for number in found):
         return None
@@ -140,6 +140,6 @@ def numbers_in(text: str, highest: int, count: int) -> list[int] | None:
 
 
 def yes_or_no(text: str) -> bool | None:
-    """Return what a judge says that begins with yes or no; None if it says neither."""
+    """Return whether a reply begins with yes; None if it begins with neither yes nor no."""
     match = re.match(r"\W*(yes|no)\b", text.strip(), re.IGNORECASE)
     return None if match is None else match[1].casefold() == "yes"

@@ -1,4 +1,4 @@
-"""Strategies by name: what is built in, and what the operator's code has registered."""
+"""Registry of strategies by name: the built-in ones, and those that a user registers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from moa_graph.strategies.vote import Vote
 F = TypeVar("F", bound=Callable[..., Any])
 
 Place: TypeAlias = Literal["select", "until", "aggregator", "route", "progressive", "parse"]
-"""Which argument a strategy is for; `"parse"` is for functions from a text to an answer."""
+"""Argument that a strategy is for; `"parse"` is for functions from a text to an answer."""
 
 ENTRY_POINTS = "moa_graph.strategies"
-"""The group of entry points that are loaded when a name is not known: they register strategies."""
+"""Entry point group with modules that register strategies; loaded when a name is unknown."""
 
 _POSITIONAL = {"select": 2, "until": 2, "aggregator": 2, "route": 1, "parse": 1}
 
@@ -53,7 +53,7 @@ def _named(*strategies: type[Any]) -> dict[str, Any]:
 
 
 def snake_case(name: str) -> str:
-    """Return a class's name as files write it: `"top_k"` for `TopK`."""
+    """Return the name of a class in snake case, as in files: `"top_k"` for `TopK`."""
     name = name.replace("MoA", "Moa")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
@@ -77,24 +77,23 @@ def register_strategy(
     strategy: None = None, *, place: Place, name: str | None = None
 ) -> Callable[[F], F]: ...
 def register_strategy(strategy: Any = None, *, place: Place, name: str | None = None) -> Any:
-    """Give a strategy of your own a name, by which files and assistants can use it.
+    """Register a custom strategy under a name, so that files and assistants can use it.
 
-    Call it where your server's or command's code is imported, or in a module that is an entry
-    point of the group `moa_graph.strategies`. Keyword-only arguments of the function are what a
-    file may set.
+    Call it in code that your server or command imports, or in a module that is an entry point of
+    the group `moa_graph.strategies`. A file may set the keyword-only arguments of the function.
 
     Args:
         strategy: A function with the signature of its place, sync or async; or a subclass of a
-            built-in strategy. Left out, this is a decorator.
-        place: Which argument it is for.
-        name: Its name; by default the function's, or the class's in snake case.
+            built-in strategy. If omitted, this function returns a decorator.
+        place: Argument that the strategy is for.
+        name: Name of the strategy; by default the function's name, or the class's in snake case.
 
     Returns:
         The strategy.
 
     Raises:
-        TypeError: If it cannot be called as its place calls it.
-        ValueError: If the name is taken or no name, or the place does not exist.
+        TypeError: If the strategy does not accept the arguments of its place.
+        ValueError: If the name is already used or not valid, or the place does not exist.
 
     Example:
         ```python
@@ -129,16 +128,16 @@ def register_strategy(strategy: Any = None, *, place: Place, name: str | None = 
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Return whether it is the same code, as where a module is loaded anew."""
+    """Return whether both are the same code, for example after a module is reloaded."""
     names = [(getattr(s, "__module__", s), getattr(s, "__qualname__", s)) for s in (one, other)]
     return names[0] == names[1]
 
 
 def check_function(function: Any, place: Place, where: str) -> None:
-    """Refuse a function that cannot be called as its place calls it.
+    """Check that a function accepts the arguments of its place.
 
     Raises:
-        TypeError: If it is none, or has other arguments.
+        TypeError: If it is not a function, or does not accept these arguments.
     """
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"{where}: {short(function)} must be a function: {SIGNATURES[place]}.")
@@ -154,12 +153,12 @@ def check_function(function: Any, place: Place, where: str) -> None:
 
 
 def short(value: Any) -> str:
-    """Return a value as an error shows it."""
+    """Return a short repr of a value for errors."""
     return represented_as("", {"": value})[2:-1]
 
 
 def strategy_names(place: Place) -> list[str]:
-    """Return the names that a file may use there."""
+    """Return the names of the strategies for a place, sorted."""
     _load_entry_points()
     return sorted(STRATEGIES[place])
 
@@ -171,10 +170,10 @@ def _load_entry_points() -> None:
 
 
 def named(place: Place, name: str, where: str) -> Any:
-    """Return the strategy of that name.
+    """Return the strategy with a given name.
 
     Raises:
-        ValueError: If there is none; names the nearest, and all that there are.
+        ValueError: If the name is unknown. The message has the nearest name and all known names.
     """
     if name not in STRATEGIES[place]:
         _load_entry_points()

@@ -1,4 +1,4 @@
-"""Read numbers as people and models write them, by the convention of the text where it is clear."""
+"""Parse numbers in prose, including separators of thousands, fractions and percentages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SCALES = {
     "trillion": 1e12,
 }  # fmt: skip
 _FRAC = re.compile(r"\\d?t?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")  # LaTeX
-_NUMBER = re.compile(  # but no part of a time of day, of a power or of a word
+_NUMBER = re.compile(  # excludes parts of times of day, powers and words
     rf"(?<![\w.,])(?<!\d[:^/])(?<!\d\*\*)(?P<sign>-)?(?:(?P<whole>\d+)[{_SPACES}](?=\d+/\d))?"
     rf"(?P<above>{_FIGURES})(?:\s?/\s?(?P<below>{_FIGURES}))?+"
     rf"{_POWER_OF_TEN}{_SCALE}{_PERCENT}(?![:^]\d|\*\*\d|/\d)"
@@ -32,7 +32,7 @@ _NUMBER = re.compile(  # but no part of a time of day, of a power or of a word
     re.IGNORECASE,
 )
 _CURRENCY = "$€£¥₹₽₩ "
-_COMMA_DECIMALS = re.compile(  # words of languages that write 12,5: German, French, Spanish …
+_COMMA_DECIMALS = re.compile(  # words of languages with decimal commas: German, French, …
     r"\b(?:der|die|das|und|ist|sind|nicht|ergibt|antwort|beträgt|ungefähr"
     r"|le|les|est|sont|réponse|vaut|environ|el|los|es|son|respuesta|aproximadamente"
     r"|il|gli|è|sono|risposta|circa|os|são|resposta|het|een|niet|antwoord|ongeveer"
@@ -45,29 +45,29 @@ _ENGLISH = re.compile(
     re.IGNORECASE,
 )
 _GROUP = 3  # digits between separators of thousands
-_LONGEST = 40  # digits of a number that is compared exactly
+_LONGEST = 40  # maximum length of a number that is parsed exactly
 
 
 class _Convention(NamedTuple):
-    """Which characters a text uses for decimals."""
+    """Number format of a text: its decimal separators."""
 
     decimal: frozenset[str]
     english: bool
-    """Whether its language is English, as far as its words and signs tell."""
+    """Whether the words and signs of the text indicate English."""
 
 
 def last_number(text: str, *, english: bool = False) -> float | None:
-    """Return the last number of a text, where prose leaves its result.
+    """Return the last number in a text.
 
     Args:
-        english: Whether figures such as 1,234 are read as in English where nothing else in the
-            text says how it writes numbers.
-        text: Such as `"2 + 3 = 5."`, `"It is 3/4."`, `"1.234,5"`, `"1 234"`, `"½"`, `"1e3"` or
-            `"50 %"`. Times of day and powers are not numbers.
+        english: Whether a number such as 1,234 is parsed in the English format when the text does
+            not show which format it uses.
+        text: A text such as `"2 + 3 = 5."`, `"It is 3/4."`, `"1.234,5"`, `"1 234"`, `"½"`,
+            `"1e3"` or `"50 %"`. Times of day and powers are not numbers.
 
     Returns:
-        Such as 5.0, 0.75, 1234.5, 1234.0, 0.5, 1000.0 or 0.5; None if there is no number, or if it
-        is not clear whether a separator stands before thousands or decimals.
+        For these examples 5.0, 0.75, 1234.5, 1234.0, 0.5, 1000.0 and 0.5. None if there is no
+        number, or if a separator may be for thousands or for decimals.
     """
     text = _written_out(text)
     found = list(_NUMBER.finditer(text))
@@ -77,14 +77,14 @@ def last_number(text: str, *, english: bool = False) -> float | None:
 
 
 def exact_number(text: str) -> Fraction | None:
-    """Return the number that a text is, if it is nothing else but a currency sign beside it.
+    """Return the exact value of a text that is only a number, with or without a currency sign.
 
     Args:
-        text: As for `last_number`.
+        text: See `last_number`.
 
     Returns:
-        Its exact value; None for other texts, for what is not clear, and for figures that may be
-        no number: with more than 40 digits, or a zero before other digits.
+        The exact value. None if the text has anything else, if its separator is ambiguous, if it
+        has more than 40 characters, or if it begins with a zero followed by a digit.
     """
     text = _written_out(text).strip(_CURRENCY)
     match = _NUMBER.fullmatch(text)
@@ -96,7 +96,7 @@ def exact_number(text: str) -> Fraction | None:
 
 
 def _written_out(text: str) -> str:
-    """Return the text with fractions, signs and digits of other forms in plain figures."""
+    """Return the text with Unicode and LaTeX fractions, signs and digits as plain ASCII."""
     text = re.sub(rf"(\d)([{_VULGAR}])", r"\1 \2", text)
     folded = "".join(
         unicodedata.normalize("NFKC", c) if c not in _SPACES and not c.isascii() else c
@@ -148,7 +148,7 @@ def _divisor(match: re.Match[str]) -> int:
 
 
 def _figures(written: str, convention: _Convention) -> str | None:
-    """Figures with a point before decimals and nothing between thousands; None if not clear."""
+    """Return a number with a decimal point and no thousands separators; None if ambiguous."""
     mantissa, e, exponent = written.partition("e") if "e" in written else written.partition("E")
     if re.match(r"\d{3} ", mantissa):
         return None  # 100 200 may be two numbers
@@ -164,8 +164,11 @@ def _figures(written: str, convention: _Convention) -> str | None:
 
 
 def _decimal_of(mantissa: str) -> str | None:
-    """Which character stands before the decimals; "" for none, "?" if the context decides, None
-    if the figures are no number.
+    """Return the decimal separator of a number.
+
+    Returns:
+        `"."` or `","`; `""` if there are no decimals, `"?"` if the rest of the text must decide,
+        None if the digits are not a valid number.
     """
     separators = [c for c in mantissa if c in ".,"]
     if not separators:
@@ -182,7 +185,7 @@ def _decimal_of(mantissa: str) -> str | None:
 
 
 def _is_grouped(groups: list[str]) -> bool:
-    """Return whether figures are parted into thousands, or as in India into lakhs and crores."""
+    """Return whether digits are grouped by thousands, or by Indian lakhs and crores."""
     first, *others = groups
     if not re.fullmatch(r"[1-9]\d{0,2}", first) or not others or len(others[-1]) != _GROUP:
         return False
@@ -190,7 +193,7 @@ def _is_grouped(groups: list[str]) -> bool:
 
 
 def _decided(mantissa: str, convention: _Convention) -> str | None:
-    """Return what the separator of figures such as 1.234 means in this text."""
+    """Return the decimal separator of a number such as 1.234, from the format of the text."""
     separator = "." if "." in mantissa else ","
     if len(convention.decimal) > 1:
         return None
@@ -202,7 +205,7 @@ def _decided(mantissa: str, convention: _Convention) -> str | None:
 
 
 def _convention(text: str, *, english: bool = False) -> _Convention:
-    """By which convention a text writes numbers, from those of them that are clear."""
+    """Return the number format of a text, from its unambiguous numbers."""
     decimal = set()
     for match in _NUMBER.finditer(text):
         for written in (match["above"], match["below"]):
@@ -210,7 +213,7 @@ def _convention(text: str, *, english: bool = False) -> _Convention:
             plain = re.sub(rf"[{_SPACES}'’_]", "", mantissa)
             found = _decimal_of(plain)
             if found == "" and len(set(plain) & set(".,")) == 1:
-                # Several groups of thousands: the other character is for decimals.
+                # The number has several groups of thousands, so the other character is decimal.
                 decimal.add("," if "." in plain else ".")
             elif found == "?" and plain != mantissa:
                 decimal.add("." if "." in plain else ",")

@@ -1,4 +1,4 @@
-"""The answer is the best proposal, word for word: chosen by a judge, or by agreement."""
+"""Return one proposal unchanged as the answer, chosen by a judge or by agreement."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ RANKER = (
     "best answer: correct first, then complete, then clear. Judge what they say, neither their "
     "length nor their order. Reply with the number of the best response and nothing else."
 )
-"""What the judge is told."""
+"""Instructions for the judge."""
 
 _AGAIN = "Reply with one number from 1 to {highest}, and nothing else."
 
 
 class Rank(AnswerStrategy):
-    """Let a judge choose the answer among the proposals (the paper's LLM ranker).
+    """Answer with the proposal that a judge model chooses (the paper's LLM ranker).
 
-    It costs one short call instead of a synthesis, and cannot be better than the best proposal.
-    The text is returned byte for byte. A judge that answers nonsense is asked once more; then
-    the proposal that agrees most with the others is the answer, and the record says so.
+    This strategy makes one short call instead of a synthesis. Its answer cannot be better than
+    the best proposal. The text of the proposal is returned unchanged. If the judge's verdict
+    cannot be parsed, the judge is asked again once. If there is still no verdict, the answer is
+    the proposal that is most similar to the others, and the failure is recorded.
 
     Args:
-        judge: The model that chooses.
-        embeddings: Measures agreement by meaning; by default words are compared.
+        judge: Model that chooses the proposal.
+        embeddings: Embeddings that compare meaning; by default words are compared.
 
     Raises:
         TypeError: If `judge` is not a model.
-        ValueError: If nothing can compare texts.
+        ValueError: If scikit-learn is not installed and no embeddings are given.
 
     Source: arXiv 2406.04692, section 3.3 ("LLM-Ranker").
     """
@@ -58,22 +59,22 @@ class Rank(AnswerStrategy):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return [self.judge]
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _RankNode(plan, self)
 
 
 class MostCentral(AnswerStrategy):
-    """Answer with the proposal that agrees most with the others; calls no model.
+    """Answer with the proposal that is most similar to the others, without a model call.
 
     Args:
-        embeddings: Measures agreement by meaning; by default words are compared.
+        embeddings: Embeddings that compare meaning; by default words are compared.
 
     Raises:
-        ValueError: If nothing can compare texts.
+        ValueError: If scikit-learn is not installed and no embeddings are given.
     """
 
     whole = True
@@ -83,7 +84,7 @@ class MostCentral(AnswerStrategy):
         self.embeddings = embeddings
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _CentralNode(plan, self.embeddings)
 
 

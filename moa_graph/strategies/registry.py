@@ -1,8 +1,7 @@
-"""Strategies by name: how files and assistants call them, and how one of your own gets a name.
+"""Convert strategies from data, as in files and assistants, and back to data.
 
-What files and assistants give is data; it is turned into strategies here, and back. A name stands
-for what is built in, or for what the operator's own code has registered. It is never an import
-path.
+A name refers to a built-in strategy or to one that the operator's code has registered. It is
+never an import path.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 _MODELS = ("model", "writer", "judge", "analyst")
-"""Arguments of strategies that are models."""
+"""Names of the arguments of strategies that are models."""
 
 
 _KINDS: dict[str, type[Any] | tuple[type[Any], ...]] = {
@@ -68,16 +67,17 @@ _EXAMPLES = {
 
 
 def as_strategy(place: Place, value: Any, where: str) -> Any:
-    """A strategy from what a user gives: one, a function, its name, or its name and arguments.
+    """Return the strategy for a value that a user passed.
 
     Args:
-        place: Which argument it is for.
-        value: What was given; None stays None.
-        where: What errors call the argument.
+        place: Argument that the strategy is for.
+        value: A strategy, a function, a name, or a mapping with a name and arguments. For None,
+            None is returned.
+        where: Name of the argument in errors.
 
     Raises:
-        TypeError: If it is no strategy for that place.
-        ValueError: If there is no strategy of that name, or its arguments are out of range.
+        TypeError: If the value is not a strategy for that place.
+        ValueError: If the name is unknown, or an argument is out of range.
     """
     if value is None or isinstance(value, _KINDS[place]):
         return value
@@ -98,7 +98,7 @@ def as_strategy(place: Place, value: Any, where: str) -> Any:
 
 
 def as_selections(value: Sequence[Any], where: str) -> list[Selection]:
-    """Return the selections of a layer, in their order."""
+    """Return the selections of a layer, in order."""
     return [as_strategy("select", one, where) for one in value]
 
 
@@ -130,7 +130,7 @@ def _check_needed(strategy: type[Any], given: Mapping[str, Any], where: str) -> 
 
 
 def _argument(name: str, value: Any, where: str) -> Any:
-    """Return an argument of a strategy from its data."""
+    """Convert an argument of a strategy from data."""
     if value is None:
         return None
     if name in _MODELS or (name == "tie" and _is_judge(value)):
@@ -141,10 +141,10 @@ def _argument(name: str, value: Any, where: str) -> Any:
 
 
 def model_of(value: Any, where: str) -> Any:
-    """Return a model from its data: a string, or a mapping with `model` and its settings.
+    """Convert a model from data: a string, or a mapping with `model` and settings.
 
     Raises:
-        TypeError: If a field does not exist.
+        TypeError: If a field of the mapping is unknown.
     """
     if not isinstance(value, Mapping):
         return value
@@ -162,11 +162,11 @@ def _model(
     return Model(model, model, **{k: v for k, v in own.items() if v is not None}, **(params or {}))
 
 
-# --- and back ------------------------------------------------------------------------------
+# --- back to data --------------------------------------------------------------------------
 
 
 def plain(place: Place, strategy: Any, where: str) -> Any:
-    """Return a strategy as a file writes it.
+    """Convert a strategy to data for a file.
 
     Raises:
         ValueError: If a part of it has no name, such as a function that is not registered.
@@ -222,10 +222,10 @@ def _plain_argument(name: str, value: Any, where: str) -> Any:
 
 
 def plain_model(value: Any, where: str) -> Any:
-    """Return a model as a file writes it.
+    """Convert a model to data for a file.
 
     Raises:
-        ValueError: If it was given as an object.
+        ValueError: If the model was given as an object.
     """
     if value is None or isinstance(value, str):
         return value
@@ -240,7 +240,7 @@ def plain_model(value: Any, where: str) -> Any:
 
 
 def model_arguments(value: Any) -> dict[str, Any]:
-    """Return the arguments of a strategy's data that are models."""
+    """Return the arguments that are models, from a strategy as data."""
     if not isinstance(value, Mapping):
         return {}
     return {

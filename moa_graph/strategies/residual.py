@@ -1,4 +1,4 @@
-"""From layer to layer, what changed and what is contested, instead of all full texts."""
+"""Pass changed and contested sentences to the next layer, instead of all full texts."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _DIFFERS = "[as response {base}, but for this]\n{text}"
 
 
 class Residual(Selection):
-    """Pass on one reference in full, and of the others what is contested or new.
+    """Pass on one reference in full, and only the contested or new sentences of the others.
 
-    The reference that agrees most with the others is passed in full. Of every other one go on
-    the sentences that it does not share with that one (what is contested) and, from the second
-    layer on, those that no proposal of the layer before had (what changed). No model is called.
-    The prompts of later layers become shorter, the more the proposals agree.
+    The base reference, which is most similar to the others, is passed in full. For every other
+    reference, two kinds of sentences are passed: contested ones, which the base reference does
+    not have, and from the second layer, changed ones, which no proposal of the previous layer
+    has. No model is called. The more the proposals agree, the shorter the prompts of later layers.
 
-    Give `until=Unchanged()` beside it to stop as soon as a layer adds nothing.
+    Add `until=Unchanged()` to stop when a layer adds nothing.
 
     Args:
-        shared: Which part of a sentence's words another text must have for the sentence to count
+        shared: Share of a sentence's words that another text must have for the sentence to count
             as shared, above 0 and at most 1.
 
     Raises:
         TypeError: If `shared` is not a number.
-        ValueError: If it is out of range, or nothing can compare texts.
+        ValueError: If `shared` is out of range, or scikit-learn is not installed.
 
-    Source: RMoA (arXiv 2505.24442), which lets a model extract the residuals.
+    Source: RMoA (arXiv 2505.24442), which extracts the residuals with a model.
     """
 
     rewrites = True
@@ -50,7 +50,7 @@ class Residual(Selection):
         references: list[Proposal],
         step: Step,
     ) -> Chosen:
-        """As `Selection`."""
+        """See `Selection`."""
         if len(references) == 1:
             return Chosen(references, by="residual")
         texts = [p["content"] for p in references]
@@ -69,18 +69,18 @@ class Residual(Selection):
             told = [s for s in sentences(texts[i]) if s in set(contested) | changed]
             text = "\n".join(told)
             said = _DIFFERS.format(base=label, text=text) if told else _NOTHING.format(base=label)
-            # Where hardly anything is shared, the whole text is the shorter way to say it.
+            # If little is shared, the full text is shorter.
             kept.append({**proposal, "content": said if len(said) < len(texts[i]) else texts[i]})
         return Chosen(kept, by="residual")
 
 
 def residue(text: str, others: Iterable[str], shared: float = 0.8) -> list[str]:
-    """Return the sentences of a text that none of the others has, in their order.
+    """Return the sentences of a text that no other text has, in order.
 
     Args:
         text: The text.
-        others: Texts to compare it with.
-        shared: Which part of a sentence's words a text must have to have the sentence.
+        others: Texts to compare with.
+        shared: Share of a sentence's words that another text must have, above 0 and at most 1.
     """
     known = [set(words(other)) for other in others]
     new = []

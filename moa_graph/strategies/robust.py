@@ -1,7 +1,8 @@
-"""Against a deceptive or hijacked proposer: leave out who contradicts the majority.
+"""Defenses against deceptive proposers: leave out proposals that contradict the majority.
 
-Source: Wolf, Yoon, Bogunovic, "This Is Your Doge, If It Please You" (arXiv 2503.05856). None of
-it helps when half of the proposers or more deceive, and then none of it claims to.
+These strategies do not help if half of the proposers or more are deceptive.
+
+Source: Wolf, Yoon, Bogunovic, "This Is Your Doge, If It Please You" (arXiv 2503.05856).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from moa_graph.strategies.vote import Parse, Vote
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-_FEWEST = 3  # of two that differ, neither is the odd one
+_FEWEST = 3  # with two proposals there is no majority
 _CONTRADICTS = (
     "You compare responses of several models to a user's query. Name those that contradict, in "
     "substance, what a clear majority of the others says: another fact, number, choice or advice. "
@@ -35,26 +36,26 @@ _CONTRADICTS = (
     "numbers, or with none if there are none, and with nothing else."
 )
 _CONTRADICTS_AGAIN = "Reply with numbers from 1 to {highest}, or with none, and nothing else."
-_APART = 0.15  # by so much embeddings must be more similar within the majority than to an outlier
+_APART = 0.15  # minimum mean similarity within the majority, above that to the outliers
 
 
 class ClusterAndFilter(Selection):
-    """Leave out the proposals that a majority of the others contradicts.
+    """Leave out the proposals that contradict the majority.
 
-    With embeddings, the texts are parted into the two clusters that are least similar, and the
-    smaller one is left out, as in the paper. With a judge, a model says which contradict what most
-    of the others say; one call a layer.
+    With embeddings, the texts are split into two clusters and the smaller cluster is left out, as
+    in the paper. With a judge, a model names the proposals that contradict most of the others,
+    with one call per layer.
 
-    Where no majority is plain, everybody stays, and the record says so: with three of six, nobody
-    knows who is right.
+    If there is no clear majority, for example three against three, all proposals are kept and
+    this is recorded.
 
     Args:
-        embeddings: Compares meanings.
-        judge: A model that says who contradicts the majority.
+        embeddings: Embeddings that compare meaning.
+        judge: Model that names the proposals that contradict the majority.
 
     Raises:
         TypeError: If `judge` is not a model.
-        ValueError: If neither is given, or both are.
+        ValueError: If neither `embeddings` nor `judge` is given, or both are.
 
     Source: arXiv 2503.05856, "Cluster & Filter".
     """
@@ -70,11 +71,11 @@ class ClusterAndFilter(Selection):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `Selection`."""
+        """See `Selection`."""
         return [self.judge] if self.judge else []
 
     def check(self, width: int) -> None:
-        """As `Selection`."""
+        """See `Selection`."""
         if width < _FEWEST:
             raise ValueError(
                 f"Layer(select=ClusterAndFilter(…)) needs {_FEWEST} proposers or more in the "
@@ -86,7 +87,7 @@ class ClusterAndFilter(Selection):
         references: list[Proposal],
         step: Step,
     ) -> Chosen:
-        """As `Selection`."""
+        """See `Selection`."""
         chosen = Chosen(references, by="no plain majority against anybody")
         if len(references) < _FEWEST:
             return chosen
@@ -113,7 +114,11 @@ class ClusterAndFilter(Selection):
 
 
 def _minority(said: str, count: int) -> list[int] | None:
-    """The places that a judge names; none where they are no minority. None for no verdict."""
+    """Return the positions that a judge names.
+
+    Returns:
+        The positions; an empty list if they are not a minority, None if the reply is not a verdict.
+    """
     if re.match(r"\W*none\b", said.strip(), re.IGNORECASE):
         return []
     named = {int(number) for number in re.findall(r"\d{1,4}", said)}
@@ -123,18 +128,19 @@ def _minority(said: str, count: int) -> list[int] | None:
 
 
 def outliers_by_clusters(matrix: Matrix) -> list[int]:
-    """Return which texts are in the smaller of two clusters, where the larger one is a majority.
+    """Return the texts in the smaller of two clusters.
 
     Args:
         matrix: Similarities of the texts.
 
     Returns:
-        Their places; none unless the clusters are plainly apart.
+        The positions of the texts; an empty list if the clusters are not clearly separate, or if
+        the smaller one is not a minority.
     """
     if len(matrix) < _FEWEST:
         return []
     clusters = [[i] for i in range(len(matrix))]
-    while len(clusters) > 2:  # noqa: PLR2004 - the paper's two: who is right, and who is not
+    while len(clusters) > 2:  # noqa: PLR2004 - two clusters, as in the paper
         pairs = ((a, b) for b in range(len(clusters)) for a in range(b))
         a, b = max(pairs, key=lambda pair: _mean(matrix, clusters[pair[0]], clusters[pair[1]]))
         clusters[a] += clusters.pop(b)
@@ -153,7 +159,7 @@ def _mean(matrix: Matrix, some: Sequence[int], others: Sequence[int]) -> float:
 
 
 class _Dropout(AnswerStrategy):
-    """Several aggregations, each of another subset of the references."""
+    """Base class of strategies that aggregate several different subsets of the references."""
 
     def __init__(
         self, writer: ModelLike, *, subsets: int, drop: int | None, seed: int, name: str
@@ -170,11 +176,11 @@ class _Dropout(AnswerStrategy):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return [self._model]
 
     def members(self, width: int) -> list[Member]:
-        """As `AnswerStrategy`: an aggregation is a proposer that sees a subset."""
+        """See `AnswerStrategy`. Each aggregation is a proposer that sees a subset."""
         drop = self.drop if self.drop is not None else max(1, width // 3)
         if not 1 <= drop < width:
             raise ValueError(
@@ -191,7 +197,7 @@ class _Dropout(AnswerStrategy):
 
     def _reads(self, place: int, drop: int) -> Reads:
         def reads(references: list[Proposal]) -> list[Proposal]:
-            # Windows over a shuffled circle: each reference is in as many subsets as any other.
+            # Windows over a shuffled circle use all references about equally often.
             total = len(references)
             circle = list(range(total))
             random.Random(self.seed).shuffle(circle)  # noqa: S311
@@ -203,21 +209,22 @@ class _Dropout(AnswerStrategy):
 
 
 class DropoutAndVote(_Dropout):
-    """Aggregates subsets of the references, each seen as often, and lets the aggregates vote.
+    """Aggregate subsets of the references, and answer with the majority of the aggregates.
 
-    A deceiver is missing from some subsets. For short answers, which can be counted: a number, a
-    choice, a name. The aggregations are a layer of their own, which counts: with `layers=2`
-    there are proposers, aggregations, and the vote.
+    Some subsets do not contain the proposal of a deceptive proposer. Each reference is used about
+    equally often. Use this strategy for short answers that can be counted: a number, a choice, a
+    name. The aggregations are an extra layer: with `layers=2` the graph has proposers,
+    aggregations, and the vote.
 
     Args:
-        writer: The model that aggregates each subset.
-        subsets: How many (at least 2); an odd number has fewer ties.
-        drop: How many references each leaves out; by default a third, at least 1.
-        seed: Which ones.
-        parse: As for `Vote`.
+        writer: Model that aggregates each subset.
+        subsets: Number of subsets, at least 2. An odd number has fewer ties.
+        drop: Number of references that each subset leaves out; by default a third, at least 1.
+        seed: Seed for the choice of the subsets.
+        parse: See `Vote`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument has the wrong type.
         ValueError: If a number is out of range.
 
     Source: arXiv 2503.05856, "Dropout & Vote".
@@ -236,25 +243,27 @@ class DropoutAndVote(_Dropout):
         self._vote = Vote(parse=parse)
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return self._vote.node(plan)
 
 
 class DropoutAndCluster(_Dropout):
-    """Aggregates subsets of the references; the aggregate that agrees most is the answer.
+    """Aggregate subsets of the references, and answer with the most central aggregate.
 
-    As `DropoutAndVote`, for answers that are too long to be counted.
+    The answer is the aggregate that is most similar to the others. Use this strategy instead of
+    `DropoutAndVote` for answers that are too long to be counted.
 
     Args:
-        writer: The model that aggregates each subset.
-        subsets: How many (at least 2).
-        drop: How many references each leaves out; by default a third, at least 1.
-        seed: Which ones.
-        embeddings: Compares meanings; by default words are compared.
+        writer: Model that aggregates each subset.
+        subsets: Number of subsets, at least 2.
+        drop: Number of references that each subset leaves out; by default a third, at least 1.
+        seed: Seed for the choice of the subsets.
+        embeddings: Embeddings that compare meaning; by default words are compared.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a number is out of range, or nothing can compare texts.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a number is out of range, or scikit-learn is not installed and no
+            embeddings are given.
 
     Source: arXiv 2503.05856, "Dropout & Cluster".
     """
@@ -273,5 +282,5 @@ class DropoutAndCluster(_Dropout):
         self._central = MostCentral(embeddings=embeddings)
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return self._central.node(plan)

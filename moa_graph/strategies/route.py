@@ -1,4 +1,4 @@
-"""Route or mix: a cheap first pass answers alone when it is sure, and else the mixture runs."""
+"""Routing: a cheap first pass answers alone if it is confident; otherwise the mixture runs."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ _SURE = (
 
 
 class Route(Strategy):
-    """Let a cheap model answer first; run the mixture only if it is not sure.
+    """Let a cheap model answer first; run the mixture only if that model is not confident.
 
-    It is sure if its samples agree (self-consistency), or if a judge says so. A first pass that
-    fails, or a judge that gives no verdict, runs the mixture; the record says why. Every run
-    records which way it went: `route_rates` counts them.
+    The first pass is confident if its samples agree (self-consistency), or if a judge accepts its
+    answer. If the first pass fails or the judge gives no verdict, the mixture runs and the reason
+    is recorded. Every run records its route; `route_rates` counts the routes.
 
     Args:
         model: The cheap model.
-        judge: A model that says whether its answer can be sent.
-        samples: How many answers to draw from the cheap model: 1 with a judge; without, as many
-            as are to be compared (at least 2).
-        share: Which part of the samples must give the same answer, above 0 and at most 1.
-        parse: From a sample's text to its answer, as for `Vote`.
+        judge: Model that decides whether the first pass's answer can be sent.
+        samples: Number of answers of the cheap model to compare, at least 2. Use it instead of
+            `judge`; with a judge there is 1 answer.
+        share: Share of the samples that must give the same answer, above 0 and at most 1.
+        parse: Function from the text of a sample to its answer, see `Vote`.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If a value is out of range, or nothing can tell whether it is sure.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is out of range, or not exactly one of `judge` and `samples` is
+            given.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Route(Strategy):
 
     @property
     def models(self) -> Sequence[Model]:
-        """The models that it calls."""
+        """Models that the strategy calls."""
         return [self.model, self.judge] if self.judge else [self.model]
 
 
@@ -90,11 +91,11 @@ def route_rates(states: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return how often the first pass answered alone, and how often the mixture ran.
 
     Args:
-        states: What runs of a graph with a `Route` returned.
+        states: Final states of runs of a graph with a `Route`.
 
     Returns:
-        `{"alone": …, "mixture": …}`, shares from 0 to 1 of the runs that were routed; empty if
-        there are none.
+        `{"alone": …, "mixture": …}`, shares from 0 to 1 of the routed runs; an empty dict if no
+        run was routed.
 
     Example:
         ```python
@@ -112,11 +113,11 @@ def route_rates(states: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class RouteNode(DecidingNode):
-    """The first pass.
+    """Node of the first pass.
 
     Args:
-        plan: What all nodes of the graph share.
-        route: How it goes.
+        plan: Plan shared by all nodes of the graph.
+        route: The routing strategy.
     """
 
     def __init__(self, plan: Plan, route: Route) -> None:
@@ -124,11 +125,11 @@ class RouteNode(DecidingNode):
         self._route = route
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """As `DecidingNode`."""
+        """See `DecidingNode`."""
         for needed in self.plan.models:
             await needed.ready()
         if must_act(step):
-            # Tools and forms are the aggregator's: asking would be in vain.
+            # Only the aggregator can call tools or return structured output.
             reason = "the answer may call tools, or has a form"
             return {"decisions": [decided(step, NODE, 0, "mixture", by=reason)]}
         answers, usages, attempts, errors = await self._answers(step)
@@ -168,7 +169,7 @@ class RouteNode(DecidingNode):
         message = answers[0].message.model_copy(update={"usage_metadata": None})
         if message.id in {m.id for m in step.messages}:
             message.id = None
-        # The answer is this turn's, and the proposals of an earlier one are not.
+        # Remove the proposals of an earlier turn: they do not belong to this answer.
         return {
             "messages": [message],
             "decisions": [decision],

@@ -1,4 +1,4 @@
-"""What a strategy of your own sees of a run, and how it asks a model."""
+"""Interface between a custom strategy and a run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from moa_graph.state import Decision, Proposal, total_usage
 
 
 class Run:
-    """One run, as a strategy of your own sees it.
+    """View of the current run for a custom strategy.
 
-    A strategy is a function that is given a run: `async def best(references, run)`.
+    A custom strategy is a function with a run as its last argument:
+    `async def best(references, run)`.
     """
 
     def __init__(self, step: Step) -> None:
@@ -29,46 +30,47 @@ class Run:
 
     @property
     def question(self) -> str:
-        """The text of the latest human message."""
+        """Text of the latest human message."""
         return self._step.asked
 
     @property
     def messages(self) -> Sequence[AnyMessage]:
-        """The conversation."""
+        """Messages of the conversation."""
         return list(self._step.messages)
 
     @property
     def layer(self) -> int:
-        """The layer whose proposals are looked at, from 1; 0 before the first."""
+        """Number of the layer that made the current proposals, from 1; 0 before the first layer."""
         return 0 if self._step.opens else self._step.layer_before
 
     @property
     def proposals(self) -> Sequence[Proposal]:
-        """The proposals of all layers so far, failed ones included."""
+        """Proposals of all layers so far, including failed ones."""
         return [] if self._step.opens else list(self._step.proposals)
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """What steps of this turn have decided so far."""
+        """Decisions of this turn so far."""
         return self._step.decisions
 
     async def ask(
         self, model: ModelLike, messages: str | Sequence[Any], *, writes: bool = False
     ) -> Answer:
-        """Ask a model: with retries, limits, budget, deadlines and tracing as every other call.
+        """Ask a model, with the retries, limits, budget, deadlines and tracing of every call.
 
         Args:
             model: `"provider:model"`, a chat model, or any Runnable from messages to a message.
-            messages: A question, or a conversation in any form that LangChain takes.
-            writes: Whether the reply leads to the run's answer: then it has all the time that the
-                run has left, and is asked even over the budget. Else it has a share of that time.
+            messages: A question, or a conversation in any form that LangChain accepts.
+            writes: Whether the reply is needed for the run's answer. If so, the call may use all
+                remaining time of the run and may exceed the budget. If not, it gets a share of
+                the remaining time.
 
         Returns:
-            What the model answered; `answer.text` is its text.
+            Answer of the model; `answer.text` is its text.
 
         Raises:
-            MoAError: If the model failed, or there was no room in the budget; says why. Its
-                tokens are counted all the same.
+            MoAError: If the model fails, or the budget is exhausted. The tokens of the call are
+                counted in any case.
         """
         asked: Sequence[Any] = (
             [HumanMessage(messages)] if isinstance(messages, str) else convert_to_messages(messages)
@@ -84,15 +86,15 @@ class Run:
         known: dict[Any, tuple[ModelLike, Model]] = self._step.plan.asked
         key = given if isinstance(given, str) else id(given)
         if key not in known:
-            known[key] = given, as_model(given, "run.ask(model=…)")  # held: ids are used again
+            known[key] = given, as_model(given, "run.ask(model=…)")  # kept: ids are reused
         return known[key][1]
 
     @property
     def usage(self) -> UsageMetadata | None:
-        """Tokens of the calls that the strategy has made."""
+        """Tokens used by the strategy's calls."""
         return total_usage(reply.usage for reply in self._replies)
 
     @property
     def attempts(self) -> int:
-        """Requests that the strategy has made."""
+        """Number of requests that the strategy has made."""
         return sum(reply.attempts for reply in self._replies)

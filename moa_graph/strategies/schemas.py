@@ -1,4 +1,4 @@
-"""A type from a JSON schema, for files that say what proposals look like."""
+"""Convert a JSON schema in a configuration file to a type."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _KINDS: dict[str, Any] = {
 
 
 def model_of_schema(schema: Mapping[str, Any]) -> type[BaseModel]:
-    """Return the pydantic model of an object's JSON schema.
+    """Return a pydantic model for a JSON schema of an object.
 
     Args:
-        schema: Of type `"object"`, with `properties`; `enum`, `items` and `required` count, other
-            keywords do not.
+        schema: JSON schema of type `"object"`, with `properties`. The keywords `enum`, `items` and
+            `required` are supported; others are ignored.
 
     Raises:
-        ValueError: If it describes no object.
+        ValueError: If the schema does not describe an object.
     """
     properties = schema.get("properties")
     if schema.get("type", "object") != "object" or not isinstance(properties, Mapping):

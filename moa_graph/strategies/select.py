@@ -1,6 +1,6 @@
-"""What of a layer goes on to the next: `Layer(..., select=TopK(3, judge=...))`.
+"""Strategies that select references for the next layer: `Layer(..., select=TopK(3, judge=...))`.
 
-Several are applied in their order: `select=[Deduplicate(), TopK(3), Shuffle(seed=7)]`.
+A list of strategies is applied in order: `select=[Deduplicate(), TopK(3), Shuffle(seed=7)]`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CHOOSE_AGAIN = "Reply with {count} different {numbers} from 1 to {highest}, and
 
 @dataclass
 class Chosen:
-    """What goes on, and why the rest does not."""
+    """Result of a selection: the kept proposals, and the reason for each one left out."""
 
     kept: list[Proposal]
     left_out: dict[str, str] = field(default_factory=dict)
@@ -47,56 +47,58 @@ class Chosen:
 
 
 class Selection(Strategy, ABC):
-    """A step of a layer's `select`.
+    """Base class of the strategies for a layer's `select`.
 
     Attributes:
-        rewrites: Whether it changes the texts of what it keeps.
+        rewrites: Whether the strategy changes the texts of the proposals that it keeps.
     """
 
     rewrites: bool = False
 
     @property
     def models(self) -> Sequence[Model]:
-        """The models that it calls."""
+        """Models that the strategy calls."""
         return ()
 
     def check(self, width: int) -> None:
-        """Refuse a layer of that many proposers.
+        """Check that the strategy works with a layer of `width` proposers.
 
         Raises:
-            ValueError: If it makes no sense for it; says why.
+            ValueError: If it does not.
         """
 
     @abstractmethod
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """Return what goes on of these usable proposals (at least one), in which order.
+        """Return the proposals to keep, in the order for the next layer.
 
         Args:
-            references: The proposals.
-            step: Which step of the run it is; `step.asked` is the question.
+            references: Usable proposals, at least one.
+            step: Current step of the run; `step.asked` is the question.
         """
 
 
 def agreement_first(references: Sequence[Proposal], matrix: Sequence[Sequence[float]]) -> list[int]:
-    """Return the places of the proposals, from the one that agrees most with the others on."""
+    """Return the positions of the proposals; the most similar to the others comes first."""
     scores = centrality([list(row) for row in matrix])
     return sorted(range(len(references)), key=lambda i: (-round(scores[i], 9), i))
 
 
 class TopK(Selection):
-    """Keep the best k of a layer: chosen by a judge, or by agreement with the others.
+    """Keep the best `k` proposals of a layer, chosen by a judge or by similarity to the others.
 
-    The judge costs one call a layer, whatever k is (Sparse Mixture-of-Agents). A judge that
-    answers nonsense is asked once more; then agreement decides, and the record says so.
+    The judge needs one call per layer for any `k` (Sparse Mixture-of-Agents). If its verdict
+    cannot be parsed, the judge is asked again once. If there is still no verdict, similarity
+    decides, and the failure is recorded.
 
     Args:
-        k: How many go on, at least 1.
-        judge: A model that chooses; None for agreement, which calls no model.
-        embeddings: Measures agreement by meaning; by default words are compared.
+        k: Number of proposals to keep, at least 1.
+        judge: Model that chooses; None to use similarity, without a model call.
+        embeddings: Embeddings that compare meaning; by default words are compared.
 
     Raises:
-        TypeError: If an argument is of the wrong kind.
-        ValueError: If `k` is below 1, or nothing can compare texts.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `k` is less than 1, or scikit-learn is not installed and no embeddings are
+            given.
 
     Source: SMoA (arXiv 2411.03284), response selection.
     """
@@ -112,15 +114,15 @@ class TopK(Selection):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `Selection`."""
+        """See `Selection`."""
         return [self.judge] if self.judge else []
 
     def check(self, width: int) -> None:
-        """As `Selection`."""
+        """See `Selection`."""
         _check_leaves_some_out(f"TopK({self.k})", self.k, width)
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """As `Selection`."""
+        """See `Selection`."""
         if len(references) <= self.k:
             return Chosen(references, by="all")
         chosen = Chosen([])
@@ -148,15 +150,18 @@ class TopK(Selection):
 
 
 class Diverse(Selection):
-    """Keep the k that differ most, chosen greedily from the most central one on.
+    """Keep the `k` most different proposals of a layer.
+
+    The selection is greedy. It begins with the most central proposal.
 
     Args:
-        k: How many go on, at least 1.
-        embeddings: Compares meanings; by default words are compared.
+        k: Number of proposals to keep, at least 1.
+        embeddings: Embeddings that compare meaning; by default words are compared.
 
     Raises:
         TypeError: If `k` is not an integer.
-        ValueError: If `k` is below 1, or nothing can compare texts.
+        ValueError: If `k` is less than 1, or scikit-learn is not installed and no embeddings are
+            given.
 
     Source: RMoA (arXiv 2505.24442), greedy diversity embedding selection.
     """
@@ -168,11 +173,11 @@ class Diverse(Selection):
         self.embeddings = embeddings
 
     def check(self, width: int) -> None:
-        """As `Selection`."""
+        """See `Selection`."""
         _check_leaves_some_out(f"Diverse({self.k})", self.k, width)
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """As `Selection`."""
+        """See `Selection`."""
         if len(references) <= self.k:
             return Chosen(references, by="all")
         texts = [p["content"] for p in references]
@@ -187,15 +192,16 @@ class Diverse(Selection):
 
 
 class Deduplicate(Selection):
-    """Keep only the first of references that are nearly the same.
+    """Keep only the first of several references that are nearly the same.
 
     Args:
-        threshold: From which similarity on, above 0 and at most 1.
-        embeddings: Compares meanings; by default words are compared.
+        threshold: Minimum similarity of duplicates, above 0 and at most 1.
+        embeddings: Embeddings that compare meaning; by default words are compared.
 
     Raises:
         TypeError: If `threshold` is not a number.
-        ValueError: If it is out of range, or nothing can compare texts.
+        ValueError: If `threshold` is out of range, or scikit-learn is not installed and no
+            embeddings are given.
     """
 
     def __init__(
@@ -207,7 +213,7 @@ class Deduplicate(Selection):
         self.embeddings = embeddings
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """As `Selection`."""
+        """See `Selection`."""
         matrix = await similarities([p["content"] for p in references], "", self.embeddings)
         chosen = Chosen([], by="similarity")
         places: list[int] = []
@@ -223,17 +229,18 @@ class Deduplicate(Selection):
 
 
 class Shuffle(Selection):
-    """Keep all, in a random order: models prefer what they read first.
+    """Keep all references, in a random order, because models prefer the first references.
 
-    Each layer of each turn has an order of its own, which the seed and the question determine.
+    The seed, the layer and the question determine the order.
 
     Args:
-        seed: Of the order.
-        letters: Whether the references are called A, B, … instead of 1, 2, …, so that no number
-            looks like a rank.
+        seed: Seed for the order, at least 0.
+        letters: Whether to label the references A, B, … instead of 1, 2, …, so that the labels do
+            not look like ranks.
 
     Raises:
-        TypeError: If `seed` is not an integer, or `letters` neither True nor False.
+        TypeError: If `seed` is not an integer, or `letters` is not a boolean.
+        ValueError: If `seed` is less than 0.
     """
 
     def __init__(self, seed: int = 0, *, letters: bool = False) -> None:
@@ -244,7 +251,7 @@ class Shuffle(Selection):
         self.letters = letters
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """As `Selection`."""
+        """See `Selection`."""
         order = random.Random(f"{self.seed} {step.layer_before} {step.asked}")  # noqa: S311
         shuffled = list(references)
         order.shuffle(shuffled)
@@ -252,17 +259,18 @@ class Shuffle(Selection):
 
 
 class Tree(Selection):
-    """Every model of a later layer sees only some of the references; the aggregator sees all.
+    """Show each proposer of the next layer only some of the references.
 
-    A reader at place i sees `fan_in` of them, from place i × `fan_in` on, around the end. The
-    prompts are short, and the drawn edges are those that are used.
+    The proposer at position i sees `fan_in` references, beginning at position i × `fan_in` and
+    continuing at the first reference after the last. The aggregator sees all references. Prompts
+    are shorter, and the drawn graph has only the edges that are used.
 
     Args:
-        fan_in: How many each sees, at least 1.
+        fan_in: Number of references that each proposer sees, at least 1.
 
     Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it is below 1.
+        TypeError: If `fan_in` is not an integer.
+        ValueError: If `fan_in` is less than 1.
 
     Source: the tree topology of arXiv 2512.18126.
     """
@@ -272,14 +280,14 @@ class Tree(Selection):
         self.fan_in = fan_in
 
     def check_readers(self, width: int, readers: int) -> None:
-        """Refuse a layer whose readers would miss something, or nothing.
+        """Check that each reference has a reader, and that no reader sees all references.
 
         Args:
-            width: How many proposers its layer has.
-            readers: How many the next layer has.
+            width: Number of proposers in this layer.
+            readers: Number of proposers in the next layer.
 
         Raises:
-            ValueError: Says which.
+            ValueError: If a reference has no reader, or each reader sees all references.
         """
         if readers * self.fan_in < width:
             raise ValueError(
@@ -293,26 +301,26 @@ class Tree(Selection):
             )
 
     def places(self, reader: int, width: int) -> list[int]:
-        """Return the places, in a layer of that width, that a reader of the next layer sees."""
+        """Return the positions that a reader of the next layer sees, in a layer of `width`."""
         return sorted({(reader * self.fan_in + i) % width for i in range(self.fan_in)})
 
     def reads(self, reader: int, width: int) -> Reads:
-        """Return what that reader is shown of the references."""
+        """Return a function that filters the references for a reader."""
         places = set(self.places(reader, width))
         return lambda references: [p for p in references if p.get("position", 0) in places]
 
     async def choose(self, references: list[Proposal], step: Step) -> Chosen:
-        """As `Selection`: all, as each reader chooses for itself."""
+        """See `Selection`. Keep all references; `reads` filters them for each reader."""
         return Chosen(references, by="all")
 
 
 class SelectNode(DecidingNode):
-    """Applies selections to a layer, one after the other.
+    """Node that applies selections to a layer, in order.
 
     Args:
-        plan: What all nodes of the graph share.
-        layer: The layer.
-        selections: The selections.
+        plan: Plan shared by all nodes of the graph.
+        layer: Number of the layer.
+        selections: Selections to apply.
     """
 
     def __init__(self, plan: Plan, layer: int, selections: Sequence[Selection]) -> None:
@@ -320,7 +328,7 @@ class SelectNode(DecidingNode):
         self.selections = selections
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """As `DecidingNode`."""
+        """See `DecidingNode`."""
         given = step.reading.usable_before()
         kept = given
         left_out: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Self-MoA-Seq: any number of samples through a context that stays short."""
+"""Self-MoA-Seq: aggregate any number of samples with prompts of limited length."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _SO_FAR = "synthesis"
 
 
 class SelfMoASeq(AnswerStrategy):
-    """Aggregate in a sliding window: the synthesis so far, and the next samples.
+    """Aggregate the references in a sliding window that includes the synthesis so far.
 
-    The first call sees `window` references; each next one the synthesis of the calls before and
-    `window - 1` further references, until all were seen. No prompt has more than `window`
-    references, and none is larger than `window` times the longest of them, whatever the number of
-    samples. The graph visits the aggregator once for each window, so that a run that was
-    interrupted goes on with the next. Only the last window's tokens are the answer's.
+    The first call sees `window` references. Each later call sees the previous synthesis and
+    `window - 1` new references, until all references have been used. A prompt never has more than
+    `window` references, and their total length is at most `window` times the longest reference.
+    The graph visits the aggregator once per window, so an interrupted run continues with the next
+    window. Only the tokens of the last window are streamed as the answer.
 
     Args:
-        writer: The model that synthesizes.
-        window: References in a prompt, the synthesis so far included (at least 2).
+        writer: Model that synthesizes.
+        window: Number of references in a prompt, including the synthesis so far; at least 2.
 
     Raises:
-        TypeError: If `writer` is not a model, or `window` not an integer.
-        ValueError: If `window` is below 2.
+        TypeError: If `writer` is not a model, or `window` is not an integer.
+        ValueError: If `window` is less than 2.
 
     Example:
         ```python
@@ -54,16 +54,16 @@ class SelfMoASeq(AnswerStrategy):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return [self._model]
 
     @property
     def writer(self) -> Model:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return self._model
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _WindowNode(plan, self._model, self.window)
 
 
@@ -74,7 +74,7 @@ class _WindowNode(AnswerNode):
         self._window = window
 
     async def answer(self, step: Step) -> dict[str, Any]:
-        """One window."""
+        """Aggregate one window."""
         references = step.reading.references()
         draft = step.draft(AGGREGATOR)
         seen = _seen(len(draft["pieces"]), self._window)
@@ -116,7 +116,7 @@ class _WindowNode(AnswerNode):
     def _references(
         self, draft: Draft, rest: Sequence[Proposal], all_of_them: Sequence[Proposal]
     ) -> list[Proposal]:
-        """What this window shows: the synthesis so far, if there is one, and the next samples."""
+        """Return the references of a window: the synthesis so far, if any, and new samples."""
         if not draft["pieces"]:
             return list(rest[: self._window])
         samples = list(rest[: self._window - 1])
@@ -128,7 +128,7 @@ class _WindowNode(AnswerNode):
 
 
 def _shortened(draft: Draft, window: Sequence[Proposal]) -> list[TrimmedReference]:
-    """Return the synthesis so far, where the window has no room for all of it."""
+    """Return a record of the synthesis so far if it was shortened to fit the window."""
     if not draft["pieces"] or window[0]["content"] == draft["pieces"][-1]:
         return []
     whole, kept = (estimated_tokens(text) for text in (draft["pieces"][-1], window[0]["content"]))
@@ -136,5 +136,5 @@ def _shortened(draft: Draft, window: Sequence[Proposal]) -> list[TrimmedReferenc
 
 
 def _seen(windows: int, size: int) -> int:
-    """Return how many references that many windows have shown."""
+    """Return the number of references that the first `windows` windows have used."""
     return 0 if windows == 0 else size + (windows - 1) * (size - 1)

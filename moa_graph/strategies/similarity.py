@@ -1,6 +1,6 @@
-"""How much texts have in common: words for words, and without a model.
+"""Similarity of texts, by shared words or by embeddings.
 
-What compares texts needs `moa-graph[strategies]` (scikit-learn), or embeddings of your own.
+Comparing words needs scikit-learn: `moa-graph[strategies]`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)?")
 WITHOUT_SPACES = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f\U00020000-\U0002ffff]+"
 )
-"""Signs of scripts that write words without spaces between them."""
+"""Characters of scripts that have no spaces between words."""
 _NUMBERS = {
     word: str(number)
     for number, word in enumerate(
@@ -47,38 +47,38 @@ _NUMBERS = {
         ]
     )
 }
-_ANSWERS = {"no", "not", "yes"}  # stop words elsewhere; here they may be the whole answer
+_ANSWERS = {"no", "not", "yes"}  # scikit-learn stop words that may be the whole answer
 _ENDINGS = ("ingly", "edly", "ing", "ies", "ied", "es", "ed", "ly", "s")
 _SHORTEST_STEM = 4
 _AFTER = re.compile(r"(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)\s*", re.IGNORECASE)
 
 _AROUND = " ,;:!?*_`\"'“”‘’$"
 _DECIMAL = re.compile(r"\.\d")
-_VULGAR = re.compile(r"(\d)([¼-¾⅐-⅞↉])")  # a mixed number: its parts must stay apart
+_VULGAR = re.compile(r"(\d)([¼-¾⅐-⅞↉])")  # a mixed number: keep its parts separate
 _BRACKETS = ("()", "[]", "{}")
 
 Matrix = list[list[float]]
-"""Similarities from 0 (nothing in common) to 1 (the same), a row and a column for each text."""
+"""Similarities from 0 (nothing in common) to 1 (the same), with one row and column per text."""
 
 
 def is_installed() -> bool:
-    """Return whether texts can be compared here without embeddings."""
+    """Return whether scikit-learn is installed, so texts can be compared without embeddings."""
     return importlib.util.find_spec("sklearn") is not None
 
 
 async def similarities(
     texts: Sequence[str], question: str = "", embeddings: Embeddings | str | None = None
 ) -> Matrix:
-    """Return how similar each text is to each.
+    """Return the similarity of each pair of texts.
 
     Args:
         texts: The texts.
-        question: What they answer. Its words say nothing about who agrees with whom.
-        embeddings: Compares meanings instead of words; called once. `"provider:model"` is built
-            as LangChain's `init_embeddings` does.
+        question: Question that the texts answer. Its words are ignored in the comparison.
+        embeddings: Embeddings that compare meaning instead of words, called once. A string
+            `"provider:model"` is passed to LangChain's `init_embeddings`.
 
     Returns:
-        Cosine similarities, from 0 to 1; texts that are equal but for case and spaces have 1.
+        Cosine similarities from 0 to 1. Texts that are equal after `normalize` have 1.
     """
     if isinstance(embeddings, str):
         embeddings = await sync.in_thread(_embeddings_of, embeddings)
@@ -96,8 +96,9 @@ def _embeddings_of(name: str) -> Embeddings:
 
 
 def _by_words(texts: Sequence[str], question: str) -> Matrix:
-    """Term frequencies, without the inverse ones of documents: among a few answers to one
-    question, what most of them say is what they agree on, and no noise.
+    """Return similarities by term frequency, without inverse document frequency.
+
+    Inverse document frequency would give a low weight to the words that most answers share.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - optional
 
@@ -113,7 +114,7 @@ def _as_it_is(words_of_text: list[str]) -> list[str]:
 
 
 def telling_words(text: str, question: str = "") -> list[str]:
-    """The words that say something: neither the question's own, nor such as "the" and "of"."""
+    """Return the words of a text without stop words and the words of the question."""
     asked = set(words(question))
     dull = (_stop_words() | asked) - (_ANSWERS | (set(_NUMBERS.values()) - asked))
     said = words(text)
@@ -142,7 +143,7 @@ def _cosines(texts: Sequence[str], vectors: Any) -> Matrix:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in their simplest form; of scripts without spaces, pairs of signs."""
+    """Return the stems of the words; pairs of characters for scripts without spaces."""
     text = unicodedata.normalize("NFKC", text).casefold()
     found: list[str] = []
     for word in _WORD.findall(text):
@@ -155,7 +156,7 @@ def words(text: str) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """Return a word without its English ending, where enough of it is left."""
+    """Return a word without its English ending, if the rest is long enough."""
     word = word.replace("’", "'").removesuffix("'s")
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
@@ -164,14 +165,14 @@ def stem(word: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """Return an answer without what does not count: case, spaces, punctuation around it, `Answer:`.
+    """Normalize an answer: remove case, extra spaces, outer punctuation and `Answer:`.
 
     Args:
         text: An answer, such as `"The answer is: **42**."`.
 
     Returns:
-        Such as `"42"`. Two short answers are the same if this is. A number is written in one way,
-        whether it was `"1,234.50"`, `"1.234,5"` or `"2469/2"`.
+        The normalized answer, such as `"42"`. Two short answers are the same if their normalized
+        forms are equal. `"1,234.50"`, `"1.234,5"` and `"2469/2"` have the same form.
     """
     short = _shortened(text)
     number = exact_number(short)
@@ -192,13 +193,13 @@ def _shortened(text: str) -> str:
 
 
 def centrality(matrix: Matrix) -> list[float]:
-    """Return how similar each text is to the others, in the mean; 1 where there are no others."""
+    """Return the mean similarity of each text to the others; 1 if there are no others."""
     others = len(matrix) - 1
     return [(sum(row) - row[i]) / others if others else 1.0 for i, row in enumerate(matrix)]
 
 
 def most_central(matrix: Matrix) -> int:
-    """Return which text has most in common with the others; the first of several."""
+    """Return the position of the text most similar to the others; the first if there is a tie."""
     scores = centrality(matrix)
     return max(range(len(scores)), key=lambda i: (round(scores[i], 9), -i))
 
@@ -206,14 +207,15 @@ def most_central(matrix: Matrix) -> int:
 def majority(
     answers: Sequence[Hashable], weights: Sequence[float] | None = None
 ) -> tuple[list[int], int]:
-    """Return which texts give the most frequent answer.
+    """Return the texts with the most frequent answer.
 
     Args:
-        answers: An answer for each text, in the form in which equal ones are the same.
-        weights: What each text's vote counts; 1 by default.
+        answers: Normalized answer of each text.
+        weights: Weight of each text's vote; 1 by default.
 
     Returns:
-        The places of those texts, of the first such answer, and how many answers are as frequent.
+        The positions of the texts with that answer, and the number of answers tied for the most
+        votes. For a tie, the positions are those of the answer that appears first.
     """
     groups = most_frequent(answers, weights)
     return groups[0], len(groups)
@@ -222,14 +224,14 @@ def majority(
 def most_frequent(
     answers: Sequence[Hashable], weights: Sequence[float] | None = None
 ) -> list[list[int]]:
-    """The places of the texts that give the most frequent answer; of every one that is as frequent.
+    """Return the texts with the most frequent answer, for each answer that is tied for first.
 
     Args:
-        answers: As for `majority`, at least one.
-        weights: As for `majority`.
+        answers: See `majority`; at least one.
+        weights: See `majority`.
 
     Returns:
-        A list of places for each such answer, in the order in which they first appear.
+        A list of positions for each of these answers, in order of first appearance.
     """
     votes: defaultdict[Hashable, float] = defaultdict(float)
     places: defaultdict[Hashable, list[int]] = defaultdict(list)

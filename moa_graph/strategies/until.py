@@ -1,8 +1,8 @@
-"""When no further layer is needed: `create_moa(Layer(..., until=Agree()), …, layers=4)`.
+"""Conditions for an early exit: `create_moa(Layer(..., until=Agree()), …, layers=4)`.
 
-An exit is drawn as a conditional edge behind each layer, and behind what was selected of it. It
-leads to the aggregator, or with `then="answer"` to the end: the consensus is the answer, word for
-word, and is not written again.
+The exit is a conditional edge after each layer and its selection. It leads to the aggregator. With
+`then="answer"` it leads to the end of the graph, and the answer is the consensus proposal,
+unchanged.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from moa_graph.strategies.vote import Parse, parsed_answers
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-_FEWEST = 2  # one proposal agrees with itself
+_FEWEST = 2  # a single proposal always agrees with itself
 
 Then = Literal["aggregate", "answer"]
-"""Where an exit leads: to the aggregator, or to the end."""
+"""Target of an exit: the aggregator, or the end of the graph."""
 
 _AGREE = (
     "You compare responses of several models to a user's query. Do they give the same answer in "
@@ -46,11 +46,11 @@ _AGREE = (
 
 @dataclass
 class Consensus:
-    """Whether a layer agrees, and on what."""
+    """Whether the proposals of a layer agree, and which proposal represents them."""
 
     reached: bool
     place: int = 0
-    """The place of the proposal that speaks for it."""
+    """Position of the proposal that represents the consensus."""
     by: str = "agreement"
     error: str | None = None
     usage: UsageMetadata | None = None
@@ -58,14 +58,14 @@ class Consensus:
 
 
 class Until(Strategy, ABC):
-    """A condition for an early exit.
+    """Base class of the conditions for an early exit.
 
     Args:
-        then: Where it leads: `"aggregate"` goes straight to the aggregator, `"answer"` returns
-            the consensus without it.
+        then: Target of the exit: `"aggregate"` goes directly to the aggregator, `"answer"`
+            returns the consensus proposal without the aggregator.
 
     Raises:
-        ValueError: If `then` is neither.
+        ValueError: If `then` has another value.
     """
 
     def __init__(self, then: Then = "aggregate") -> None:
@@ -75,26 +75,26 @@ class Until(Strategy, ABC):
 
     @property
     def models(self) -> Sequence[Model]:
-        """The models that it calls."""
+        """Models that the strategy calls."""
         return ()
 
     @abstractmethod
     async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
-        """Return whether these usable proposals of one layer (two or more) agree.
+        """Return whether the proposals of a layer agree.
 
         Args:
-            proposals: The proposals.
-            step: Which step of the run it is.
+            proposals: Usable proposals of one layer, at least two.
+            step: Current step of the run.
         """
 
 
 class Agree(Until):
-    """Exit when enough proposals of a layer give the same answer, parsed and normalized.
+    """Exit when enough proposals of a layer have the same parsed answer.
 
     Args:
-        share: Which part of the usable proposals, above 0 and at most 1.
-        parse: From a proposal's text to its answer, as for `Vote`.
-        then: As for `Until`.
+        share: Share of the usable proposals that must agree, above 0 and at most 1.
+        parse: Function from the text of a proposal to its answer, see `Vote`.
+        then: See `Until`.
 
     Raises:
         TypeError: If `share` is not a number, or `parse` cannot be called.
@@ -116,7 +116,7 @@ class Agree(Until):
         proposals: list[Proposal],
         step: Step,
     ) -> Consensus:
-        """As `Until`."""
+        """See `Until`."""
         answers, _ = parsed_answers(proposals, self.parse)
         if not answers:
             return Consensus(reached=False, by="votes")
@@ -127,16 +127,17 @@ class Agree(Until):
 
 
 class Similar(Until):
-    """Exit when every two proposals of a layer are at least this similar.
+    """Exit when each pair of proposals of a layer is similar enough.
 
     Args:
-        threshold: Similarity, above 0 and at most 1.
-        embeddings: Compares meanings; by default words are compared.
-        then: As for `Until`.
+        threshold: Minimum similarity of each pair, above 0 and at most 1.
+        embeddings: Embeddings that compare meaning; by default words are compared.
+        then: See `Until`.
 
     Raises:
         TypeError: If `threshold` is not a number.
-        ValueError: If a value is out of range, or nothing can compare texts.
+        ValueError: If a value is out of range, or scikit-learn is not installed and no embeddings
+            are given.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Similar(Until):
         proposals: list[Proposal],
         step: Step,
     ) -> Consensus:
-        """As `Until`."""
+        """See `Until`."""
         texts = [p["content"] for p in proposals]
         matrix = await similarities(texts, step.asked, self.embeddings)
         least = min(min(row) for row in matrix)
@@ -165,17 +166,18 @@ class Similar(Until):
 
 
 class JudgedAgreement(Until):
-    """Exit when a judge says that the proposals of a layer agree; one call a layer.
+    """Exit when a judge model says that the proposals of a layer agree.
 
-    A judge that answers nonsense is asked once more; then the run goes on, and the record says so.
+    The judge needs one call per layer. If its verdict cannot be parsed, the judge is asked again
+    once. If there is still no verdict, the run continues, and the failure is recorded.
 
     Args:
-        judge: The model.
-        then: As for `Until`.
+        judge: Judge model.
+        then: See `Until`.
 
     Raises:
         TypeError: If `judge` is not a model.
-        ValueError: If `then` is out of range, or nothing can compare texts.
+        ValueError: If `then` has an invalid value, or scikit-learn is not installed.
     """
 
     def __init__(self, judge: ModelLike, *, then: Then = "aggregate") -> None:
@@ -185,11 +187,11 @@ class JudgedAgreement(Until):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `Until`."""
+        """See `Until`."""
         return [self.judge]
 
     async def reached(self, proposals: list[Proposal], step: Step) -> Consensus:
-        """As `Until`."""
+        """See `Until`."""
         verdict = await judge(
             step,
             self.judge,
@@ -207,15 +209,15 @@ class JudgedAgreement(Until):
 
 
 class Unchanged(Until):
-    """Exit when a layer adds nothing to the layer before (RMoA's termination).
+    """Exit when a layer adds almost nothing to the previous layer (RMoA's termination).
 
     Args:
-        new: Which part of a layer's sentences may be new, from 0 to 1.
-        then: As for `Until`.
+        new: Maximum share of new sentences in a layer, from 0 to 1.
+        then: See `Until`.
 
     Raises:
         TypeError: If `new` is not a number.
-        ValueError: If a value is out of range, or nothing can compare texts.
+        ValueError: If a value is out of range, or scikit-learn is not installed.
 
     Source: RMoA (arXiv 2505.24442), adaptive termination.
     """
@@ -232,7 +234,7 @@ class Unchanged(Until):
         proposals: list[Proposal],
         step: Step,
     ) -> Consensus:
-        """As `Until`."""
+        """See `Until`."""
         before = usable(proposals_of_layer(step.proposals, proposals[0]["layer"] - 1))
         if not before:
             return Consensus(reached=False, by="change")
@@ -245,12 +247,12 @@ class Unchanged(Until):
 
 
 class UntilNode(DecidingNode):
-    """Decides behind a layer whether the run goes on to the next.
+    """Node after a layer that decides whether the run continues with the next layer.
 
     Args:
-        plan: What all nodes of the graph share.
-        layer: The layer.
-        until: The condition.
+        plan: Plan shared by all nodes of the graph.
+        layer: Number of the layer.
+        until: Condition for the exit.
     """
 
     def __init__(self, plan: Plan, layer: int, until: Until) -> None:
@@ -258,7 +260,7 @@ class UntilNode(DecidingNode):
         self.until = until
 
     async def decide(self, step: Step) -> dict[str, Any]:
-        """As `DecidingNode`."""
+        """See `DecidingNode`."""
         chosen = {p["proposer"] for p in step.reading.references()}
         proposals = [p for p in step.reading.usable_before() if p["proposer"] in chosen]
         consensus = Consensus(reached=False)

@@ -1,4 +1,4 @@
-"""The answer is what most proposals say; of structured ones, each field for itself."""
+"""Answer with the majority of the proposals, or with the majority of each structured field."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from moa_graph.strategies.similarity import majority, most_frequent, normalize
 TieRule: TypeAlias = Literal["first", "shortest", "longest"]
 
 Parse: TypeAlias = Callable[[str], Any]
-"""From a proposal's text to its answer; None, or an error, where there is none in it."""
+"""Function from the text of a proposal to its answer; no answer is None or an exception."""
 
 
 class NothingToCount(NoAnswer):
-    """There are proposals, but no answer in any of them."""
+    """Error for proposals in which no answer can be found."""
 
 
 class Vote(AnswerStrategy):
-    """Answer with the majority of the proposals (self-consistency); calls no model.
+    """Answer with the majority of the proposals (self-consistency), without a model call.
 
-    Two proposals give the same answer if `parse` makes the same of both. What it can make
-    nothing of has no vote. The answer is the first proposal of the majority, word for word.
+    Two proposals have the same answer if `parse` returns equal values for both. A proposal without
+    an answer does not vote. The answer is the first proposal of the majority, unchanged.
 
-    With a `schema`, proposals are JSON (as `model.with_structured_output(…)` gives them), and
-    each field is voted on for itself: the answer is the object of the most frequent values, in
-    JSON, and `additional_kwargs["parsed"]` has it as data.
+    With a `schema`, proposals are JSON, as from `model.with_structured_output(…)`, and the vote is
+    taken for each field. The answer is a JSON object of the most frequent values;
+    `additional_kwargs["parsed"]` has it as data.
 
     Args:
-        parse: From a proposal's text to its answer, such as the number in it. By default the
-            text without case, spaces, punctuation around it, and what stands before "answer:".
-        tie: Who wins among answers that are as frequent: the one given by the `"first"`
-            proposer, the `"shortest"` or `"longest"` proposal, or a model that judges.
-        schema: A pydantic model, a TypedDict, a dataclass or a JSON schema: what the proposals
-            are.
-        weights: What the vote of each proposer counts, by its name or its model's, such as the
-            logarithm of the odds that it is right; above 0, and 1 for who is not named. Where a
-            fallback answered, its model's weight comes first.
+        parse: Function from the text of a proposal to its answer, such as the number in it. By
+            default the answer is the text without case, extra spaces, outer punctuation, and
+            everything up to "answer:".
+        tie: Rule for a tie: the answer of the `"first"` proposer, of the `"shortest"` or of the
+            `"longest"` proposal, or a model that chooses, with one call.
+        schema: Type of the proposals: a pydantic model, a TypedDict, a dataclass or a JSON schema.
+        weights: Weights of the votes by the name of a proposer or of its model, such as the log
+            odds that it is right. A weight is above 0; the default is 1. If a fallback answered,
+            the weight of its model has priority.
 
     Raises:
         TypeError: If `parse` cannot be called, or `tie` is neither a rule nor a model.
-        ValueError: If both `parse` and `schema` are given, or `schema` and a judge or weights, or
+        ValueError: If both `parse` and `schema` are given, or `schema` with a judge or weights, or
             a weight is not above 0.
 
     Source: Wang et al., self-consistency (arXiv 2203.11171); the paper's MATH table uses it.
@@ -100,18 +100,18 @@ class Vote(AnswerStrategy):
 
     @property
     def models(self) -> Sequence[Model]:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return [self.tie] if isinstance(self.tie, Model) else []
 
     def weight(self, proposal: Proposal) -> float:
-        """Return what the vote of a proposal counts."""
+        """Return the weight of a proposal's vote."""
         names = [proposal["proposer"], proposal["model"]]
         if "asked_model" in proposal:
             names.reverse()
         return next((self.weights[name] for name in names if name in self.weights), 1.0)
 
     def check(self, proposers: Collection[str]) -> None:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         for name in self.weights:
             if name not in proposers:
                 raise ValueError(
@@ -121,7 +121,7 @@ class Vote(AnswerStrategy):
                 )
 
     def node(self, plan: Plan) -> AnswerNode:
-        """As `AnswerStrategy`."""
+        """See `AnswerStrategy`."""
         return _VoteNode(plan, self) if self.schema is None else _FieldsNode(plan, self)
 
 
@@ -190,7 +190,7 @@ class _VoteNode(ChoosingNode):
 
 
 class _FieldsNode(ChoosingNode):
-    """Votes on each field of structured proposals."""
+    """Node that votes on each field of structured proposals."""
 
     def __init__(self, plan: Plan, vote: Vote) -> None:
         super().__init__(plan, "Vote")
@@ -210,7 +210,7 @@ class _FieldsNode(ChoosingNode):
         try:
             self._schema.validate_json(json.dumps(merged))
         except ValidationError as error:
-            # Fields that are right one by one may contradict each other: then a whole one wins.
+            # The most frequent fields may be invalid together: use the most frequent object.
             whole = [json.dumps(o, sort_keys=True) for o in objects.values()]
             merged = list(objects.values())[majority(whole)[0][0]]
             ties = [f"the fields together are not valid ({error.error_count()} errors)"]
@@ -224,7 +224,7 @@ class _FieldsNode(ChoosingNode):
         )
 
     def _object(self, text: str) -> dict[str, Any]:
-        # As the proposer wrote it: a dump has other names than its aliases, and computed fields.
+        # Keep the proposer's JSON: a dump would replace aliases and add computed fields.
         text = _without_fence(text)
         self._schema.validate_json(text)
         return dict(json.loads(text))
@@ -233,14 +233,15 @@ class _FieldsNode(ChoosingNode):
 def parsed_answers(
     references: Sequence[Proposal], parse: Parse
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the answer in each proposal, and which have none.
+    """Return the answer of each proposal, and the proposals without an answer.
 
     Args:
         references: The proposals.
-        parse: From a text to its answer; None, an empty text or an error if there is none.
+        parse: Function from a text to its answer; it returns None or an empty string, or raises,
+            if there is none.
 
     Returns:
-        By proposer, the answers, and the reasons why others have none.
+        The answers by proposer, and the reasons for missing answers by proposer.
     """
     answers: dict[str, Any] = {}
     without: dict[str, str] = {}
@@ -262,15 +263,15 @@ def parsed_answers(
 def field_majority(
     objects: Sequence[dict[str, Any]], tie: TieRule = "first"
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the object of the most frequent values, field by field.
+    """Return an object with the most frequent value of each field.
 
     Args:
-        objects: Plain JSON data, at least one; each object gives each of its fields one vote.
-            Objects inside are voted on as fields of their own.
-        tie: Which value wins of those as frequent.
+        objects: Objects of plain JSON data, at least one. Each object has one vote for each of its
+            fields. The fields of nested objects are voted on separately.
+        tie: Rule for a tie between values.
 
     Returns:
-        The object, and the names of the fields that were tied.
+        The object, and the names of the tied fields.
     """
     merged: dict[str, Any] = {}
     ties: list[str] = []
@@ -293,7 +294,7 @@ def field_majority(
 
 
 def _comparable(answer: Any) -> Any:
-    """Return the answer, or where it is a list or the like, a text that says the same."""
+    """Return the answer, or its JSON text if it is not hashable, such as a list."""
     try:
         hash(answer)
     except TypeError:
@@ -309,7 +310,7 @@ def _by_rule(rule: TieRule, texts: Sequence[str]) -> int:
 
 
 def _without_fence(text: str) -> str:
-    """JSON without the code fence that models like to put around it."""
+    """Return JSON without the code fence that models often add."""
     text = text.strip()
     if text.startswith("```") and text.endswith("```"):
         text = text[3:-3].removeprefix("json").strip()

@@ -1,4 +1,4 @@
-"""From the events of a run to OpenAI's form of an answer."""
+"""Convert the events of a run to an OpenAI chat completion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moa_graph.state import total_usage
 
 
 class Answer:
-    """The events of one run, in OpenAI's form."""
+    """Chat completion of one run, built from its events."""
 
     def __init__(self, events: AsyncGenerator[Any, None], asked: ChatCompletionRequest) -> None:
         self._events = events
@@ -67,14 +67,14 @@ class Answer:
         }
 
     async def begin(self, seconds: float) -> None:
-        """Wait for the first token, but not longer: then errors can still have their status."""
+        """Wait up to `seconds` for the first token, so that an early error sets the HTTP status."""
         self._first = asyncio.ensure_future(anext(self._deltas, None))
         await asyncio.wait({self._first}, timeout=seconds)
         if self._first.done():
             self._first.result()
 
     async def chunks(self) -> AsyncGenerator[dict[str, str], None]:
-        """Return what a stream sends."""
+        """Yield the server-sent events of the streamed answer."""
         assert self._first is not None
         try:
             yield self._chunk({"role": "assistant", "content": ""})
@@ -93,7 +93,7 @@ class Answer:
             await self.end()
 
     async def end(self) -> None:
-        """Nobody waits any more: the server cancels the run if it has not ended."""
+        """Close the event stream; the server cancels the run if it has not ended."""
         if self._first is not None and not self._first.done():
             self._first.cancel()
             await asyncio.wait({self._first})
@@ -128,7 +128,7 @@ class Answer:
                 self._usages.append(self._message.usage_metadata)
 
     def _delta(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what a part of the message, or all of it, adds."""
+        """Return the OpenAI delta of a message or message chunk, or None if it is empty."""
         delta: dict[str, Any] = {}
         if text := _text(message.get("content")):
             delta["content"] = text
@@ -148,7 +148,7 @@ class Answer:
     def _call_delta(
         self, key: Any, call_id: str | None, name: str | None, args: str | None
     ) -> dict[str, Any]:
-        if key is None:  # some providers do not number them: a new id begins a new call
+        if key is None:  # some providers omit the index: a new id starts a new call
             key = call_id or next(reversed(self._calls), None)
         index = self._calls.setdefault(key, len(self._calls))
         function = given({"name": name, "arguments": args or ""})
@@ -165,7 +165,7 @@ class Answer:
         return {"data": json.dumps(chunk, ensure_ascii=False)}
 
     def _usage(self) -> dict[str, int] | None:
-        """Return tokens of all models together."""
+        """Return the token usage of all models together, or None if it is unknown."""
         if (usage := total_usage(self._usages)) is None:
             return None
         return {
@@ -188,7 +188,7 @@ def _call(call_id: str | None, name: str | None, arguments: str) -> dict[str, An
 
 
 def _finish_reason(message: AIMessage) -> str:
-    """In OpenAI's words, whatever the provider's are."""
+    """Return the finish reason in OpenAI's terms."""
     if message.tool_calls or message.invalid_tool_calls:
         return "tool_calls"
     if filter_reason(message.response_metadata):

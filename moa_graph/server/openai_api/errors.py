@@ -1,4 +1,4 @@
-"""What a client is told when something goes wrong, in OpenAI's form."""
+"""Errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastapi.responses import JSONResponse
 
 
 class ApiError(Exception):
-    """What a client is told, in OpenAI's form.
+    """Error response in OpenAI's format.
 
     Args:
-        status: The HTTP status.
-        message: What was wrong, and what to do.
-        code: For programs.
-        param: The field of the request.
-        headers: Of the response.
+        status: HTTP status.
+        message: What is wrong, and what to do.
+        code: Machine-readable error code.
+        param: Field of the request.
+        headers: Headers of the response.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ApiError(Exception):
         }
 
     def response(self) -> Response:
-        """As the answer to the request."""
+        """Return the HTTP response."""
         return JSONResponse(self.body, self.status, headers=self.headers)
 
 
@@ -54,7 +54,7 @@ _CLIENTS_FAULT = ("AggregationRefused", "ValueError", "ValidationError")
 
 
 def unknown(model: str) -> ApiError:
-    """No assistant has that name."""
+    """Return the error for a model name that no assistant has."""
     return ApiError(
         404,
         f"There is no model {model!r} here. GET /v1/models lists what there is.",
@@ -64,8 +64,8 @@ def unknown(model: str) -> ApiError:
 
 
 def wrong_request(error: RequestValidationError) -> ApiError:
-    """Return the request is none; says which field, and why."""
-    # Of a field with alternatives pydantic reports each; the one that came furthest says most.
+    """Return the error for an invalid request. It names the field and the reason."""
+    # For a union, pydantic reports an error per alternative; the deepest one is most specific.
     first = max(error.errors(), key=lambda said: len(said["loc"]))
     if first["type"] == "json_invalid":
         return ApiError(400, "The request's body is not JSON.")
@@ -78,7 +78,7 @@ def wrong_request(error: RequestValidationError) -> ApiError:
 
 
 def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
-    """Return what the server's own API said to the request."""
+    """Return the error for a request that the server's own API rejected."""
     response = getattr(error, "response", None)
     if response is None:
         return ApiError(502, f"The server could not be asked: {error}.", "server_error")
@@ -98,10 +98,10 @@ def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
 
 
 def failed(said: Any) -> ApiError:
-    """Return why the run failed."""
+    """Return the error for a failed run."""
     said = said if isinstance(said, dict) else {}
     kind, message = str(said.get("error", "")), str(said.get("message") or "The run failed.")
     if kind in _CLIENTS_FAULT:
         return ApiError(400, message)
-    # What can pass was tried again already, and a client would pay for every proposal again.
+    # Transient errors were retried already; a client's retry would pay for every proposal again.
     return ApiError(502, message, kind or None, headers={"X-Should-Retry": "false"})

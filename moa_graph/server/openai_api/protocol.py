@@ -1,7 +1,7 @@
-"""What the OpenAI-compatible endpoint takes and gives: Chat Completions, as far as it is served.
+"""Request and response types of the OpenAI-compatible endpoint: a subset of Chat Completions.
 
-Fields that say nothing about the answer are taken and left alone. What cannot be served is refused
-by name, and so is what the protocol does not know.
+Fields that do not affect the answer are accepted and ignored. An unsupported or unknown field is
+rejected with an error that names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INT64 = 2**63
 
 
 def given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Those that are set."""
+    """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -35,7 +35,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _storable(value: Any) -> Any:
-    """What has no place in JSON or a database would fail the run, or stop the server's log."""
+    """Reject a value that JSON or a database cannot store: it would break the run or the log."""
     try:
         orjson.dumps(value)
     except TypeError as error:
@@ -46,7 +46,7 @@ def _storable(value: Any) -> Any:
 
 
 def _arguments(text: str) -> str:
-    """Return the arguments of a call that was made: JSON, or nothing."""
+    """Return the arguments of a tool call, as JSON; an empty string becomes `{}`."""
     try:
         _storable(json.loads(text or "{}"))
     except (json.JSONDecodeError, RecursionError):
@@ -60,13 +60,13 @@ Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class _Part(BaseModel):
-    """Clients send back what they were given, with fields that say nothing to a model."""
+    """Type that ignores unknown fields, because clients send back all fields they received."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class _Known(BaseModel):
-    """A misspelled field is refused."""
+    """Type that rejects unknown fields, such as misspelled ones."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -149,7 +149,7 @@ Message = Annotated[
 ]
 
 
-# --- tools and the form of the answer ------------------------------------------------------
+# --- tools and response format -------------------------------------------------------------
 
 
 class Function(_Known):
@@ -207,10 +207,10 @@ class StreamOptions(_Known):
 
 
 class ChatCompletionRequest(_Known):
-    """A question to a Mixture-of-Agents, as if it were one model.
+    """Request to a Mixture-of-Agents, as if it were one model.
 
-    `model` is a preset or an assistant: its name, or its id. Sampling, tools, the form of the
-    answer and `stop` are the aggregator's; the proposers advise it.
+    `model` is the name or id of a preset or an assistant. Sampling parameters, tools,
+    `response_format` and `stop` apply to the aggregator only.
     """
 
     model: Text = Field(min_length=1)
@@ -233,9 +233,9 @@ class ChatCompletionRequest(_Known):
     response_format: ResponseFormat | None = None
 
     n: Literal[1] | None = None
-    """One answer: a mixture is asked once."""
+    """Only one answer per request is supported."""
     logprobs: Literal[False] | None = None
-    """The synthesis has no probabilities of its own."""
+    """Not supported, because the synthesis has no probabilities of its own."""
     top_logprobs: Literal[0] | None = None
     modalities: list[Literal["text"]] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
@@ -246,10 +246,10 @@ class ChatCompletionRequest(_Known):
     reasoning_effort: None = None
     verbosity: None = None
     web_search_options: None = None
-    """These are known, and cannot be served."""
+    """These fields are known, but not supported."""
 
     user: Text | None = None
-    """Kept with the run, like `metadata`."""
+    """Stored in the metadata of the run, like `metadata`."""
     metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
 
     store: bool | None = None
@@ -257,7 +257,7 @@ class ChatCompletionRequest(_Known):
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Text | None = None
-    """These five are for OpenAI's own servers; they change nothing here."""
+    """These five fields are for OpenAI's own servers and are ignored."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -274,7 +274,7 @@ class ChatCompletionRequest(_Known):
         return self
 
 
-# --- the response, as it is described --------------------------------------------------------
+# --- response schemas ------------------------------------------------------------------------
 
 
 class Models(BaseModel):
@@ -283,6 +283,6 @@ class Models(BaseModel):
 
 
 class Error(BaseModel):
-    """What went wrong."""
+    """Error response."""
 
     error: ErrorObject

@@ -1,7 +1,8 @@
-"""A Mixture-of-Agents as if it were one model: OpenAI's Chat Completions over the server's runs.
+"""Routes of OpenAI's Chat Completions API, with a Mixture-of-Agents as the model.
 
-Each request is a run of the server, started over its own API with the client's own credentials: it
-is traced, counted and bounded like any other, and cancelled when the client goes away.
+Each request is a run of the server, started through the server's own API with the client's
+credentials. It is traced, rate-limited and bounded like any other run, and cancelled when the
+client disconnects.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from moa_graph.server.openai_api.errors import ApiError, unknown, wrong_request
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, Error, Models
 from moa_graph.server.openai_api.runs import Server, described
 
-_PATIENCE = 15.0  # seconds without a first token until the headers are sent, and between pings
+_PATIENCE = 15.0  # seconds to wait for the first token before sending headers, and between pings
 
 T = TypeVar("T")
 
 
 class _Route(APIRoute):
-    """A route whose errors are in OpenAI's form."""
+    """Route that returns errors in OpenAI's format."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, takes_body = super().get_route_handler(), self.body_field is not None
@@ -54,7 +55,7 @@ class _Route(APIRoute):
 
 
 class _Rest(PathConvertor):
-    """The rest of a path, line ends too, at which Starlette's own stops."""
+    """Rest of a path, including line breaks, which Starlette's converter does not match."""
 
     regex = "(?s:.*)"
 
@@ -73,19 +74,19 @@ router = APIRouter(
     tags=["OpenAI"],
     responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
 )
-"""`/v1/models` and `/v1/chat/completions`."""
+"""Routes `/v1/models` and `/v1/chat/completions`."""
 
 
 @router.get("/models", response_model=Models)
 async def models(request: Request) -> dict[str, Any]:
-    """The presets, and the client's assistants: what `model` may be."""
+    """List the valid values of `model`: the presets and the client's assistants."""
     server = Server(request)
     return {"object": "list", "data": [described(name, a) for name, a in await server.models()]}
 
 
 @router.get("/models/{model:rest}", response_model=Model)
 async def model(request: Request, model: str) -> dict[str, Any]:
-    """One of them."""
+    """Return one model."""
     for name, assistant in await Server(request).models():
         if model in (name, assistant["assistant_id"]):
             return described(name, assistant)
@@ -97,7 +98,7 @@ async def model(request: Request, model: str) -> dict[str, Any]:
     responses={200: {"model": ChatCompletion, "content": {"text/event-stream": {}}}},
 )
 async def chat_completions(asked: ChatCompletionRequest, request: Request) -> Response:
-    """Ask a mixture; with `stream`, its aggregator's tokens come as they are made."""
+    """Answer a request with a mixture; with `stream`, send the aggregator's tokens one by one."""
     server = Server(request)
     answer = Answer(await server.start(asked), asked)
     try:
@@ -116,7 +117,7 @@ async def chat_completions(asked: ChatCompletionRequest, request: Request) -> Re
     include_in_schema=False,
 )
 async def nothing_else(path: str, request: Request) -> Response:
-    """The rest of OpenAI's API is not here."""
+    """Reject the other routes of OpenAI's API, which are not supported."""
     there = {"models": "GET", "chat/completions": "POST"}
     if path in there:
         message = f"/v1/{path} takes {there[path]}, not {request.method}."
@@ -126,7 +127,7 @@ async def nothing_else(path: str, request: Request) -> Response:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what the work gives; it is cancelled when the client goes away."""
+    """Return the result of the work; cancel it when the client disconnects."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

@@ -1,4 +1,4 @@
-"""This server's own API, as a request to the OpenAI-compatible endpoint uses it."""
+"""Calls from the OpenAI-compatible endpoint to this server's own API."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from moa_graph.server.openai_api.protocol import (
 )
 from moa_graph.server.settings import SETTINGS
 
-try:  # LangGraph Server's own; httpx's does not stream
+try:  # LangGraph Server's transport; httpx's does not stream
     from langgraph_api.asgi_transport import ASGITransport as _ASGITransport
 except ImportError:
     _ASGITransport = None
 
-_PAGE = 100  # assistants asked for at once
+_PAGE = 100  # assistants per search request
 _CREDENTIALS = ("authorization", "x-api-key")
 
 T = TypeVar("T")
 
 
 class Server:
-    """This server's own API, with the credentials of a client's request."""
+    """Client of this server's own API, with the credentials of a request."""
 
     def __init__(self, request: Request) -> None:
         self._client = _client(*_way_to_itself(request))
@@ -44,7 +44,7 @@ class Server:
         }
 
     async def models(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return what each assistant is called here, and the assistant."""
+        """Return the available assistants with their model names."""
         found: list[Any] = []
         while len(found) % _PAGE == 0:
             page = await self._told(
@@ -58,7 +58,7 @@ class Server:
         return _names(found)
 
     async def start(self, asked: ChatCompletionRequest) -> AsyncGenerator[Any, None]:
-        """Return the events of a run that answers the request; it starts with the first of them."""
+        """Return the events of a run that answers the request. Reading the first one starts it."""
         question = input_of(asked)
         assistant = await self._assistant(asked.model)
         return self._events(assistant, question, asked)
@@ -86,7 +86,7 @@ class Server:
 
     async def _assistant(self, model: str) -> str:
         if model in PRESETS:
-            return model  # each is a graph, and so an assistant, of that name
+            return model  # each preset is a graph, with an assistant of the same name
         try:
             return str(UUID(model))
         except ValueError:
@@ -107,7 +107,7 @@ class Server:
 
 
 def _way_to_itself(request: Request) -> tuple[str, FastAPI | None]:
-    """Where this server is, and its application where it can be asked without a connection."""
+    """Return this server's URL, and its application if it can be called without a connection."""
     host, port = request.scope["server"]
     host = f"[{host}]" if ":" in host else host
     address = f"http://{host}:{port}{request.scope.get('root_path', '')}"
@@ -122,16 +122,16 @@ def _client(address: str, app: FastAPI | None) -> LangGraphClient:
     else:
         transport = httpx.AsyncHTTPTransport(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            verify=False,  # it is plain HTTP, to this very process
+            verify=False,  # plain HTTP to this process
         )
-    timeout = httpx.Timeout(30, read=None)  # seconds; a run takes as long as it takes
+    timeout = httpx.Timeout(30, read=None)  # seconds; a run may take any time
     return LangGraphClient(
         httpx.AsyncClient(base_url=address, transport=transport, timeout=timeout)
     )
 
 
 def _names(assistants: list[Any]) -> list[tuple[str, Any]]:
-    """Assistants under their names; under their ids where another one has that name already."""
+    """Return assistants with their names, or their ids if a name is already taken."""
     named: dict[str, Any] = {}
     for assistant in sorted(assistants, key=lambda a: not _is_system(a)):
         name = assistant["graph_id"] if _is_system(assistant) else assistant["name"]
@@ -147,7 +147,7 @@ def _is_system(assistant: Any) -> bool:
 
 
 def described(name: str, assistant: Any) -> dict[str, Any]:
-    """Return an assistant as OpenAI's API tells of a model."""
+    """Return an assistant as a model object of OpenAI's API."""
     return {
         "id": name,
         "object": "model",
@@ -164,12 +164,12 @@ def _seconds(moment: Any) -> int:
 
 
 def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
-    """Return what the graph is asked.
+    """Return the input of the graph.
 
     Raises:
-        ApiError: If the messages are no conversation.
+        ApiError: If the messages are not a valid conversation.
     """
-    # A message that only calls tools may have no content; LangChain's has an empty one.
+    # OpenAI's tool-call messages may omit the content; LangChain requires an empty string.
     messages = [
         {"content": "", **message.model_dump(exclude_none=True)} for message in asked.messages
     ]
@@ -182,12 +182,12 @@ def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
 
 
 def context_of(asked: ChatCompletionRequest) -> dict[str, Any]:
-    """Return the run's settings: all that the request says is the aggregator's."""
+    """Return the settings of the run. All of them apply to the aggregator."""
     choice: str | None = None
     if isinstance(asked.tool_choice, ToolChoice):
         choice = asked.tool_choice.function.name
     elif asked.tool_choice is not None:
-        choice = {"required": "any"}.get(asked.tool_choice, asked.tool_choice)  # LangChain's word
+        choice = {"required": "any"}.get(asked.tool_choice, asked.tool_choice)  # LangChain's term
     form = asked.response_format
     if form is None or isinstance(form, TextFormat):
         response_format = None
