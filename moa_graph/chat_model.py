@@ -97,9 +97,9 @@ class ChatMoA(ChatModelWithRuns):
             )
         if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
             raise ValueError(
-                "ChatMoA(graph=…) was made with interrupt_before or interrupt_after: a chat model "
-                "answers at once, and cannot stop for somebody. Use the graph itself, or leave "
-                "them out."
+                "ChatMoA does not support interrupts, but its graph was built with "
+                "interrupt_before or interrupt_after. Use the graph itself, or remove these "
+                "arguments."
             )
         # Each call has its whole conversation: a thread would append it to that of the last call.
         return cast(MoAGraph, graph.copy({"checkpointer": None}))

@@ -231,7 +231,7 @@ class MoAContext(BaseModel):
                 continue
             if name in _BUILT_IN:
                 raise ValueError(
-                    f"{name} is not a setting of a run: it is built into the graph, by "
+                    f"{name} cannot be set per run. It is set when the graph is built, with "
                     f"{_BUILT_IN[name]}."
                 )
             raise ValueError(

@@ -374,7 +374,7 @@ class Layer:
                 f"and {width}, the number of its proposers."
             )
         if self.grace and self.quorum is None:
-            raise ValueError("Layer(grace=…) needs a quorum: it begins when that is there.")
+            raise ValueError("Layer(grace=…) needs quorum: it starts when the quorum is reached.")
         taken = Counter(
             name
             for entry in self.proposers

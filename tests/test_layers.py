@@ -107,7 +107,7 @@ async def test_a_run_stops_before_a_node_and_goes_on(chat, server):
     await moa.ainvoke(QUESTION, thread)
     assert server.labels() == ["a"]
     assert (await moa.ainvoke(None, thread))["messages"][-1].text == "agg: hi"
-    with pytest.raises(ValueError, match="cannot stop for somebody"):
+    with pytest.raises(ValueError, match="does not support interrupts"):
         ChatMoA(graph=moa)
 
 
@@ -220,12 +220,12 @@ WRONG = {
     "two trees": (
         lambda m: create_moa(Layer([m] * 4, select=[Tree(2), Tree(3)]), m, layers=3),
         ValueError,
-        "two Trees",
+        "more than one Tree",
     ),
     "the last exit": (
         lambda m: create_moa([[m, m], Layer([m, m], until=Agree())], m),
         ValueError,
-        "of the last layer of proposers has no effect",
+        "has no effect on the last layer of proposers",
     ),
     "the first comparison": (
         lambda m: create_moa([Layer([m, m], until=Unchanged()), [m, m]], m),
@@ -333,7 +333,7 @@ async def test_a_runs_quorum_holds_where_there_is_room(chat, server):
     moa = create_moa([[chat("a"), chat("b"), chat("c?hang")], [chat("d")]], chat("agg"))
     state = await moa.ainvoke(QUESTION, context={"quorum": 2})
     assert [p["status"] for p in state["proposals"]] == ["ok", "ok", "abandoned", "ok"]
-    with pytest.raises(ValueError, match="for which no layer has room"):
+    with pytest.raises(ValueError, match="out of range for every layer"):
         await moa.ainvoke(QUESTION, context={"quorum": 4})
 
 

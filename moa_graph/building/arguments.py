@@ -73,9 +73,9 @@ def check_hedges(layers: Sequence[Layer], models: Sequence[Sequence[Model]]) -> 
         graphs = [model.built is not None and nested_graph(model.built) for model in own]
         if layer.hedge is not None and all(graphs):
             raise ValueError(
-                "Layer(hedge=…) has no proposer that can be asked twice: all of them are graphs, "
-                "and what an agent does may have effects. Leave hedge out, or give a chat model "
-                "too."
+                "Layer(hedge=…) needs a chat model, but all proposers of the layer are graphs, "
+                "which are not called twice: they may have side effects. Remove hedge, or add a "
+                "chat model."
             )
 
 

@@ -48,7 +48,7 @@ class Part:
         selections = as_selections(layer.select, "Layer(select=…)")
         trees = [s for s in selections if isinstance(s, Tree)]
         if len(trees) > 1:
-            raise ValueError("Layer(select=…) has two Trees: one says who sees what.")
+            raise ValueError("Layer(select=…) has more than one Tree. Use one Tree per layer.")
         members = members_of(layer, where)
         for selection in selections:
             selection.check(len(members))
@@ -203,8 +203,8 @@ def _with_trees(parts: Sequence[Part], *, repeated: bool) -> list[Part]:
         )
     if parts[-1].tree and (len(parts) == 1 or not repeated):
         raise ValueError(
-            "Layer(select=Tree(…)) of the last layer of proposers has no effect: the aggregator "
-            "sees all. Give layers=3 or more, or leave it out there."
+            "Layer(select=Tree(…)) has no effect on the last layer of proposers: the aggregator "
+            "reads all proposals. Use layers=3 or more, or remove it there."
         )
     return built
 

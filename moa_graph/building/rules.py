@@ -78,7 +78,7 @@ def _check_writers(mixture: Mixture, aggregator: Model, name: str) -> None:
             continue  # a string is a chat model
         if nested_graph(model.built) or next(chat_models_in(model.built), None) is None:
             raise ValueError(
-                f"{name} needs chat models, which stream and go on from a text of their own, but "
+                f"{name} needs chat models, which can stream and continue their own text, but "
                 f"{model.role} ({model.name}) is not one. Use a chat model, or remove "
                 f"progressive={name}()."
             )
@@ -125,7 +125,7 @@ def _check_until(mixture: Mixture, part: Part, number: int) -> None:
     is_last = number == layers and not mixture.own_members
     if until.then == "aggregate" and is_last and not (mixture.repeated and layers > 1):
         raise ValueError(
-            "Layer(until=…) of the last layer of proposers has no effect: the aggregator comes "
-            "next in any case. Give layers=3 or more, or then='answer' to return a consensus "
+            "Layer(until=…) has no effect on the last layer of proposers: the aggregator comes "
+            "next in any case. Use layers=3 or more, or then='answer' to return a consensus "
             "without it."
         )

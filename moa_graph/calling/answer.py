@@ -78,11 +78,11 @@ class Answer:
         if self.message.additional_kwargs.get("refusal"):
             return "the model refused to answer"
         if self.message.tool_calls:
-            return "the model only called tools; give an agent that runs them instead"
+            return "the model returned only tool calls; use an agent that runs the tools"
         reason = finish_reason(self.message.response_metadata)
         ended = f" (finish_reason: {reason})" if reason else ""
         if self.reasoning:
-            return f"the answer was empty: the model wrote nothing but reasoning{ended}"
+            return f"the answer was empty: the model returned only reasoning{ended}"
         return f"the answer was empty{ended}"
 
 

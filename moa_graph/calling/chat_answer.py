@@ -134,8 +134,8 @@ def bindable(writer: Model | None, title: str, what: str) -> BaseChatModel:
     """
     if writer is None:
         raise ValueError(
-            f"{title} chooses its answer among the proposals and writes none, so it cannot be "
-            f"given {what}: give create_moa a chat model as the aggregator."
+            f"{title} selects one of the proposals and calls no model for the answer, so "
+            f"{what} cannot be bound to it. Pass create_moa a chat model as the aggregator."
         )
     model = next(chat_models_in(writer.get()), None)
     if model is None:

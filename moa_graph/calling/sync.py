@@ -87,7 +87,7 @@ def _result_of(future: Future[T]) -> T:
             return future.result()
     if future.done():
         return future.result()
-    raise RuntimeError("the event loop for sync runs has ended in the middle of a run")
+    raise RuntimeError("the background event loop stopped during a sync run")
 
 
 def _to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -100,7 +100,7 @@ def _to_its_end(coroutine: Coroutine[Any, Any, T]) -> T:
     finally:
         _blocking.reset(token)
         coroutine.close()
-    raise RuntimeError("a coroutine that is run to its end has waited for an event loop")
+    raise RuntimeError("a coroutine without an event loop awaited something that needs one")
 
 
 def refuse_from_inside() -> None:

@@ -222,9 +222,11 @@ FolderOption = Annotated[Path, typer.Option(help="Where settings and logs are ke
 
 @cluster.command("up")
 def cluster_up(
-    servers: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
+    servers: Annotated[int, typer.Option(min=1, help="Number of servers.")] = 2,
     host: Annotated[str, typer.Option(help="The address that they listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The first one's; the others' follow.")] = 2026,
+    port: Annotated[
+        int, typer.Option(help="Port of the first server; the others use the next ports.")
+    ] = 2026,
     config: Annotated[Path, typer.Option(help="The langgraph.json.")] = Path("langgraph.json"),
     folder: FolderOption = Path(".moa-cluster"),
 ) -> None:

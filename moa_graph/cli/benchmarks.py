@@ -33,7 +33,7 @@ from moa_graph.cli.eval_options import (
 from moa_graph.cli.terminal import print_json, say
 from moa_graph.evals.files import EvalError, EvalFailed, Row, name_of
 
-app = typer.Typer(help="Does it help? Benchmarks and comparisons.", no_args_is_help=True)
+app = typer.Typer(help="Benchmarks and comparisons.", no_args_is_help=True)
 
 
 @app.command()
@@ -228,7 +228,7 @@ def flask(
     references: ReferencesOption = None,
     from_reviews: Annotated[
         list[Path] | None,
-        typer.Option(help="Only compute the scores of recorded reviews; a file a model."),
+        typer.Option(help="Only compute the scores of recorded reviews; one file per model."),
     ] = None,
     alone: AloneOption = False,
     out: OutOption = None,

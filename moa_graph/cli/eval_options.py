@@ -24,7 +24,7 @@ TargetArgument = Annotated[
     typer.Argument(help="A preset, a configuration file, or one model as 'provider:model'."),
 ]
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", "-p", help="The same, as an option.", show_default=False)
+    str | None, typer.Option("--preset", "-p", help="The target, as an option.", show_default=False)
 ]
 ReferencesOption = Annotated[
     list[Path] | None,
@@ -34,8 +34,8 @@ OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="The folder of results; the same one goes on from there."),
 ]
-AtOnceOption = Annotated[int, typer.Option(min=1, help="How many at the same time.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many.")]
+AtOnceOption = Annotated[int, typer.Option(min=1, help="Maximum number of concurrent requests.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Use only the first N items.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PricesOption = Annotated[
     Path | None,
@@ -66,7 +66,7 @@ ReferenceFieldOption = Annotated[str | None, typer.Option(help="The field with t
 SizeOption = Annotated[
     int | None, typer.Option("--size", "--limit", min=1, help="How many questions.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Of generated tasks.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of generated tasks.")]
 
 
 @contextmanager

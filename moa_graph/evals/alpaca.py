@@ -257,12 +257,12 @@ def _journalled(
             found = await asyncio.to_thread(completions, [prompt], num_procs=1, **kwargs)
             row = {name: values[0] for name, values in found.items()}
             if not row["completions_all"].get("message"):
-                raise EvalFailed("the judge gave nothing")
+                raise EvalFailed("the judge returned no reply")
             price = row.get("price_per_example")
             known = isinstance(price, int | float) and math.isfinite(price)
             row["cost"] = float(price) if known else None  # type: ignore[arg-type]
             if not _has_preference(single, row[single.completion_key]):
-                raise AnswerFailed("the judge gave no preference", row)
+                raise AnswerFailed("the reply of the judge has no preference", row)
             return row
 
         keys = [digest(prompt) for prompt in prompts]

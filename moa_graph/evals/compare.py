@@ -84,9 +84,7 @@ def compare(
     failed = {failure["item"] for failure in failures}
     items = [item for item in dataset.items if item.key not in failed]
     if not items:
-        raise EvalFailed(
-            f"There is no question that all targets have answered ({failures[0]['error']})."
-        )
+        raise EvalFailed(f"No question was answered by all targets ({failures[0]['error']}).")
     found: Row = {
         "dataset": dataset.name,
         "n": len(items),

@@ -92,7 +92,7 @@ def read_text(path: Path) -> str:
         EvalError: If the file is missing, truncated, or not UTF-8.
     """
     if path.is_dir():
-        raise EvalError(f"{path} is a folder; a file is needed.")
+        raise EvalError(f"{path} is a folder, but must be a file.")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -181,7 +181,10 @@ class Journal:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise EvalError(f"{path} is in use: the same evaluation runs elsewhere.") from None
+            raise EvalError(
+                f"{path} is in use by another process. Wait until it ends, or use another "
+                "folder (--out)."
+            ) from None
         try:
             self._rows = self._recover(json.loads(json.dumps(about)))
             self._file = path.open("ab", buffering=0)

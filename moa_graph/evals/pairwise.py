@@ -88,7 +88,7 @@ async def compare(judging: Target, pair: Pair) -> Row:
     verdicts = _VERDICT.findall(said["answer"])
     row = {"judgment": said["answer"], **{k: said[k] for k in ("usage", "calls", "cost")}}
     if not verdicts:
-        raise AnswerFailed("the judge gave no verdict: neither [[A]] nor [[B]] nor [[C]]", row)
+        raise AnswerFailed("the reply of the judge has no verdict ([[A]], [[B]] or [[C]])", row)
     first = {"A": 1.0, "B": 0.0, "C": _TIE}[verdicts[-1]]
     return {**row, "first": first, "preference": first if pair.answer_first else 1 - first}
 

@@ -92,7 +92,7 @@ def study(
     names = [name for name, _ in others]
     for path, (name, outputs) in zip(proposals, others, strict=True):
         if names.count(name) > 1:
-            raise EvalError(f"Two files are of {name!r}.")
+            raise EvalError(f"Two files have the generator {name!r}.")
         if missing := [text for text in asked if text not in outputs]:
             raise EvalError(
                 f"{path} has no output for {len(missing)} of {len(asked)} instructions, such as "

@@ -291,7 +291,7 @@ def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:
     except (ValueError, OSError) as error:
         raise EvalError(str(error)) from None
     if configuration.writer is None:
-        raise EvalError(f"{configuration.name} has no aggregator that could answer alone.")
+        raise EvalError(f"{configuration.name} has no aggregator model that can answer by itself.")
     model, params = configuration.writer
     return replace(of_model(model, prices, **params), name=f"{model} alone")
 

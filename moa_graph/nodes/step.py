@@ -249,6 +249,6 @@ def _check_context(plan: Plan, context: MoAContext) -> None:
     if not any(policy.has_room(context.quorum) for policy in run):
         rooms = ", ".join(f"{policy.min_proposals} to {policy.width}" for policy in run)
         raise ValueError(
-            f"The context asks for a quorum of {context.quorum}, for which no layer has room. The "
-            f"layers take (min_proposals to proposers): {rooms}."
+            f"The context sets quorum={context.quorum}, which is out of range for every layer. "
+            f"Ranges (min_proposals to number of proposers): {rooms}."
         )

@@ -44,8 +44,8 @@ def load_preset(name_or_path: str | Path) -> Configuration:
     if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(
             f"There is no preset {str(name_or_path)!r}.{nearest(str(name_or_path), PRESETS)} "
-            f"Presets are: {', '.join(PRESETS)}. A configuration of your own is a file that ends "
-            "in .toml or .yaml."
+            f"Presets are: {', '.join(PRESETS)}. To use a configuration file, give a path that "
+            "ends in .toml or .yaml."
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {path}.")

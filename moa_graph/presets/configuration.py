@@ -69,12 +69,12 @@ _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
 
 
 _NOT_DATA = {
-    "checkpointer": "give it to create(), or let the server bring its own",
-    "store": "give it to create(), or let the server bring its own",
-    "cache": "give it to create()",
-    "interrupt_before": "give it to create()",
-    "interrupt_after": "give it to create()",
-    "context_schema": "give it to create()",
+    "checkpointer": "pass it to create(), or use the server's own",
+    "store": "pass it to create(), or use the server's own",
+    "cache": "pass it to create()",
+    "interrupt_before": "pass it to create()",
+    "interrupt_after": "pass it to create()",
+    "context_schema": "pass it to create()",
 }
 
 
@@ -124,7 +124,7 @@ class Configuration(BaseModel):
     def _not_in_files(cls, given: Any) -> Any:
         for name, why in _NOT_DATA.items():
             if isinstance(given, Mapping) and name in given:
-                raise ValueError(f"{name} is not data: {why}")
+                raise ValueError(f"{name} cannot be set in a configuration: {why}")
         return given
 
     @model_validator(mode="after")

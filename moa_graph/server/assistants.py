@@ -126,21 +126,21 @@ class AssistantContext(RunContext):
     def _not_for_clients(cls, given: Any) -> Any:
         for name, why in _REFUSED.items():
             if isinstance(given, Mapping) and name in given:
-                raise ValueError(f"{name} is not for assistants: {why}")
+                raise ValueError(f"{name} cannot be set for an assistant: {why}")
         return given
 
 
 _SHAPE = ("proposers", "aggregator", "layers", "references", "route", "progressive", "limits")
 _REFUSED = {
-    "store": "the server brings its own",
+    "store": "the server provides its own store",
     "interrupt_before": "it is an option of a run on the server",
     "interrupt_after": "it is an option of a run on the server",
-    "name": "an assistant has a name of its own",
-    "context_schema": "it is the server's",
+    "name": "set the name of the assistant instead",
+    "context_schema": "the server defines it",
     **dict.fromkeys(("select", "until", "hedge", "reserve"), "it is a field of a layer"),
-    "calls": "how calls are made, over all runs, is the server's to say",
-    "cache": "where proposals are kept is the server's to say",
-    "checkpointer": "where threads are kept is the server's to say",
+    "calls": "the server sets the call policy for all runs",
+    "cache": "the server sets where proposals are cached",
+    "checkpointer": "the server sets where threads are stored",
     "min_proposals": "it is a field of a layer: proposers = { proposers = […], min_proposals = 2 }",
 }
 _ENTRIES: dict[str, type] = {}

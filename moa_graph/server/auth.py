@@ -107,7 +107,8 @@ async def own_crons(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filte
     if ctx.user.identity != LOCAL_USER:
         raise Auth.exceptions.HTTPException(
             status_code=403,
-            detail="Keys have no schedules: their runs would not count for MOA_RUNS_PER_MINUTE.",
+            detail="Users with API keys cannot create schedules: scheduled runs do not count "
+            "towards MOA_RUNS_PER_MINUTE.",
         )
     _check_configuration(value.get("payload") or value)
     return _own(ctx, value)

@@ -110,4 +110,4 @@ def check_question(given: Any) -> None:
 
 def _check(what: str, value: int, most: int, setting: str) -> None:
     if value > most:
-        raise ValueError(f"{value} {what} are more than the {most} of this server ({setting}).")
+        raise ValueError(f"{value} {what} exceed the maximum of {most} on this server ({setting}).")

@@ -45,7 +45,7 @@ class Guard:
             await _refuse(401, str(error), scope, receive, send)
             return
         if user != LOCAL_USER and not _OFFERED.fullmatch(_path(scope)):
-            await _refuse(404, "There is nothing here.", scope, receive, send)
+            await _refuse(404, "Not found.", scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -31,9 +31,11 @@ def user_of(headers: Mapping[str, str]) -> str:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     given = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
     if not given:
-        raise PermissionError("Give an API key of this server: Authorization: Bearer KEY.")
+        raise PermissionError(
+            "An API key of this server is required. Send the header Authorization: Bearer KEY."
+        )
     if (owner := _KEYS.owner_of(given)) is None:
-        raise PermissionError("This is not an API key of this server.")
+        raise PermissionError("Invalid API key for this server.")
     return owner
 
 

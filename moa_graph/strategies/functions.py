@@ -198,7 +198,7 @@ def _references_in(returned: Any, references: Sequence[Proposal]) -> list[Propos
     kept: dict[str, Proposal] = {}
     for proposal in returned:
         if not isinstance(proposal, Mapping) or proposal.get("proposer") not in known:
-            raise TypeError("it must return proposals out of those that it was given")
+            raise TypeError("it must return only proposals of its argument references")
         name = str(proposal["proposer"])
         kept[name] = {**known[name], "content": str(proposal["content"])}
     if not kept:

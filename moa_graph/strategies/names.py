@@ -122,7 +122,9 @@ def register_strategy(strategy: Any = None, *, place: Place, name: str | None = 
         )
     taken = STRATEGIES[place].get(own)
     if taken is not None and not _is_same(taken, strategy):
-        raise ValueError(f"register_strategy(name={own!r}): {place} has a strategy of that name.")
+        raise ValueError(
+            f"register_strategy(name={own!r}): the name is already registered for {place}."
+        )
     STRATEGIES[place][own] = strategy
     return strategy
 
@@ -184,6 +186,6 @@ def named(place: Place, name: str, where: str) -> Any:
         f" It is a strategy for {elsewhere[0]}." if elsewhere else ""
     )
     raise ValueError(
-        f"{where}: there is no strategy {name!r}.{hint} There are: "
+        f"{where}: unknown strategy {name!r}.{hint} Known strategies: "
         f"{', '.join(sorted(STRATEGIES[place]))}."
     )

@@ -107,7 +107,7 @@ def _built(place: Place, data: Mapping[str, Any], where: str) -> Any:
     name = data.get("strategy", default)
     if not isinstance(name, str):
         raise ValueError(
-            f"{where} must say which strategy: {{ strategy = {snake_case(_EXAMPLES[place])!r} }}."
+            f"{where} needs the field strategy: {{ strategy = {snake_case(_EXAMPLES[place])!r} }}."
         )
     strategy = named(place, name, where)
     arguments = {key: value for key, value in data.items() if key != "strategy"}

@@ -64,7 +64,7 @@ class ClusterAndFilter(Selection):
         self, *, embeddings: Embeddings | str | None = None, judge: ModelLike | None = None
     ) -> None:
         if (embeddings is None) == (judge is None):
-            raise ValueError("ClusterAndFilter() needs embeddings or a judge: one of them.")
+            raise ValueError("ClusterAndFilter() needs exactly one of embeddings and judge.")
         check_embeddings("ClusterAndFilter", embeddings)
         self.embeddings = embeddings
         self.judge = None if judge is None else as_model(judge, "ClusterAndFilter(judge=…)")

@@ -65,7 +65,7 @@ class Route(Strategy):
     ) -> None:
         if judge is None and samples is None:
             raise ValueError(
-                "Route needs a way to tell whether the model is sure: give judge=model, or "
+                "Route needs judge or samples to check the first answer: use judge=model, or "
                 "samples=3 for self-consistency."
             )
         if judge is not None and samples is not None:

@@ -296,8 +296,8 @@ class Tree(Selection):
             )
         if self.fan_in >= width:
             raise ValueError(
-                f"Layer(select=Tree({self.fan_in})) leaves nothing out of a layer of {width} "
-                "proposers: give a smaller fan_in."
+                f"Layer(select=Tree({self.fan_in})) has no effect: the layer has only {width} "
+                "proposers. Use a smaller fan_in."
             )
 
     def places(self, reader: int, width: int) -> list[int]:
@@ -370,7 +370,7 @@ class SelectNode(DecidingNode):
 def _check_leaves_some_out(name: str, k: int, width: int) -> None:
     if k >= width:
         raise ValueError(
-            f"Layer(select={name}) leaves nothing out of a layer of {width} proposers: give a "
+            f"Layer(select={name}) has no effect: the layer has only {width} proposers. Use a "
             "smaller k, or more proposers."
         )
 

@@ -76,12 +76,12 @@ class Vote(AnswerStrategy):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         if parse is not None and schema is not None:
-            raise ValueError("Vote() takes parse or schema: fields of a schema need no parsing.")
+            raise ValueError("Vote() takes parse or schema, not both.")
         if parse is not None and not callable(parse):
             raise TypeError(f"Vote(parse={parse!r}) must be a function from a text to an answer.")
         if isinstance(tie, str) and tie not in get_args(TieRule) and ":" not in tie:
             rules = ", ".join(map(repr, get_args(TieRule)))
-            raise ValueError(f"Vote(tie={tie!r}) must be one of {rules}, or a model that judges.")
+            raise ValueError(f"Vote(tie={tie!r}) must be one of {rules}, or a judge model.")
         self.parse = parse or normalize
         self.tie: TieRule | Model = (
             tie if tie in get_args(TieRule) else as_model(tie, "Vote(tie=…)")  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class Vote(AnswerStrategy):
                 "Vote(schema=…) cannot ask a judge about each field: give tie='first'."
             )
         if schema is not None and weights is not None:
-            raise ValueError("Vote() takes weights or schema: fields have one vote each.")
+            raise ValueError("Vote() takes weights or schema, not both.")
         _check_weights(weights)
         if not isinstance(schema, type | Mapping | None):
             raise TypeError(f"Vote(schema={schema!r}) must be a class, or a JSON schema.")

@@ -39,7 +39,7 @@ def of_layer(name: str, value: Any, place: str = "it is a field of a layer") -> 
         "python": Cell(layer(**{name: value})),
         "file": Cell(layer(**{name: value})),
         "assistant": Cell(layer(**{name: value})),
-        "context": Cell({name: value}, "built into the graph, by a Layer"),
+        "context": Cell({name: value}, "set when the graph is built, with a Layer"),
     }
 
 
@@ -53,14 +53,14 @@ def of_graph(name: str, value: Any, context: str) -> dict[str, Cell]:
 def of_python(name: str, value: Any) -> dict[str, Cell]:
     return {
         "python": Cell({name: value}),
-        "file": Cell({name: value}, r"is not data: give it to create\(\)"),
-        "assistant": Cell({name: value}, f"{name} is not for assistants: "),
+        "file": Cell({name: value}, r"cannot be set in a configuration: pass it to create\(\)"),
+        "assistant": Cell({name: value}, f"{name} cannot be set for an assistant: "),
         "context": Cell({name: value}, "an argument of create_moa"),
     }
 
 
-ARGUMENT = "built into the graph, by an argument of create_moa"
-REFERENCES = "built into the graph, by an argument of create_moa"
+ARGUMENT = "set when the graph is built, with an argument of create_moa"
+REFERENCES = "set when the graph is built, with an argument of create_moa"
 BOTH = {"openai": 2}
 CAPABILITIES: dict[str, tuple[dict[str, Cell], Callable[[Any], bool]]] = {
     "proposers": (
@@ -131,14 +131,14 @@ CAPABILITIES: dict[str, tuple[dict[str, Cell], Callable[[Any], bool]]] = {
     "max_retries": (
         {
             **of_graph("calls", {"retries": 1}, ARGUMENT),
-            "assistant": Cell({"calls": {"retries": 1}}, "the server's to say"),
+            "assistant": Cell({"calls": {"retries": 1}}, "the server sets"),
         },
         lambda moa: moa.plan.calls.retries == 1,
     ),
     "max_concurrent_calls": (
         {
             **of_graph("calls", {"concurrent": BOTH}, ARGUMENT),
-            "assistant": Cell({"calls": {"concurrent": BOTH}}, "the server's to say"),
+            "assistant": Cell({"calls": {"concurrent": BOTH}}, "the server sets"),
         },
         lambda moa: moa.plan.calls.concurrent == BOTH,
     ),
@@ -160,14 +160,14 @@ CAPABILITIES: dict[str, tuple[dict[str, Cell], Callable[[Any], bool]]] = {
                 "fenced": True}}]})
             for place in ("python", "file", "assistant")
         }
-        | {"context": Cell({"fenced": True}, "built into the graph, by its References")},
+        | {"context": Cell({"fenced": True}, "set when the graph is built, with its References")},
         lambda moa: moa.plan.policies[1].references.fenced,
     ),
     "name": (
         {
             "python": Cell({"name": "mine"}),
             "file": Cell({"name": "mine"}),
-            "assistant": Cell({"name": "mine"}, "an assistant has a name of its own"),
+            "assistant": Cell({"name": "mine"}, "set the name of the assistant"),
             "context": Cell({"name": "mine"}, ARGUMENT),
         },
         lambda moa: moa.name == "mine",
@@ -175,14 +175,14 @@ CAPABILITIES: dict[str, tuple[dict[str, Cell], Callable[[Any], bool]]] = {
     "checkpointer": (
         {
             **of_python("checkpointer", InMemorySaver()),
-            "file": Cell({"checkpointer": "memory"}, "is not data: give it to"),
+            "file": Cell({"checkpointer": "memory"}, "cannot be set in a configuration: pass it to"),
         },
         lambda moa: moa.checkpointer is not None,
     ),
     "store": (
         {
             **of_python("store", InMemoryStore()),
-            "file": Cell({"store": "memory"}, "is not data: give it to"),
+            "file": Cell({"store": "memory"}, "cannot be set in a configuration: pass it to"),
         },
         lambda moa: moa.store is not None,
     ),

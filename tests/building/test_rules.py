@@ -179,13 +179,13 @@ async def test_without_threads_too(chat, server):
 
 
 def test_a_fence_that_nobody_would_read_is_refused(chat):
-    with pytest.raises(ValueError, match=r"fenced=True\) and Vote.*nobody is\s+shown"):
+    with pytest.raises(ValueError, match=r"fenced=True\) and Vote.*only a judge\s+is shown"):
         create_moa([chat("a"), chat("b")], Vote(), references=References(fenced=True))
 
 
 def test_two_trees_and_two_residuals_are_refused(chat):
     four = [chat(name) for name in "abcd"]
-    with pytest.raises(ValueError, match="two Trees"):
+    with pytest.raises(ValueError, match="more than one Tree"):
         create_moa(Layer(four, select=[Tree(2), Tree(3)]), chat("agg"), layers=3)
     with pytest.raises(ValueError, match="Residual writes the references anew"):
         create_moa(Layer(four, select=[Residual(), TopK(2)]), chat("agg"), layers=3)

@@ -145,7 +145,7 @@ def test_nothing_but_reasoning_is_an_empty_answer():
     ):
         answer = read_answer(message)
         assert not answer.says_something
-        assert "nothing but reasoning" in answer.why_unusable
+        assert "only reasoning" in answer.why_unusable
 
 
 @pytest.mark.parametrize(

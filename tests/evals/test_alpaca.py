@@ -284,7 +284,7 @@ def test_a_failed_judgment_of_an_answer_that_has_changed_since_is_no_failure(
 def test_a_judgment_without_a_preference_is_asked_again(judge_server, tmp_path):
     outputs, base = pairs(2)
     judge_server.says = "x"
-    with pytest.raises(EvalFailed, match="the judge gave no preference"):
+    with pytest.raises(EvalFailed, match="the reply of the judge has no preference"):
         alpaca.judge(outputs, base, tmp_path, quiet=True)
     judge_server.says = "m"
     assert len(alpaca.judge(outputs, base, tmp_path, quiet=True)) == 2

@@ -90,5 +90,5 @@ def test_wrong_files_are_refused(tmp_path):
     one, two = outputs(tmp_path, "a", ["x", "y"]), outputs(tmp_path, "b", ["x"])
     with pytest.raises(EvalError, match="has no output for 1 of 2 instructions"):
         similarity_study.study(one, [two])
-    with pytest.raises(EvalError, match="Two files are of 'a'"):
+    with pytest.raises(EvalError, match="Two files have the generator 'a'"):
         similarity_study.study(one, [one, one])

@@ -120,7 +120,7 @@ def test_what_knows_no_owner_is_not_there(guarded, method, path):
     """LangGraph Server has these for itself, and asks `auth.py` about none of them."""
     answer = httpx.request(method, guarded.url + path, headers={"x-api-key": ALICE})
     assert answer.status_code == 404
-    assert answer.json() == {"detail": "There is nothing here."}
+    assert answer.json() == {"detail": "Not found."}
 
 
 async def test_another_users_thread_is_not_there(alice, bob, server):
@@ -249,7 +249,7 @@ async def test_openais_client_with_a_key(guarded, alice, server):
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="alice's", messages=INPUT["messages"])
     async with openai.AsyncOpenAI(base_url=url, api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError, match="not an API key of this server"):
+        with pytest.raises(openai.AuthenticationError, match="Invalid API key for this server"):
             await client.chat.completions.create(model="alice's", messages=INPUT["messages"])
 
 

@@ -246,12 +246,12 @@ async def test_a_server_with_keys_asks_for_one(browser, server, tmp_path):
         page = await browser.new_page()
         await page.goto(f"{guarded.url}/moa?assistant={which}")
         dialog = page.get_by_role("dialog", name="An API key, please")
-        await expect(dialog).to_contain_text("Give an API key of this server")
+        await expect(dialog).to_contain_text("An API key of this server is required")
         await page.get_by_role("textbox", name="API key of this server").fill(
             "wrong-0123456789abcdef"
         )
         await page.keyboard.press("Enter")
-        await expect(dialog).to_contain_text("This is not an API key of this server")
+        await expect(dialog).to_contain_text("Invalid API key for this server")
         await page.screenshot(path=tmp_path / "key.png")
         await page.get_by_role("textbox", name="API key of this server").fill(key)
         await page.keyboard.press("Enter")

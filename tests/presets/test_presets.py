@@ -157,11 +157,11 @@ WRONG = [
     ),
     (
         'proposers = {proposers = ["openai:b"], select = ["top"]}\naggregator = "a:b"',
-        r"no strategy 'top'.*mean 'top_k'",
+        r"unknown strategy 'top'.*mean 'top_k'",
     ),
     (
         'proposers = ["openai:b"]\naggregator = {strategy = "ranks", judge = "openai:b"}',
-        r"no strategy 'ranks'.*mean 'rank'",
+        r"unknown strategy 'ranks'.*mean 'rank'",
     ),
     (
         'proposers = ["openai:b"]\naggregator = {strategy = "rank"}',
@@ -169,7 +169,7 @@ WRONG = [
     ),
     (
         'proposers = ["openai:b"]\naggregator = {strategy = "os.system"}',
-        r"no strategy 'os.system'",
+        r"unknown strategy 'os.system'",
     ),
     (
         'proposers = ["openai:b"]\naggregator = "openai:b"\nlimits = {}',

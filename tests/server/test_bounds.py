@@ -87,5 +87,7 @@ async def test_a_part_of_a_context_is_judged_by_itself():
     layer = {"proposers": ["openai:a"], "min_proposals": 9}
     with pytest.raises(ValueError, match="min_proposals=9"):
         await mixture({"configurable": {"proposers": layer}})
-    with pytest.raises(ValueError, match="min_proposals is not for assistants: it is a field of"):
+    with pytest.raises(
+        ValueError, match="min_proposals cannot be set for an assistant: it is a field of"
+    ):
         check_given({"proposers": ["openai:a"], "min_proposals": 1})

@@ -111,7 +111,7 @@ async def test_a_chosen_answer_is_streamed_once_and_its_usage_counted_once(chat,
 async def test_what_chooses_cannot_be_given_tools(chat):
     model = ChatMoA(graph=create_moa(three(chat), Rank(chat("judge"))))
     with pytest.raises(
-        ValueError, match=r"Rank\(judge\) chooses its answer.*cannot be given tools"
+        ValueError, match=r"Rank\(judge\) selects one of the proposals.*tools cannot be bound"
     ):
         model.bind_tools([{"type": "function", "function": {"name": "f", "parameters": {}}}])
     with pytest.raises(ValueError, match="a schema"):

@@ -57,7 +57,7 @@ def unknown(model: str) -> ApiError:
     """Return the error for a model name that no assistant has."""
     return ApiError(
         404,
-        f"There is no model {model!r} here. GET /v1/models lists what there is.",
+        f"Unknown model {model!r}. GET /v1/models lists the available models.",
         "model_not_found",
         param="model",
     )
@@ -72,7 +72,7 @@ def wrong_request(error: RequestValidationError) -> ApiError:
     steps = [str(step) for step in first["loc"] if step != "body" and "[" not in str(step)]
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        said = "this field is not known, or cannot be served"
+        said = "this field is unknown or not supported"
     place = ".".join(steps)
     return ApiError(400, f"{place}: {said}." if place else f"{said}.", param=place or None)
 
@@ -81,7 +81,7 @@ def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
     """Return the error for a request that the server's own API rejected."""
     response = getattr(error, "response", None)
     if response is None:
-        return ApiError(502, f"The server could not be asked: {error}.", "server_error")
+        return ApiError(502, f"The request to the server failed: {error}.", "server_error")
     body = getattr(error, "body", None)
     said = body if isinstance(body, dict) else {}
     message = str(said.get("detail") or said.get("message") or error)

@@ -39,7 +39,7 @@ def _storable(value: Any) -> Any:
     try:
         orjson.dumps(value)
     except TypeError as error:
-        raise ValueError(f"it cannot be sent on as JSON: {error}") from None
+        raise ValueError(f"it cannot be serialized as JSON: {error}") from None
     if any("\x00" in text for text in _strings(value)):
         raise ValueError("it contains a NUL character")
     return value
@@ -50,7 +50,7 @@ def _arguments(text: str) -> str:
     try:
         _storable(json.loads(text or "{}"))
     except (json.JSONDecodeError, RecursionError):
-        raise ValueError("it is no JSON") from None
+        raise ValueError("it is not valid JSON") from None
     return text or "{}"
 
 
@@ -263,14 +263,14 @@ class ChatCompletionRequest(_Known):
     def _agrees_with_itself(self) -> Self:
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
-            raise ValueError("tools: every function needs a name of its own")
+            raise ValueError("tools: function names must be unique")
         if isinstance(self.tool_choice, ToolChoice):
             if self.tool_choice.function.name not in names:
                 raise ValueError("tool_choice: names a function that is not in tools")
         elif self.tool_choice in ("auto", "required") and not names:
-            raise ValueError("tool_choice: is only for requests with tools")
+            raise ValueError("tool_choice: requires tools")
         if self.stream_options and not self.stream:
-            raise ValueError("stream_options: is only for requests with stream")
+            raise ValueError("stream_options: requires stream=true")
         return self
 
 
