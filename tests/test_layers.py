@@ -340,7 +340,7 @@ async def test_a_runs_quorum_holds_where_there_is_room(chat, server):
 # --- the reserve -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("mode", ["invoke", "astream"])
 @pytest.mark.parametrize("fault", ["status=400", "empty", "cut=3", "refusal", "malformed"])
 async def test_a_failed_proposers_place_is_taken_once_from_the_reserve(chat, server, fault, mode):
     layer = Layer([chat(f"a?{fault}"), chat("b")], reserve=[chat("spare"), chat("unused")])

@@ -163,8 +163,15 @@ async def test_a_blocking_function_of_the_users_delays_no_other_run(chat, mode):
     assert (await also)["messages"]
 
 
-@pytest.mark.parametrize("through", ["graph", "ChatMoA"])
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("mode", "through"),
+    [
+        ("sync", "graph"),
+        ("async", "graph"),
+        ("async", "ChatMoA"),
+        pytest.param("sync", "ChatMoA", marks=pytest.mark.full),
+    ],
+)
 async def test_cancelled_runs_leave_nothing(chat, server, through, mode):
     moa = create_moa(
         Layer([chat("a?latency=0.02"), chat("b?latency=0.05")], quorum=1),

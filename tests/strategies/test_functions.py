@@ -27,7 +27,9 @@ from moa_graph.server.assistants import check_given, mixture
 from moa_graph.strategies import Answer, Decision, Run, names, register_strategy, registry
 
 QUESTION = {"messages": "hi"}
-MODES = ["invoke", "ainvoke", "stream", "astream", "batch"]
+MODES = [
+    "invoke", "astream", *(pytest.param(m, marks=pytest.mark.full) for m in ("ainvoke", "stream", "batch"))
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
