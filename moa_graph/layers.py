@@ -155,7 +155,6 @@ class References:
     prompt: StrictStr | None = Field(
         default=None, title="Prompt", description="What to do with the references."
     )
-    _: KW_ONLY
     place: Literal["system", "human"] | None = Field(
         default=None,
         title="Place",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, field
+from dataclasses import field
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
@@ -49,7 +49,6 @@ class RunLimits:
     timeout: Seconds | None = Field(
         default=None, title="Timeout", description="Seconds that the run may take."
     )
-    _: KW_ONLY
     tokens: Count | None = Field(
         default=None, title="Tokens", description="Tokens that the run may spend."
     )
@@ -106,7 +105,6 @@ class CallPolicy:
         title="Retries",
         description="How often a call is repeated after an error that can pass.",
     )
-    _: KW_ONLY
     concurrent: Annotated[Mapping[str, StrictInt], AfterValidator(_positive)] = Field(
         default_factory=dict,
         title="Concurrent calls",

@@ -222,10 +222,10 @@ WRONG = {
         ValueError,
         "more than one Tree",
     ),
-    "the last exit": (
-        lambda m: create_moa([[m, m], Layer([m, m], until=Agree())], m),
+    "the only exit": (
+        lambda m: create_moa([Layer([m, m], until=Agree())], m),
         ValueError,
-        "has no effect on the last layer of proposers",
+        "has no effect with layers=2",
     ),
     "the first comparison": (
         lambda m: create_moa([Layer([m, m], until=Unchanged()), [m, m]], m),
@@ -246,6 +246,12 @@ def test_typos_never_pass(wrong):
     make, kind, says = WRONG[wrong]
     with pytest.raises(kind, match=says):
         make(MODEL)
+
+
+def test_limits_calls_and_references_may_be_given_by_position():
+    assert RunLimits(60, 9000) == RunLimits(timeout=60, tokens=9000)
+    assert CallPolicy(2, {"openai": 3}) == CallPolicy(retries=2, concurrent={"openai": 3})
+    assert References("All:", "human", True) == References("All:", place="human", fenced=True)
 
 
 def test_a_policy_that_graphs_share_may_name_what_only_another_has(chat):
@@ -273,7 +279,9 @@ async def test_each_layer_has_its_own_timeout_hedge_and_minimum(chat, server):
     assert [p["status"] for p in state["proposals"]] == ["ok", "timed_out", "ok", "ok"]
     assert len(server.of("c")) == 2
     failing = Layer([chat("e?status=400"), chat("f")], min_proposals=2)
-    with pytest.raises(NotEnoughProposals, match="Layer 2 gave 1 usable proposals of 2, and 2"):
+    with pytest.raises(
+        NotEnoughProposals, match="Layer 2 gave 1 usable proposals of 2, but min_proposals is 2"
+    ):
         await create_moa([first, failing], chat("agg")).ainvoke(QUESTION)
 
 
@@ -315,6 +323,11 @@ async def test_one_layer_for_all_has_an_exit_behind_each_but_the_last(chat, serv
     assert [node for node in moa.nodes if node.startswith("until")] == nodes
     server.answers |= {"a": "yes", "b": "yes"}
     assert {p["layer"] for p in (await moa.ainvoke(QUESTION))["proposals"]} == {1}
+
+
+def test_the_last_of_several_layers_may_have_an_exit_that_leads_where_the_run_goes(chat):
+    moa = create_moa([[chat("a")], Layer([chat("b"), chat("c")], until=Agree())], chat("agg"))
+    assert not [node for node in moa.nodes if node.startswith("until")]
 
 
 async def test_one_layer_for_all_with_an_answer_has_an_exit_behind_the_last_too(chat, server):

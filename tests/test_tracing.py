@@ -165,7 +165,7 @@ async def test_an_abandoned_proposer_has_ended_and_says_why(chat, receiver, mode
     assert hung.metadata["moa_status"] == "abandoned"
     assert "quorum" in hung.error
     assert hung.children[0].ended
-    assert "the layer was done with 1 answers" in hung.children[0].error
+    assert "the layer ended with 1 answers" in hung.children[0].error
     assert not [run.name for run in tree.walk() if not run.ended]
     assert tree.error is None
 

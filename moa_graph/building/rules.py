@@ -59,8 +59,8 @@ def _check_progressive(
     ):
         if given:
             raise ValueError(
-                f"{name} and {what} cannot be combined: {what} {why}, and in {name} the next model "
-                "reads them while they are written."
+                f"{name} and {what} cannot be combined: {what} {why}, but with {name} the "
+                "next model reads them while they are written."
             )
     if isinstance(progressive, Chunkwise) and cached:
         raise ValueError(
@@ -122,10 +122,8 @@ def _check_until(mixture: Mixture, part: Part, number: int) -> None:
             "Layer(until=Unchanged()) compares a layer with the one before: give layers=3 or more, "
             "and leave it out of the first Layer of a list."
         )
-    is_last = number == layers and not mixture.own_members
-    if until.then == "aggregate" and is_last and not (mixture.repeated and layers > 1):
+    if until.then == "aggregate" and layers == 1 and not mixture.own_members:
         raise ValueError(
-            "Layer(until=…) has no effect on the last layer of proposers: the aggregator comes "
-            "next in any case. Use layers=3 or more, or then='answer' to return a consensus "
-            "without it."
+            "Layer(until=…) has no effect with layers=2: the aggregator comes next in any case. "
+            "Use layers=3 or more, or then='answer' to return a consensus without it."
         )

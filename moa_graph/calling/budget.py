@@ -200,4 +200,6 @@ class OverBudget(MoAError):
         if budget.usd is not None:
             limits.append(f"${budget.usd:g}")
         budget_of = " and ".join(limits)
-        super().__init__(f"not asked: the run's budget of {budget_of} has no room for it")
+        super().__init__(
+            f"not called: the rest of the run's budget of {budget_of} is too small for it"
+        )

@@ -122,7 +122,7 @@ class _InnerCalls(AsyncCallbackHandler):
         self._held[run_id] = held
         if self._closed:
             self._give_back(run_id)
-            raise MoAError("not asked: the call around it was cancelled")
+            raise MoAError("not called: the outer call was cancelled")
 
     async def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Release the slots of a model that answered."""

@@ -154,7 +154,7 @@ class LayerWait:
             WaitEnded: If the layer is done.
         """
         if (end := self._end()) and _passed(end.at):
-            raise WaitEnded(end.status, f"not asked: {end.reason}")
+            raise WaitEnded(end.status, f"not called: {end.reason}")
 
     def until(self, timeout: float | None) -> float | None:
         """Return the deadline (of `time.monotonic`) of a proposer that is asked now.
@@ -193,7 +193,9 @@ class LayerWait:
         own = None
         started = time.monotonic()
         if timeout is not None:
-            own = _End(started + timeout, "timed_out", f"no answer within its {timeout:g} s")
+            own = _End(
+                started + timeout, "timed_out", f"no answer within the proposer's {timeout:g} s"
+            )
         requests: list[asyncio.Future[T]] = [asyncio.ensure_future(ask())]
         why = "cancelled"
         try:
@@ -243,7 +245,7 @@ class LayerWait:
             )
         if self.quorum and self._quorum_at is not None:
             grace = f" and {self.quorum.grace:g} s of grace" if self.quorum.grace else ""
-            reason = f"the layer was done with {self.quorum.proposals} answers{grace} (quorum)"
+            reason = f"the layer ended with {self.quorum.proposals} answers{grace} (quorum)"
             ends.append(_End(self._quorum_at + self.quorum.grace, "abandoned", reason))
         return min(ends, key=lambda e: e.at, default=None)
 

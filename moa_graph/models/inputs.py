@@ -145,9 +145,9 @@ def check_kind(model: Runnable[Any, Any], role: str) -> None:
             "puts into its configuration for settings: give it a config_prefix, or the fields."
         )
     if hasattr(model, "format_prompt"):
-        raise TypeError(f"{role} is a prompt, which is not a model: give `prompt | model`.")
+        raise TypeError(f"{role} must be a model, but is a prompt. Use `prompt | model`.")
     if hasattr(model, "args_schema"):
-        raise TypeError(f"{role} is a tool, which is not a model: give an agent that uses it.")
+        raise TypeError(f"{role} must be a model, but is a tool. Use an agent that has this tool.")
 
 
 def check_prompt(model: Runnable[Any, Any], role: str) -> None:
@@ -160,6 +160,6 @@ def check_prompt(model: Runnable[Any, Any], role: str) -> None:
     if needs is not None and len(needs[1]) > 1:
         names = ", ".join(needs[1])
         raise ValueError(
-            f"{role}: its prompt needs {names}, but a model is given the conversation only. "
+            f"{role}: its prompt needs {names}, but a model gets only the conversation. "
             "Keep one variable or a MessagesPlaceholder, and fill the others with `.partial()`."
         )

@@ -218,15 +218,15 @@ def _download(weights: Weights, path: Path) -> None:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     raise MoAError(
-        f"The weights of {weights.name} could not be fetched. {'; '.join(reasons)}. With the "
-        "file at hand, set MOA_LOCAL_GGUF to its path."
+        f"The weights of {weights.name} could not be downloaded. {'; '.join(reasons)}. If you have "
+        "the file, set MOA_LOCAL_GGUF to its path."
     )
 
 
 def _refuse_other_bytes(path: Path, weights: Weights) -> None:
     if not _matches(path, weights):
         raise ValueError(
-            f"what it sent is not {weights.name}: its sha256 does not match, and it was removed"
+            f"the downloaded file is not {weights.name}: its sha256 does not match. It was deleted."
         )
 
 

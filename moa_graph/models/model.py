@@ -66,7 +66,7 @@ class Model:
             self.name = name_of(given)
             self._runnable = without_own_retries(same_input(given))
         else:
-            raise TypeError(f"{role} is {_what(given)}, which is not a model. {_MODEL_HINT}")
+            raise TypeError(f"{role} must be a model, but is {_what(given)}. {_MODEL_HINT}")
 
     def __repr__(self) -> str:
         return f"Model({self.name!r})"
@@ -227,7 +227,7 @@ def _split(spec: str, role: str) -> tuple[str, str]:
     provider, colon, model = spec.partition(":")
     if not (colon and provider.strip() and model.strip()):
         raise ValueError(
-            f"{role}: {spec!r} names no provider. Write 'provider:model', for example "
+            f"{role}: {spec!r} has no provider. Use the form 'provider:model', for example "
             "'together:Qwen/Qwen2.5-72B-Instruct-Turbo' or 'openai:gpt-5.2'."
         )
     return provider, model

@@ -187,7 +187,7 @@ class Reading:
         policy = self._step.plan.policies[layer - 1]
         return NotEnoughProposals(
             f"Layer {layer} gave {count} usable proposals of "
-            f"{policy.width}, and {policy.min_proposals} are needed. {reasons}",
+            f"{policy.width}, but min_proposals is {policy.min_proposals}. {reasons}",
             self._step.proposals,
         )
 

@@ -435,7 +435,7 @@ def test_a_hedge_needs_a_model_that_can_be_called_twice(chat):
 async def test_who_comes_after_the_end_is_not_asked():
     layer = LayerWait(3, Quorum(1))
     layer.answered(0, 0.1)
-    with pytest.raises(Exception, match="not asked"):
+    with pytest.raises(Exception, match="not called"):
         layer.check_open()
 
 

@@ -129,7 +129,7 @@ async def test_a_wrong_assistant_is_told_and_calls_no_model(client, server):
     wrong = {
         "params": [{"model": "openai:a", "params": {"base_url": "http://evil"}}],
         "no local model": ["local:/etc/weights.gguf"],
-        "names no provider": ["nonsense"],
+        "has no provider": ["nonsense"],
         "unknown provider": ["nonsense:a"],
     }
     for says, proposers in wrong.items():

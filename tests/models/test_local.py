@@ -125,7 +125,7 @@ def test_other_bytes_are_refused_and_removed(cache, hub, tmp_path):
 
 def test_an_interrupted_download_starts_again(cache, hub):
     hub.cut = 5000
-    with pytest.raises(MoAError, match="could not be fetched"):
+    with pytest.raises(MoAError, match="could not be downloaded"):
         fetch("tiny")
     assert files(cache) == set()
     # What a killed process leaves behind is not trusted either.

@@ -359,7 +359,7 @@ async def test_when_all_fail_the_next_layer_is_never_called(chat, server, mode):
 async def test_min_proposals_is_what_a_layer_must_give(chat, server):
     proposers = [chat("a"), chat("b"), chat("c?status=400")]
     await create_moa(Layer(proposers, min_proposals=2), chat("agg")).ainvoke(QUESTION)
-    with pytest.raises(NotEnoughProposals, match="2 usable proposals of 3, and 3 are needed"):
+    with pytest.raises(NotEnoughProposals, match="2 usable proposals of 3, but min_proposals is 3"):
         await create_moa(Layer(proposers, min_proposals=3), chat("agg")).ainvoke(QUESTION)
     assert len(server.of("agg")) == 1
 

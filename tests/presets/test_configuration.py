@@ -173,6 +173,28 @@ def test_two_layers_that_differ_in_everything_come_back(tmp_path):
         assert again.name == "whole"
 
 
+def test_a_file_with_layers_strategies_and_references_is_built(tmp_path):
+    (tmp_path / "mine.toml").write_text("""
+layers = 3
+aggregator = { strategy = "rank", judge = "openai:gpt-5.2" }
+references = { fenced = true }
+
+[[proposers]]
+proposers = ["openai:a", { model = "openai:b", samples = 2 }, "openai:c"]
+quorum = 3
+select = [{ strategy = "top_k", k = 2 }]
+
+[[proposers]]
+proposers = ["openai:a", "openai:b"]
+until = { strategy = "agree" }
+""")
+    moa = there_and_back(load_preset(tmp_path / "mine.toml").create(), tmp_path / "again.yaml")
+    assert [policy.width for policy in moa.plan.policies] == [4, 2]
+    assert moa.plan.policies[0].quorum.proposals == 3
+    assert moa.plan.references.fenced
+    assert "select_1" in moa.nodes
+
+
 PRICED = ["a", "b", "d", "e", "f", "m", "r", "s", "cheap"]
 
 

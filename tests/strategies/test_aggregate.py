@@ -235,7 +235,7 @@ class Pair(TypedDict):
         (lambda m: Vote(schema=Pair, tie=m), ValueError, "judge"),
         (lambda m: Rank(None), TypeError, "Rank"),
         (lambda m: SelfMoASeq(m, window=1), ValueError, "at least 2"),
-        (lambda m: SelfMoASeq(7), TypeError, "not a model"),
+        (lambda m: SelfMoASeq(7), TypeError, "must be a model"),
         (lambda m: DropoutAndVote(m, subsets=1), ValueError, "at least 2"),
         (lambda m: create_moa([m, m], DropoutAndVote(m, drop=2)), ValueError, "1 to 1"),
         (lambda m: create_moa([m], DropoutAndCluster(m)), ValueError, "two proposers"),

@@ -172,11 +172,11 @@ async def test_a_run_asks_as_every_other_call_does(chat, what):
             return (await run.ask(chat(model), "hi")).text
         except MoAError as error:
             said.append(str(error))
-            return "not asked"
+            return "not called"
 
     moa = create_moa([chat("a", max_tokens=10)], ask, calls=CallPolicy(retries=1), **options)
     state = await moa.ainvoke(QUESTION)
-    assert state["messages"][-1].text == ("not asked" if says else "j: hi")
+    assert state["messages"][-1].text == ("not called" if says else "j: hi")
     assert not says or says in said[0]
     assert "sk-test" not in str(said)
 
