@@ -28,7 +28,16 @@ class CallSlots:
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
+        self._limits = dict(limits)
         self._slots = {name: _Slots(calls) for name, calls in limits.items()}
+
+    def __reduce__(self) -> tuple[type[CallSlots], tuple[dict[str, int]]]:
+        # Another process has its own calls, so that its slots are all free.
+        return CallSlots, (self._limits,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallSlots:
+        # A copy in this process shares the limit: the provider counts the calls of both.
+        return self
 
     @property
     def names(self) -> set[str]:

@@ -601,6 +601,16 @@ def test_graphs_from_strings_and_chat_moa_can_be_copied(how, monkeypatch):
     assert chat._identifying_params == model._identifying_params
 
 
+def test_a_graph_with_limits_of_calls_can_be_copied(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    graph = create_moa(["openai:a"], "openai:m", calls=CallPolicy(1, {"openai": 2}))
+    loaded = pickle.loads(pickle.dumps(graph))
+    assert loaded.plan.calls == graph.plan.calls
+    assert loaded.plan.calls.slots.names == {"openai"}
+    for again in (copy.deepcopy(graph), copy.copy(graph)):
+        assert again.plan.calls.slots is graph.plan.calls.slots
+
+
 def test_a_copied_graph_answers(chat, server):
     moa = create_moa([chat("a")], chat("agg"))
     for again in (copy.deepcopy(moa), copy.copy(moa), moa.copy()):
