@@ -64,8 +64,8 @@ def _check_progressive(
             )
     if isinstance(progressive, Chunkwise) and cached:
         raise ValueError(
-            "Chunkwise and a cache cannot be combined: each chunk goes on from the aggregated "
-            "text, so that the same question leads to other calls."
+            "Chunkwise and a cache cannot be combined: each chunk continues the aggregated "
+            "text, so the calls differ even for the same question."
         )
     assert isinstance(mixture.answer, Model)
     _check_writers(mixture, mixture.answer, name)
@@ -92,8 +92,8 @@ def _check_select(part: Part, answer: AnswerStrategy | None) -> None:
     name = type(rewriting[0]).__name__
     if len(rewriting) > 1 or select[-1] is not rewriting[0]:
         raise ValueError(
-            f"Layer(select=…): {name} writes the references anew, each in view of the others, so "
-            "it comes last and once: put the other selections before it."
+            f"Layer(select=…): {name} rewrites the references, each with the others in view, so "
+            "it must be the last selection and appear once: put the other selections before it."
         )
     if part.tree:
         raise ValueError(

@@ -181,7 +181,7 @@ def load_judge(judge: str | None, prices: Path | None) -> Any:
     from moa_graph.evals.targets import load_target  # noqa: PLC0415
 
     if judge is None:
-        raise EvalError("Say who judges: --judge provider:model, such as openai:gpt-4-turbo.")
+        raise EvalError("A judge is needed: --judge provider:model, such as openai:gpt-4-turbo.")
     found = load_target(judge, prices=load_prices(prices))
     pairwise.check(found)
     return found

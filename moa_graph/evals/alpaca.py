@@ -230,8 +230,8 @@ def judge(
         reasons = {row["error"] for row in failed.values()}
         raise EvalFailed(
             f"{len(failed)} of {len(outputs)} judgments failed ({'; '.join(sorted(reasons)[:3])}). "
-            "The others are kept: run the same command again for the rest, or see how they went "
-            f"without: --from-annotations {folder / 'annotations.json'}."
+            "The others are stored: run the same command again to repeat the failed ones, or "
+            f"report the others alone: --from-annotations {folder / 'annotations.json'}."
         )
     return annotations
 

@@ -149,11 +149,11 @@ def _check(
     files = [file_name(name) for name in names]
     if alike := [name for name in names if files.count(file_name(name)) > 1]:
         raise EvalError(
-            f"The names {alike[0]!r} and {alike[1]!r} are too much alike for files: give one of "
-            "them another (name = …)."
+            f"The names {alike[0]!r} and {alike[1]!r} lead to the same file name: change one of "
+            "them (name = …)."
         )
     if baseline not in names:
-        raise EvalError(f"The baseline {baseline!r} is none of {', '.join(names)}.")
+        raise EvalError(f"The baseline {baseline!r} must be one of {', '.join(names)}.")
     if not dataset.items:
         raise EvalError(f"{dataset.name} has no questions.")
     if not scored and judging is None:

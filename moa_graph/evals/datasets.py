@@ -168,7 +168,7 @@ def _scored(spec: str, row: int, scorer: Scorer, right: str) -> Callable[[str], 
     if scorer == "number":
         if (number := last_number(right, english=True)) is None:
             raise EvalError(
-                f"{spec}, row {row}: the right answer {right!r} has no number; take another "
+                f"{spec}, row {row}: the right answer {right!r} has no number; use another "
                 "--scorer."
             )
         return lambda answer: float(_says(answer, number, percent="%" in right))
@@ -196,7 +196,7 @@ def _generated(task: str, size: int, seed: int) -> Dataset:
     task, _, query = task.partition("?")
     if task not in DATASETS:
         raise EvalError(
-            f"reasoning-gym has no task {task!r}.{nearest(task, DATASETS)} Such are: "
+            f"reasoning-gym has no task {task!r}.{nearest(task, DATASETS)} Examples are: "
             "chain_sum, leg_counting, gcd, letter_counting, syllogism."
         )
     if size < 1:

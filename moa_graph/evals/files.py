@@ -105,7 +105,7 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-8-sig")
         return text.replace("\r\n", "\n").replace("\r", "\n")
     except EOFError:
-        raise EvalError(f"{path} is cut: the compressed data end too early.") from None
+        raise EvalError(f"{path} is truncated: the compressed data ends too early.") from None
     except (OSError, ValueError, zlib.error) as error:
         raise EvalError(f"{path} cannot be read: {error}.") from None
 
@@ -253,7 +253,7 @@ class Journal:
                 found = row["about"]
             except (ValueError, KeyError, TypeError):
                 raise EvalError(
-                    f"{self.path}, line {number}: is damaged. Mend or remove that line, or give "
+                    f"{self.path}, line {number}: is damaged. Repair or remove that line, or give "
                     "another folder (--out)."
                 ) from None
             if found != about:

@@ -141,8 +141,9 @@ def check_kind(model: Runnable[Any, Any], role: str) -> None:
         raise TypeError(f"{role}: the graph {first.name!r} has no `messages` in its state.")
     if takes_all_configuration(first):
         raise ValueError(
-            f"{role} is init_chat_model(configurable_fields='any'), which takes all that a graph "
-            "puts into its configuration for settings: give it a config_prefix, or the fields."
+            f"{role} is init_chat_model(configurable_fields='any'), which would read every "
+            "key of a graph's configuration as a model setting: give it a config_prefix, or name "
+            "the fields."
         )
     if hasattr(model, "format_prompt"):
         raise TypeError(f"{role} must be a model, but is a prompt. Use `prompt | model`.")

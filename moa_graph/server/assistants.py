@@ -258,8 +258,8 @@ def _check_only_settings(value: Any) -> None:
         for name, inner in value.items():
             if name == "params":
                 raise ValueError(
-                    "The assistant's context: unknown field 'params': where a model is served is "
-                    "the server's to say."
+                    "The assistant's context: unknown field 'params': the server sets where "
+                    "a model is served."
                 )
             if name != "schema":
                 _check_only_settings(inner)

@@ -152,7 +152,10 @@ def _install_packages(tell: Callable[[str], None]) -> None:
     if not missing:
         return
     if not shutil.which("apt-get"):
-        raise RuntimeError(f"Install {' and '.join(missing)}: this command knows Debian's alone.")
+        raise RuntimeError(
+            f"Install {' and '.join(missing)}: this command installs packages on Debian and "
+            "Ubuntu only."
+        )
     tell(f"Installing {' and '.join(missing)} …")
     _as_root("apt-get", "update", "--quiet", "--quiet")
     _as_root("apt-get", "install", "--quiet", "--quiet", "--yes", *missing)
@@ -262,7 +265,7 @@ def _start_server(python: Path, folder: Path, settings: dict[str, str]) -> tuple
 
     def answers() -> bool:
         if process.poll() is not None:
-            raise RuntimeError(f"The server on port {port} has ended; see {log}.")
+            raise RuntimeError(f"The server on port {port} stopped; see {log}.")
         with suppress(URLError, OSError):
             return bool(urlopen(f"http://{_reachable(host)}:{port}/health", timeout=5).status)
         return False
@@ -278,7 +281,7 @@ def _run(*command: str, given: str | None = None) -> None:
     done = subprocess.run(command, capture_output=True, text=True, input=given, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise RuntimeError(f"{Path(command[0]).name} failed: {said[-1] if said else 'no word'}")
+        raise RuntimeError(f"{Path(command[0]).name} failed: {said[-1] if said else 'no output'}")
 
 
 def _as_root(*command: str, given: str | None = None) -> None:

@@ -38,7 +38,9 @@ class Keys:
             if not owner or not key:
                 raise ValueError(f"entry {number} is not NAME=KEY")
             if owner == LOCAL_USER:
-                raise ValueError(f"entry {number}: {owner!r} is who uses a server without keys")
+                raise ValueError(
+                    f"entry {number}: {owner!r} is the name of the users of a server without keys"
+                )
             if len(key) < _SHORTEST_KEY:
                 raise ValueError(f"the key of {owner!r} has fewer than {_SHORTEST_KEY} characters")
             self._owners.append((_digest(key), owner))

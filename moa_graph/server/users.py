@@ -52,8 +52,8 @@ def _check_local(headers: Mapping[str, str]) -> None:
         name = _host_of(place)
         if not _is_local(name) and not (place == origin and f".{name}".endswith(_STUDIO)):
             raise PermissionError(
-                f"This server has no API keys, so it answers this machine alone, not {name!r}: "
-                "set MOA_API_KEYS."
+                f"This server has no API keys, so it accepts requests from this machine only, not "
+                f"from {name!r}: set MOA_API_KEYS."
             )
 
 

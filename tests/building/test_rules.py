@@ -95,7 +95,7 @@ def refusal(one: str, other: str) -> str | None:
     if pair & PIECEWISE and pair & (ANSWERS | SELECTIONS | EXITS | {"Hedge"}):
         return "the next model reads them while they are written"
     if pair == {"Chunkwise", "cache"}:
-        return "each chunk goes on from the aggregated text"
+        return "each chunk continues the aggregated text"
     if "Residual" in pair:
         if pair & {"Rank", "Vote", "MostCentral"}:
             return "chosen among whole proposals"
@@ -112,7 +112,7 @@ def arguments(chat, *names: str) -> dict[str, Any]:
                 given["select"] = [*given.get("select", []), *value]
             else:
                 given[argument] = value
-    # What writes references anew comes last.
+    # What rewrites references comes last.
     given.get("select", []).sort(key=lambda selection: selection.rewrites)
     return given
 
@@ -187,5 +187,5 @@ def test_two_trees_and_two_residuals_are_refused(chat):
     four = [chat(name) for name in "abcd"]
     with pytest.raises(ValueError, match="more than one Tree"):
         create_moa(Layer(four, select=[Tree(2), Tree(3)]), chat("agg"), layers=3)
-    with pytest.raises(ValueError, match="Residual writes the references anew"):
+    with pytest.raises(ValueError, match="Residual rewrites the references"):
         create_moa(Layer(four, select=[Residual(), TopK(2)]), chat("agg"), layers=3)

@@ -192,7 +192,7 @@ def test_replay_and_similarity(moa, data, tmp_path):
         (["alpaca", "mix.toml", "--instructions", "other.json"], "has no field 'instruction'"),
         (["alpaca", "mix.toml", "--instructions", "asked.json", "--judge"], "set OPENAI_API_KEY"),
         (["alpaca", "--from-annotations", "asked.json"], "has no field 'preference'"),
-        (["mt-bench", "mix.toml"], "Say who judges"),
+        (["mt-bench", "mix.toml"], "A judge is needed"),
         (["mt-bench", "mix.toml", "--judge", "openai:x"], "OPENAI_API_KEY"),
         (["mt-bench", "--from-gradings", "asked.json"], "has no field 'question_id'"),
         (["flask", "mix.toml"], "git clone https://github.com/kaistAI/FLASK"),

@@ -87,7 +87,7 @@ def test_other_settings_are_told_before_anything_is_asked(together, capitals, tm
 def test_names_that_share_a_file_are_refused(together, capitals, tmp_path):
     x, y = targets("x", "y")
     alike = [replace(x, name="a b"), replace(y, name="a?b")]
-    with pytest.raises(EvalError, match=r"'a b' and 'a\?b' are too much alike"):
+    with pytest.raises(EvalError, match=r"'a b' and 'a\?b' lead to the same file name"):
         compare(alike, load_dataset(str(capitals), scorer="contains"), tmp_path, quiet=True)
     assert not together.calls
 
@@ -245,7 +245,7 @@ def test_position_bias_is_not_claimed_of_few_or_balanced_verdicts():
         (["a"], {}, "two or more"),
         (["a", "a"], {}, "Two configurations are named"),
         (["a", "b"], {}, "has no scorer: give a judge"),
-        (["a", "b"], {"baseline": "z"}, "The baseline 'z' is none of"),
+        (["a", "b"], {"baseline": "z"}, "The baseline 'z' must be one of"),
     ],
 )
 def test_wrong_comparisons_are_refused_before_anything_is_asked(
