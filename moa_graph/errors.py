@@ -250,7 +250,11 @@ def _problem(problem: Any, name: str, fields: Sequence[str]) -> str:
 
 
 def check_names(
-    made: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str = ""
+    made: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    name: str = "",
+    parts: Sequence[type] = (),
 ) -> None:
     """Reject unknown arguments with an error that suggests the most similar one.
 
@@ -259,6 +263,7 @@ def check_names(
         args: The positional arguments.
         kwargs: The keyword arguments.
         name: Name of `made` in the error; by default its `__name__`.
+        parts: Classes of its arguments, of which the unknown argument may be one.
 
     Raises:
         TypeError: If an argument does not exist.
@@ -269,20 +274,40 @@ def check_names(
             known = ", ".join(name for name in parameters if name != "self")
             raise TypeError(
                 f"{name or made.__name__}() has no argument {given!r}."
-                f"{nearest(given, parameters)} Arguments are: {known}."
+                f"{_meant(given, parameters, parts)} Arguments are: {known}."
             )
     del args  # Python itself reports a wrong number of positional arguments
 
 
-def names_checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Wrap a function so that an unknown argument raises an error with a suggestion."""
+def _meant(given: str, own: Iterable[str], parts: Sequence[type]) -> str:
+    # `quorum` is an argument of Layer; `max_retries` contains `retries` of CallPolicy.
+    arguments = [(name, repr(name)) for name in own] + [
+        (name, f"{part.__name__}({name}=…)")
+        for part in parts
+        for name in inspect.signature(part).parameters
+    ]
+    for words in ([given], given.split("_")):
+        if found := [shown for name, shown in arguments if name in words]:
+            return f" Did you mean {' or '.join(found)}?"
+    return nearest(given, own, likeness=0.6)
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        check_names(function, args, kwargs)
-        return function(*args, **kwargs)
 
-    return call
+def names_checked(*parts: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Wrap a function so that an unknown argument raises an error with a suggestion.
+
+    Args:
+        *parts: Classes of its arguments, of which the unknown argument may be one.
+    """
+
+    def wrapped(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            check_names(function, args, kwargs, parts=parts)
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrapped
 
 
 def what_is_wrong(error: ValidationError, schema: type, entries: Mapping[str, type]) -> str:

@@ -28,7 +28,7 @@ from moa_graph.building.wiring import wire
 from moa_graph.calling.cache import ProposalCache, StoredProposals, why_not_cached
 from moa_graph.context import MoAContext, context_schema_of
 from moa_graph.errors import names_checked, nearest
-from moa_graph.layers import Layer, ProposerLike, References
+from moa_graph.layers import Layer, Proposer, ProposerLike, References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.models import ModelLike
 from moa_graph.nodes.plan import Member, Plan
@@ -48,7 +48,7 @@ _STATES: dict[tuple[bool, bool], type[MoAState]] = {  # key: (graph loops, graph
 }
 
 
-@names_checked
+@names_checked(Layer, Proposer, References, RunLimits, CallPolicy)
 def create_moa(
     proposers: Layer | Sequence[ProposerLike] | Sequence[Layer | Sequence[ProposerLike]],
     aggregator: ModelLike | AnswerStrategy | Mapping[str, Any] | Callable[..., Any],

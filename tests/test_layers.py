@@ -165,6 +165,22 @@ def test_an_argument_that_does_not_exist_names_the_nearest(made):
         made(**ARGUMENTS[made], no_such_thing=1)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("quorum", "Layer(quorum=…)"),
+        ("fenced", "References(fenced=…)"),
+        ("max_retries", "CallPolicy(retries=…)"),
+        ("run_timeout", "Layer(timeout=…) or Proposer(timeout=…) or RunLimits(timeout=…)"),
+        ("cache_policy", "'cache'"),
+        ("agregator", "'aggregator'"),
+    ],
+)
+def test_an_argument_of_another_object_names_that_object(given, meant):
+    with pytest.raises(TypeError, match=re.escape(f"{given!r}. Did you mean {meant}?")):
+        create_moa(["openai:a"], "openai:a", **{given: 1})
+
+
 WRONG = {
     "a parameter": (lambda m: create_moa([m], m, layer=3), TypeError, "mean 'layers'"),
     "a name": (lambda m: create_moa([m], m, name=3), TypeError, r"name=3\) must be a string"),
