@@ -74,9 +74,9 @@ def test_models_are_the_presets_and_the_assistants(client, mine):
     assert listed[mine].owned_by == "user"
     assert abs(listed[mine].created - time.time()) < 3600
     assert client.models.retrieve(mine).id == mine
-    with pytest.raises(openai.NotFoundError, match="no model 'nothing'"):
+    with pytest.raises(openai.NotFoundError, match="Unknown model 'nothing'"):
         client.models.retrieve("nothing")
-    with pytest.raises(openai.NotFoundError, match="no model 'two"):
+    with pytest.raises(openai.NotFoundError, match="Unknown model 'two"):
         client.models.retrieve("two\nlines\n")
     with pytest.raises(openai.NotFoundError, match="There is no /v1/x\ny here"):
         client.get("/x%0Ay", cast_to=object)
@@ -342,7 +342,7 @@ def test_a_wrong_request_is_told_and_calls_no_model(langgraph_server, mine, serv
 
 
 def test_an_unknown_model_is_told(client, server):
-    with pytest.raises(openai.NotFoundError, match="no model 'gpt-9'") as error:
+    with pytest.raises(openai.NotFoundError, match="Unknown model 'gpt-9'") as error:
         client.chat.completions.create(model="gpt-9", messages=QUESTION)
     assert error.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
