@@ -12,18 +12,15 @@ A configuration file is accepted in place of a preset's name, see `configuration
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from moa_graph.errors import nearest, what_is_wrong
 from moa_graph.layers import References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.presets.configuration import Configuration
-
-_SUFFIXES = (".toml", ".yaml", ".yml")
+from moa_graph.presets.files import SUFFIXES, read_data
 
 
 def load_preset(name_or_path: str | Path) -> Configuration:
@@ -41,7 +38,7 @@ def load_preset(name_or_path: str | Path) -> Configuration:
     if isinstance(name_or_path, str) and name_or_path in PRESETS:
         return PRESETS[name_or_path]
     path = Path(name_or_path)
-    if path.suffix.lower() not in _SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"There is no preset {str(name_or_path)!r}.{nearest(str(name_or_path), PRESETS)} "
             f"Presets are: {', '.join(PRESETS)}. To use a configuration file, give a path that "
@@ -49,13 +46,7 @@ def load_preset(name_or_path: str | Path) -> Configuration:
         )
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {path}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        # Show the position only: the text of the line may contain an API key.
-        place = str(getattr(error, "problem_mark", "") or error).strip().splitlines()[-1]
-        raise ValueError(f"{path} cannot be read: {place}") from None
+    data = read_data(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold the fields {', '.join(Configuration.model_fields)}.")
     try:

@@ -20,6 +20,7 @@ arguments of the object with the same name:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ from moa_graph.errors import arguments_of
 from moa_graph.graph import create_moa
 from moa_graph.layers import Layer, Proposer, References
 from moa_graph.limits import CallPolicy, Count, Number, RunLimits
-from moa_graph.models import Model
+from moa_graph.presets.data import plain_answer, plain_data, plain_proposers, values_of
 from moa_graph.presets.defaults import (
     OF_LAYERS,
     answer_with_defaults,
@@ -49,13 +50,13 @@ from moa_graph.presets.defaults import (
     strategy_with_defaults,
     with_defaults,
 )
+from moa_graph.presets.files import SUFFIXES
 from moa_graph.strategies.registry import (
     as_selections,
     as_strategy,
     model_arguments,
     model_of,
     plain,
-    plain_model,
 )
 
 _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
@@ -68,6 +69,8 @@ _OPTIONS = (  # of `create_moa`, and fields of `Configuration`
 )
 
 
+_IN_FILES = (str, bool, int, float, date, time, References, RunLimits, CallPolicy, type(None))
+
 _NOT_DATA = {
     "checkpointer": "pass it to create(), or use the server's own",
     "store": "pass it to create(), or use the server's own",
@@ -78,16 +81,7 @@ _NOT_DATA = {
 }
 
 
-def _plain_data(value: Any) -> Any:
-    """Convert data to JSON types, so that it can be compared and written to files."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain_data(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return list(map(_plain_data, value))
-    return value
-
-
-Data = Annotated[Any, BeforeValidator(_plain_data)]
+Data = Annotated[Any, BeforeValidator(plain_data)]
 """Strings, numbers, lists and mappings that `create_moa` validates."""
 
 
@@ -159,12 +153,17 @@ class Configuration(BaseModel):
         """
         _, given = graph.plan.recipe
         data = {
-            "proposers": _plain_proposers(given["proposers"]),
-            "aggregator": _plain_answer(given["aggregator"]),
+            "proposers": plain_proposers(given["proposers"]),
+            "aggregator": plain_answer(given["aggregator"]),
             "route": plain("route", given["route"], "route"),
             "progressive": plain("progressive", given["progressive"], "progressive"),
             **{name: given[name] for name in _OPTIONS},
         }
+        for place, value in values_of(data):
+            if not isinstance(value, _IN_FILES):
+                raise ValueError(
+                    f"{place} cannot be written to a file: it is a {type(value).__name__}."
+                )
         return cls(**{**data, **fields})
 
     def create(self, *, proposers: Sequence[Proposer] | None = None, **options: Any) -> MoAGraph:
@@ -252,17 +251,35 @@ class Configuration(BaseModel):
         return model, {**self._defaults, **own}
 
     def to_toml(self) -> str:
-        """Return the configuration as TOML."""
-        return tomli_w.dumps(self.data())
+        """Return the configuration as TOML.
+
+        Raises:
+            ValueError: If a model's parameters or a schema contain None, which TOML does not have.
+        """
+        data = self.data()
+        for place, value in values_of(data):
+            if value is None:
+                raise ValueError(f"{place} is None, which TOML does not have. Write YAML instead.")
+        return tomli_w.dumps(data)
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML."""
         return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True))
 
     def save(self, path: str | Path) -> None:
-        """Write a file for `load_preset`: TOML if its name ends in `.toml`, else YAML."""
-        toml = Path(path).suffix.lower() == ".toml"
-        Path(path).write_text(self.to_toml() if toml else self.to_yaml(), encoding="utf-8")
+        """Write a file for `load_preset`.
+
+        Args:
+            path: A path that ends in `.toml`, `.yaml` or `.yml`.
+
+        Raises:
+            ValueError: If the path has another suffix; see also `to_toml`.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValueError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+        text = self.to_toml() if suffix == ".toml" else self.to_yaml()
+        Path(path).write_text(text, encoding="utf-8")
 
     def data(self) -> dict[str, Any]:
         """Return the data for a file: the name, and all fields that differ from the defaults."""
@@ -272,8 +289,8 @@ class Configuration(BaseModel):
         for name in objects:
             if (value := getattr(self, name)) is not None:
                 dumped[name] = arguments_of(value)
-        plain_data: dict[str, Any] = _plain_data(dumped)
-        return plain_data
+        data: dict[str, Any] = plain_data(dumped)
+        return data
 
     # --- default settings of models ----------------------------------------------------------
 
@@ -310,59 +327,3 @@ def _entry(value: Any) -> tuple[str, Mapping[str, Any]]:
         return value, {}
     own = {k: value[k] for k in ("temperature", "max_tokens") if value.get(k) is not None}
     return str(value["model"]), {**own, **(value.get("params") or {})}
-
-
-# --- from objects to data ----------------------------------------------------------------------
-
-
-def _plain_proposers(value: Any) -> Any:
-    if isinstance(value, Layer | Mapping):
-        return _plain_layer(value)
-    return [
-        _plain_layer(entry)
-        if isinstance(entry, Layer)
-        else [_plain_proposer(e) for e in entry]
-        if isinstance(entry, list | tuple)
-        else _plain_proposer(entry)
-        for entry in value
-    ]
-
-
-def _plain_layer(value: Layer | Mapping[str, Any]) -> dict[str, Any]:
-    layer = value if isinstance(value, Layer) else Layer(**value)
-    data = arguments_of(layer)
-    data["proposers"] = [_plain_proposer(proposer) for proposer in layer.proposers]
-    if layer.reserve:
-        data["reserve"] = [_plain_proposer(proposer) for proposer in layer.reserve]
-    if layer.select:
-        chosen = as_selections(layer.select, "select")
-        data["select"] = [plain("select", one, "select") for one in chosen]
-    if layer.until is not None:
-        data["until"] = plain("until", as_strategy("until", layer.until, "until"), "until")
-    if layer.references is not None:
-        data["references"] = arguments_of(layer.references)
-    return data
-
-
-def _plain_proposer(value: Any) -> Any:
-    if isinstance(value, Mapping) and not is_layer(value):
-        value = Proposer(**value)
-    if isinstance(value, Mapping):
-        return _plain_layer(value)
-    if not isinstance(value, Proposer):
-        return plain_model(value, "proposers")
-    data = arguments_of(value)
-    model = plain_model(value.model, "proposers")
-    data = {**data, **model} if isinstance(model, dict) else {**data, "model": model}
-    return data if len(data) > 1 else model
-
-
-def _plain_answer(value: Any) -> Any:
-    from_data = isinstance(value, str | Mapping)
-    if from_data and is_strategy(value):
-        return value
-    if isinstance(value, Model) or from_data:
-        return plain_model(value, "aggregator")
-    if callable(value) or hasattr(value, "given"):
-        return plain("aggregator", as_strategy("aggregator", value, "aggregator"), "aggregator")
-    return plain_model(value, "aggregator")

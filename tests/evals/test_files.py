@@ -35,7 +35,7 @@ def test_arrays_and_lines_are_read_compressed_or_not(tmp_path, lines, packed):
         (b'{"a": 1}\n[1]\n', "line 2: must be a JSON object"),
         (b'{"a": 1}\n{"b": 2}\n', "line 2: has no field 'a'"),
         (b'[{"a": 1}, {"aa": 2}]', "object 2: has no field 'a'. Did you mean 'aa'?"),
-        (gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:-20], "is cut"),
+        (gzip.compress(b'{"a": 1}\n' * 1000, mtime=0)[:-20], "is truncated"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"[" * 100_000, "too deep"),
         (b'[{"a": ' + b"1" * 5000 + b"}]", "cannot be read"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
@@ -215,6 +217,37 @@ def test_what_has_no_name_cannot_be_written_and_says_which(chat):
         Configuration.of(create_moa(["openai:a"], chat("a")))
     with pytest.raises(ValueError, match=r"class Pair.*JSON schema"):
         Configuration.of(create_moa(["openai:a"], Vote(schema=Pair)))
+
+    with pytest.raises(ValueError, match=r"proposers\[0\]\.params\.api_key.*SecretStr"):
+        Configuration.of(create_moa([Proposer(M, params={"api_key": SecretStr("x")})], M))
+
+
+@pytest.mark.parametrize(
+    ("graph", "place"),
+    [
+        (
+            lambda: create_moa(
+                [Proposer(M, params={"timeout": None, "extra_body": [{"a": None}]})], M
+            ),
+            "proposers[0].params.timeout",
+        ),
+        (
+            lambda: create_moa([M], Vote(schema={"properties": {"a": {"default": None}}})),
+            "aggregator.schema.properties.a.default",
+        ),
+    ],
+)
+def test_a_null_of_a_models_parameters_or_of_a_schema_comes_back(tmp_path, graph, place):
+    configuration = Configuration.of(graph())
+    configuration.save(tmp_path / "mine.yaml")
+    loaded = load_preset(tmp_path / "mine.yaml")
+    assert loaded.data() == {**configuration.data(), "name": loaded.name}
+    assert "None" in str(loaded.data())
+    with pytest.raises(ValueError, match=re.escape(f"{place} is None, which TOML does not have")):
+        configuration.save(tmp_path / "mine.toml")
+    with pytest.raises(ValueError, match=r"must end in \.toml, \.yaml or \.yml"):
+        configuration.save(tmp_path / "mine.txt")
+    assert not (tmp_path / "mine.txt").exists()
 
 
 class Pair(TypedDict):

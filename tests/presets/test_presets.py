@@ -198,6 +198,16 @@ def test_wrong_yaml_is_told_by_its_place(tmp_path):
     with pytest.raises(ValueError, match="cannot be read") as caught:
         load_preset(path)
     assert "SECRET" not in str(caught.value)
+    for text, says in [
+        ("proposers: [openai:a]\naggregator: !!python/name:os.SECRET\n", "line 2, column 13"),
+        ("proposers: [openai:a]\nproposers: [openai:SECRET]", "given twice in line 2, column 1"),
+        ("aggregator: {model: openai:a, params: {a: 1, a: SECRET}}", "given twice in line 1"),
+        ("a: *SECRET", "line 1, column 4"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=says) as caught:
+            load_preset(path)
+        assert "SECRET" not in str(caught.value)
     path.write_text("- a list")
     with pytest.raises(ValueError, match="must hold the fields"):
         load_preset(path)

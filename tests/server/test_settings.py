@@ -26,7 +26,7 @@ def test_keys_have_owners_and_are_not_kept():
         (ALICE, "entry 1 is not NAME=KEY"),
         (f"bob={BOB},={ALICE}", "entry 2 is not NAME=KEY"),
         ("alice=short", "fewer than 16 characters"),
-        (f"local={ALICE}", "who uses a server without keys"),
+        (f"local={ALICE}", "users of a server without keys"),
     ],
 )
 def test_keys_that_are_none_are_told_without_being_quoted(monkeypatch, text, says):
