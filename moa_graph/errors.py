@@ -167,7 +167,7 @@ def value_object(cls: type[T]) -> type[T]:
 
     @wraps(validate)
     def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-        check_names(made, args, kwargs)
+        check_names(made, kwargs)
         try:
             validate(self, *args, **kwargs)
         except ValidationError as error:
@@ -251,7 +251,6 @@ def _problem(problem: Any, name: str, fields: Sequence[str]) -> str:
 
 def check_names(
     made: Callable[..., Any],
-    args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     name: str = "",
     parts: Sequence[type] = (),
@@ -260,7 +259,6 @@ def check_names(
 
     Args:
         made: The class or function to call.
-        args: The positional arguments.
         kwargs: The keyword arguments.
         name: Name of `made` in the error; by default its `__name__`.
         parts: Classes of its arguments, of which the unknown argument may be one.
@@ -276,7 +274,6 @@ def check_names(
                 f"{name or made.__name__}() has no argument {given!r}."
                 f"{_meant(given, parameters, parts)} Arguments are: {known}."
             )
-    del args  # Python itself reports a wrong number of positional arguments
 
 
 def _meant(given: str, own: Iterable[str], parts: Sequence[type]) -> str:
@@ -302,7 +299,7 @@ def names_checked(*parts: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
     def wrapped(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            check_names(function, args, kwargs, parts=parts)
+            check_names(function, kwargs, parts=parts)
             return function(*args, **kwargs)
 
         return call

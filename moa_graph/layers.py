@@ -213,7 +213,7 @@ def as_proposer(value: ProposerLike) -> Proposer:
     if isinstance(value, Proposer):
         return value
     if isinstance(value, Mapping):
-        check_names(Proposer, (), value)
+        check_names(Proposer, value)
         return Proposer(**value)
     return Proposer(value)
 

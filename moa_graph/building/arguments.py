@@ -32,7 +32,7 @@ def as_object(argument: str, value: Any, kind: type[Any]) -> Any:
     if value is None or isinstance(value, kind):
         return value
     if isinstance(value, Mapping):
-        check_names(kind, (), value)
+        check_names(kind, value)
         return kind(**value)
     example = {RunLimits: "RunLimits(timeout=60)", CallPolicy: "CallPolicy(retries=3)"}
     raise TypeError(

@@ -77,7 +77,7 @@ def as_layer(value: Any) -> Layer:
     if isinstance(value, Layer):
         return value
     if isinstance(value, Mapping):
-        check_names(Layer, (), value)
+        check_names(Layer, value)
         return Layer(**value)
     return Layer(value)
 

@@ -15,7 +15,7 @@ class Strategy:
     """Arguments passed to the constructor."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        check_names(cls.__init__, args, kwargs, cls.__name__)
+        check_names(cls.__init__, kwargs, cls.__name__)
         strategy = super().__new__(cls)
         parameters = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs)
         strategy.given = dict(list(parameters.arguments.items())[1:])

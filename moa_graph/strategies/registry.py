@@ -111,7 +111,7 @@ def _built(place: Place, data: Mapping[str, Any], where: str) -> Any:
         )
     strategy = named(place, name, where)
     arguments = {key: value for key, value in data.items() if key != "strategy"}
-    check_names(strategy, (), arguments, f"{where}: {name}")
+    check_names(strategy, arguments, f"{where}: {name}")
     if isinstance(strategy, type):
         _check_needed(strategy, arguments, f"{where}: {name}")
         given = {k: _argument(k, v, f"{where}: {name}({k}=…)") for k, v in arguments.items()}
@@ -148,7 +148,7 @@ def model_of(value: Any, where: str) -> Any:
     """
     if not isinstance(value, Mapping):
         return value
-    check_names(_model, (), value, where)
+    check_names(_model, value, where)
     return _model(**value)
 
 
