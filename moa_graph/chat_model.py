@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from langchain_core.caches import BaseCache
@@ -25,8 +26,9 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
-from moa_graph._compat import ChatModelWithRuns, inherited
+from moa_graph._compat import ChatModelWithRuns, inherited, surrounding_config
 from moa_graph.building.compiled import MoAGraph
+from moa_graph.building.for_agents import once_a_turn
 from moa_graph.calling.chat_answer import (
     StreamedAnswer,
     bindable,
@@ -36,9 +38,18 @@ from moa_graph.calling.chat_answer import (
     with_usage,
 )
 from moa_graph.calling.parent_run import ParentRun, current_parent, inside, users_configurable
+from moa_graph.calling.turn import (
+    VERSION,
+    Consult,
+    Turn,
+    as_consult,
+    digest,
+    uses_tools_since_question,
+)
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
 from moa_graph.nodes.aggregator import AnswerNode
+from moa_graph.nodes.panels import on_server
 from moa_graph.nodes.plan import AGGREGATOR
 from moa_graph.state import (
     AGGREGATOR_RECORD,
@@ -47,6 +58,7 @@ from moa_graph.state import (
 )
 
 _STREAM_MODES = ["messages", "values"]
+_SCHEMA = "ls_structured_output_format"  # LangChain's mark of a call for structured output
 
 
 class ChatMoA(ChatModelWithRuns):
@@ -60,9 +72,15 @@ class ChatMoA(ChatModelWithRuns):
     Each call is a separate run: the messages of the call are the whole conversation, and the
     graph's checkpointer, if it has one, is not used.
 
+    As the model of an agent, it asks the proposers once for each human message (`consult="turn"`).
+    The later calls of this turn show the aggregator the same proposals, from the record in the
+    turn's first answer, from memory, or from the graph's cache. Proposers see tool calls and
+    their results as text, never as tool messages.
+
     The answer is the aggregator's message, and its tokens are streamed as they arrive. Its
     `usage_metadata` is the sum of all model calls. `response_metadata["moa"]` has `proposals`
-    and, under `aggregator`, the aggregator's own `model` and `usage`.
+    (those that this call asked for) and, under `aggregator`, the aggregator's own `model` and
+    `usage`. Its `source` says where the proposals that the aggregator was shown are from.
 
     Example:
         ```python
@@ -78,6 +96,12 @@ class ChatMoA(ChatModelWithRuns):
     """The compiled graph, from `create_moa`."""
     context: MoAContext | None = None
     """Settings of every run."""
+    consult: Consult = "turn"
+    """When an agent's call asks the proposers: `"turn"`, once for each human message; `"always"`,
+    in every call; or a function that takes the messages of the call and returns whether to ask
+    them in this call. If it returns False, the aggregator is shown this turn's newest proposals,
+    or answers alone if there are none. A call without tools always asks them, unless `consult`
+    is a function."""
     temperature: float | None = None
     """Sampling temperature of the aggregator; None keeps the model's own setting."""
     max_tokens: int | None = None
@@ -86,6 +110,11 @@ class ChatMoA(ChatModelWithRuns):
     """Stop sequences of the aggregator."""
     cache: BaseCache | bool | None = Field(default=False, exclude=True)
     """Off by default, because each inner model uses LangChain's cache itself."""
+
+    @field_validator("consult", mode="before")
+    @classmethod
+    def _known_cadence(cls, consult: Any) -> Consult:
+        return as_consult(consult, "ChatMoA", ("turn", "always"))
 
     @field_validator("graph")
     @classmethod
@@ -129,6 +158,7 @@ class ChatMoA(ChatModelWithRuns):
             "nodes": [name for name in self.graph.nodes if name != "__start__"],
             "references": repr(plan.references),
             "context": self.context.model_dump() if self.context else None,
+            "consult": self.consult if isinstance(self.consult, str) else repr(self.consult),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
@@ -214,8 +244,8 @@ class ChatMoA(ChatModelWithRuns):
     ) -> ChatResult:
         run = self._run(messages, stop, run_manager, kwargs)
         with inherited(None):
-            state = self.graph.invoke(run.input, run.config, context=run.context)
-        return ChatResult(generations=[ChatGeneration(message=finished(state, self.record))])
+            state = run.graph.invoke(run.input, run.config, context=run.context)
+        return ChatResult(generations=[ChatGeneration(message=finished(state, run.record))])
 
     async def _agenerate(
         self,
@@ -228,8 +258,8 @@ class ChatMoA(ChatModelWithRuns):
             await self._node.writer.ready()
         run = self._run(messages, stop, run_manager, kwargs)
         with inherited(None):
-            state = await self.graph.ainvoke(run.input, run.config, context=run.context)
-        return ChatResult(generations=[ChatGeneration(message=finished(state, self.record))])
+            state = await run.graph.ainvoke(run.input, run.config, context=run.context)
+        return ChatResult(generations=[ChatGeneration(message=finished(state, run.record))])
 
     def _stream(
         self,
@@ -240,7 +270,7 @@ class ChatMoA(ChatModelWithRuns):
     ) -> Iterator[ChatGenerationChunk]:
         run = self._run(messages, stop, run_manager, kwargs)
         answer = StreamedAnswer()
-        events = self.graph.stream(
+        events = run.graph.stream(
             run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
         )
         while True:
@@ -250,7 +280,7 @@ class ChatMoA(ChatModelWithRuns):
                 break
             if chunk := answer.take(*event):
                 yield chunk
-        yield answer.last(self.record)
+        yield answer.last(run.record)
 
     async def _astream(
         self,
@@ -263,7 +293,7 @@ class ChatMoA(ChatModelWithRuns):
             await self._node.writer.ready()
         run = self._run(messages, stop, run_manager, kwargs)
         answer = StreamedAnswer()
-        events = self.graph.astream(
+        events = run.graph.astream(
             run.input, run.config, context=run.context, stream_mode=_STREAM_MODES
         )
         try:
@@ -276,7 +306,7 @@ class ChatMoA(ChatModelWithRuns):
                     yield chunk
         finally:
             await events.aclose()
-        yield answer.last(self.record)
+        yield answer.last(run.record)
 
     def _run(
         self,
@@ -297,16 +327,36 @@ class ChatMoA(ChatModelWithRuns):
         }
         own = {setting: value for setting, value in own.items() if value is not None}
         settings = (self.context or MoAContext()).model_copy(update=own)
-        return _Run({"messages": copies}, config, settings.with_call_options(options))
+        turn = self._turn(messages, settings, options)
+        graph = once_a_turn(self.graph) if turn else self.graph
+        context = settings.with_call_options(options).with_turn(turn)
+        return _Run({"messages": copies}, config, context, graph, partial(self._record, turn))
 
-    def record(self, message: AIMessage, state: MoAState) -> dict[str, Any]:
+    def _turn(
+        self, messages: list[BaseMessage], settings: MoAContext, options: dict[str, Any]
+    ) -> Turn | None:
+        """Return the agent's turn to which a call belongs; None if it asks the proposers anew."""
+        if self.consult == "always":
+            return None
+        ask = None if isinstance(self.consult, str) else bool(self.consult(messages))
+        acts = bool(options.get("tools")) and _SCHEMA not in options
+        if ask is None and not (acts or uses_tools_since_question(messages)):
+            return None
+        mixture = digest([self._node.plan.identity, settings.for_proposers])
+        trusted = not on_server(surrounding_config())
+        return Turn.of(mixture, messages, ask=ask, trusted=trusted)
+
+    def _record(self, turn: Turn | None, message: AIMessage, state: MoAState) -> dict[str, Any]:
         """Return the value of `response_metadata["moa"]` for a finished run."""
         how = message.response_metadata.get(AGGREGATOR_RECORD, {})
+        asked = turn is None or turn.source == "asked"
         record: dict[str, Any] = {
-            "proposals": state["proposals"],
+            "version": VERSION,
+            **(turn.record() if turn else {"source": "asked"}),
+            "proposals": state["proposals"] if asked else [],
             "aggregator": {"model": self._node.model_name, **how, "usage": message.usage_metadata},
         }
-        if decisions := decisions_of(state):
+        if asked and (decisions := decisions_of(state)):
             record["decisions"] = decisions
         return record
 
@@ -365,6 +415,8 @@ class _Run(NamedTuple):
     input: dict[str, Any]
     config: RunnableConfig
     context: MoAContext
+    graph: Any
+    record: Callable[[AIMessage, MoAState], dict[str, Any]]
 
 
 def _aggregator_node(graph: Any) -> Any:

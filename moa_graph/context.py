@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from moa_graph.errors import nearest
 from moa_graph.models.text import utf8
 from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
+
+if TYPE_CHECKING:
+    from moa_graph.calling.turn import Turn
 
 
 class AggregatorOptions(BaseModel):
@@ -117,6 +120,7 @@ class MoAContext(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     _call_options: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _turn: Any = PrivateAttr(default=None)
 
     proposer_temperature: float | None = Field(
         default=None,
@@ -245,11 +249,39 @@ class MoAContext(BaseModel):
         """Options of the aggregator's call that only code can set: tools in any form, `stop` …"""
         return self._call_options
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the aggregator's call: tools, a response format, `stop` …"""
+        given = self.aggregator_options
+        return {**(given.given() if given else {}), **self.call_options}
+
     def with_call_options(self, options: Mapping[str, Any]) -> Self:
         """Return a copy of the settings with options for the aggregator's call."""
         context = self.model_copy()
         context._call_options = dict(options)  # noqa: SLF001 - of another object of this class
         return context
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn of an agent to which the run belongs; None if it always asks the proposers."""
+        turn: Turn | None = self._turn
+        return turn
+
+    @property
+    def once_a_turn(self) -> bool:
+        """Whether the proposers are asked once for each question, also without a `turn`."""
+        return False
+
+    def with_turn(self, turn: Turn | None) -> Self:
+        """Return a copy of the settings for a run that belongs to a turn of an agent."""
+        context = self.model_copy()
+        context._turn = turn  # noqa: SLF001 - of another object of this class
+        return context
+
+    @property
+    def for_proposers(self) -> dict[str, Any]:
+        """The settings that affect the proposals."""
+        return self.model_dump(exclude=_NOT_OF_PROPOSERS, exclude_none=True)
 
     @field_validator("aggregation_prompt", mode="before")
     @classmethod
@@ -257,6 +289,14 @@ class MoAContext(BaseModel):
         return utf8(prompt) if isinstance(prompt, str) else prompt
 
 
+_NOT_OF_PROPOSERS = {
+    "aggregator_temperature",
+    "aggregator_max_tokens",
+    "aggregator_options",
+    "run_timeout",
+    "token_budget",
+    "stream_proposals",
+}
 _OF_PROPOSERS = (
     "proposer_temperature",
     "proposer_max_tokens",

@@ -163,8 +163,8 @@ def create_moa(
     if kept:
         _tell_what_is_not_cached([member for members in mixture.members for member in members])
     builder = _builder(plan, mixture, context_schema)
-    stages = stages_of(plan, mixture)
-    wire(builder, stages, loop=isinstance(mixture.progressive, Chunkwise))
+    builder.stages = stages_of(plan, mixture)
+    wire(builder, builder.stages, loop=isinstance(mixture.progressive, Chunkwise))
     return builder.compile(
         checkpointer,
         store=store,

@@ -30,6 +30,26 @@ AGGREGATE_AND_SYNTHESIZE = (
 The responses follow it as numbered lines; see `format_references`."""
 
 
+FRAMEWORK_MARK = "lc_source"
+"""Key in `additional_kwargs` of messages that a framework has added, such as summaries."""
+
+ADVISE_AN_AGENT = (
+    "You advise an agent that answers the user and can use tools. You cannot use tools yourself. "
+    "Do not call a tool and do not write a tool call. Say in plain text what the agent should do "
+    "or answer next, and why."
+)
+"""Instruction for the proposers of an agent."""
+
+TOOLS_OF_THE_AGENT = "The agent has these tools:"
+"""Text before the list of the agent's tools."""
+
+STEPS_OF_THE_AGENT = "What the agent has done so far:"
+"""Text before the list of the agent's tool calls and their results."""
+
+DRAFT_OF_THE_AGENT = "The agent's draft of its answer:"
+"""Text before an answer that the agent has not given yet."""
+
+
 FENCED_REFERENCES = (
     "Each response stands between two lines that carry the code {code}. The code is made for this "
     "request, and no model that wrote a response knew it: only lines with exactly this code begin "
@@ -150,12 +170,35 @@ def extend_system_message(messages: Sequence[AnyMessage], text: str) -> list[Any
 
 
 def extend_human_message(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
-    """Append `text` to the latest human message after a blank line, or add a human message."""
-    places = [i for i, message in enumerate(messages) if isinstance(message, HumanMessage)]
-    if not places:
+    """Append `text` to the latest question after a blank line, or add a human message.
+
+    The text before the question stays the same in all calls of a turn, so that a provider's
+    prompt cache can serve it.
+    """
+    last = question_place(messages)
+    if last is None:
         return [*messages, HumanMessage(text)]
-    last = places[-1]
     return [*messages[:last], with_text(messages[last], text), *messages[last + 1 :]]
+
+
+def is_question(message: BaseMessage) -> bool:
+    """Return whether a person wrote the message.
+
+    Frameworks add human messages, too, such as a summary of the conversation. LangChain marks
+    these with `lc_source`.
+    """
+    return isinstance(message, HumanMessage) and FRAMEWORK_MARK not in message.additional_kwargs
+
+
+def question_place(messages: Sequence[BaseMessage]) -> int | None:
+    """Return the index of the latest question; None without a human message.
+
+    If no person wrote any of the human messages, it is the index of the latest one.
+    """
+    human = [i for i, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    written = [i for i in human if is_question(messages[i])]
+    places = written or human
+    return places[-1] if places else None
 
 
 def with_text(message: M, text: str) -> M:

@@ -20,6 +20,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
 from moa_graph._compat import as_graph, has_default_recursion_limit, tag_node
+from moa_graph.building.wiring import Stage
 from moa_graph.calling import sync
 from moa_graph.context import MoAContext
 from moa_graph.nodes.plan import AGGREGATOR, Plan
@@ -43,8 +44,23 @@ class MoABuilder(StateGraph[Any, Any, Any, Any]):
         super().__init__(*args, **kwargs)
         self.plan = plan
         self.loops = loops
+        self.stages: Sequence[Stage] = ()
+        """Stages of the graph, from first to last."""
+        self.variants: dict[str, MoAGraph] = {}
+        """Graphs with the same nodes and other edges, by name."""
         self.tags: dict[str, Sequence[str]] = {}
         """Tags of the nodes' runs, by node name."""
+
+    def empty(self) -> MoABuilder:
+        """Return a builder without nodes for a graph of the same plan."""
+        return MoABuilder(
+            self.state_schema,
+            self.context_schema,
+            input_schema=self.input_schema,
+            output_schema=self.output_schema,
+            plan=self.plan,
+            loops=self.loops,
+        )
 
     def compile(self, checkpointer: Checkpointer = None, **kwargs: Any) -> MoAGraph:
         """Compile the graph as LangGraph does, with the cache of the plan."""

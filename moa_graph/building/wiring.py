@@ -42,6 +42,7 @@ class Node:
         metadata: Metadata of its runs.
         tags: Tags of its runs.
         after: Nodes of the previous stage with an edge to this node; None for all.
+        leads_to: Nodes that it names in a `Command`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Node:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     tags: Sequence[str] = ()
     after: Sequence[str] | None = None
+    leads_to: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def wire(
     stages: Sequence[Stage],
     *,
     loop: bool = False,
+    entry: Node | None = None,
 ) -> None:
     """Add the stages to a graph in sequence.
 
@@ -84,10 +87,11 @@ def wire(
         builder: The graph builder.
         stages: The stages; the last one makes the answer.
         loop: Whether the last node leads back to the first stage until the answer is complete.
+        entry: Node that decides which node comes first; by default the first stage is.
     """
-    for stage in stages:
+    for stage in [*([Stage([entry])] if entry else []), *stages]:
         _add(builder, stage)
-    for name in stages[0].names:
+    for name in [entry.name] if entry else stages[0].names:
         builder.add_edge(START, name)
     for stage, following in pairwise(stages):
         _connect(builder, stage, following)
@@ -102,10 +106,29 @@ def wire(
         builder.add_edge(AGGREGATOR, END)
 
 
+def wire_without_answer(builder: TaggedBuilder, stages: Sequence[Stage]) -> None:
+    """Add the stages to a graph in sequence, except for the last one, which makes the answer."""
+    *asked, answer = stages
+    for stage in asked:
+        _add(builder, stage)
+    for name in asked[0].names:
+        builder.add_edge(START, name)
+    for stage, following in pairwise(asked):
+        _connect(builder, _ending(stage, answer), following)
+    _connect(builder, _ending(asked[-1], answer), Stage([Node(END, answer.nodes[0].runnable)]))
+
+
+def _ending(stage: Stage, answer: Stage) -> Stage:
+    """Return the stage with exits that end the run instead of leading to the answer."""
+    exits = {o: END if to in answer.names else to for o, to in stage.exits.items()}
+    return Stage(stage.nodes, exits, stage.again)
+
+
 def _add(builder: TaggedBuilder, stage: Stage) -> None:
     for node in stage.nodes:
         metadata = dict(node.metadata)
-        builder.add_node(node.name, node.runnable, metadata=metadata)
+        leads_to = {"destinations": tuple(node.leads_to)} if node.leads_to else {}
+        builder.add_node(node.name, node.runnable, metadata=metadata, **leads_to)
         builder.tags[node.name] = node.tags
         if stage.again and node.name != AGGREGATOR:
             builder.add_conditional_edges(node.name, _itself(node.name, stage.again), [node.name])

@@ -26,6 +26,7 @@ from moa_graph.models.settings import Settings
 from moa_graph.state import Proposal
 
 _NAMESPACE = "moa_graph"
+_PANELS = (_NAMESPACE, "panels")
 _VERSION = 2  # version of the entries; entries of other versions are ignored
 
 
@@ -130,6 +131,19 @@ class StoredProposals(BaseCache[Any]):
         """Store a usable proposal."""
         cache = self._cache
         entry = {key: ({"version": _VERSION, "proposal": proposal}, self._ttl)}
+        await sync.either(lambda: cache.set(entry), lambda: cache.aset(entry))
+
+    async def panel(self, key: str) -> Any:
+        """Return what is stored for a turn of an agent; None if there is nothing."""
+        cache, place = self._cache, (_PANELS, key)
+        return (await sync.either(lambda: cache.get([place]), lambda: cache.aget([place]))).get(
+            place
+        )
+
+    async def keep_panel(self, key: str, panel: Mapping[str, Any]) -> None:
+        """Store the proposals of a turn of an agent."""
+        cache = self._cache
+        entry: dict[FullKey, tuple[Any, int | None]] = {(_PANELS, key): (panel, self._ttl)}
         await sync.either(lambda: cache.set(entry), lambda: cache.aset(entry))
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:

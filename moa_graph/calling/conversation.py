@@ -13,8 +13,8 @@ from moa_graph.models import brings_prompt, chat_models_in, has_tools, provider_
 from moa_graph.models.text import is_thought, repaired
 from moa_graph.prompts import Place
 
-_MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
-_UNDERSTOOD = {"text", "text-plain", "refusal", *_MEDIA}
+MEDIA = {"image", "image_url", "audio", "input_audio", "video", "file"}
+_UNDERSTOOD = {"text", "text-plain", "refusal", *MEDIA}
 _OF_PROVIDERS = {  # block types in questions and tool results -> provider that accepts them
     "document": "anthropic",
     "search_result": "anthropic",
@@ -110,21 +110,21 @@ def _block_for(block: Any, providers: Sequence[str]) -> Any:
         )
     if set(providers) == {_OF_PROVIDERS.get(str(kind))}:
         return block
-    text = "\n".join(_texts_in(block))
+    text = "\n".join(texts_in(block))
     return {"type": "text", "text": text or f"[{kind}]"}
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Yield the texts in a block of any type, such as its text, title and URL."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name in _WRITTEN and isinstance(inner, str):
                 yield inner
             elif isinstance(inner, dict | list):
-                yield from _texts_in(inner)
+                yield from texts_in(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts_in(inner)
+            yield from texts_in(inner)
 
 
 def plain(message: AIMessage) -> AIMessage:
@@ -155,7 +155,7 @@ def _content(message: AIMessage) -> tuple[str, list[dict[str, Any]]]:
         blocks = [block for block in blocks if not is_thought(block)]
         message = message.model_copy(update={"content": blocks})
     text, _ = split_reasoning(str(message.text))
-    media = [b for b in blocks if isinstance(b, dict) and b.get("type") in _MEDIA]
+    media = [b for b in blocks if isinstance(b, dict) and b.get("type") in MEDIA]
     return text, media
 
 

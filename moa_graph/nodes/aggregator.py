@@ -24,6 +24,7 @@ from moa_graph.errors import (
 from moa_graph.events import AggregatorStarted
 from moa_graph.models import Model
 from moa_graph.nodes.ask import Reply, ask, why
+from moa_graph.nodes.consult import keep_panel
 from moa_graph.nodes.plan import Plan
 from moa_graph.nodes.settings import aggregator_settings
 from moa_graph.nodes.step import Step
@@ -54,13 +55,17 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         step = self._step(input, config)
-        return sync.run(step.within(self.answer(step)))
+        return sync.run(step.within(self._kept_and_answered(step)))
 
     async def ainvoke(
         self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         step = self._step(input, config)
-        return await step.within(self.answer(step))
+        return await step.within(self._kept_and_answered(step))
+
+    async def _kept_and_answered(self, step: Step) -> dict[str, Any]:
+        await keep_panel(step)
+        return await self.answer(step)
 
     async def answer(self, step: Step) -> dict[str, Any]:
         """Return the state update with the answer.
@@ -127,7 +132,8 @@ class AggregatorNode(AnswerNode):
     ) -> dict[str, Any]:
         step = self._step(input, config)
         return sync.run(
-            step.within(self.answer(step)), cancellable=step.timing.run_timeout is not None
+            step.within(self._kept_and_answered(step)),
+            cancellable=step.timing.run_timeout is not None,
         )
 
     async def answer(self, step: Step) -> dict[str, Any]:

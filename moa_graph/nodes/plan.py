@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from langchain_core.runnables import Runnable
 
 from moa_graph.calling.cache import StoredProposals
+from moa_graph.calling.turn import digest
 from moa_graph.calling.waiting import Hedge, Quorum
 from moa_graph.layers import Layer, References
 from moa_graph.limits import CallPolicy, RunLimits
@@ -16,6 +18,8 @@ from moa_graph.models import (
     Model,
     own_retries,
 )
+from moa_graph.models.identity import identity_of
+from moa_graph.nodes.panels import Panels
 from moa_graph.nodes.shared import RunsInProgress
 from moa_graph.state import Proposal
 
@@ -109,6 +113,17 @@ class Plan:
     """Models that the user's functions have called, by the value that they passed."""
     runs: RunsInProgress = field(default_factory=RunsInProgress)
 
+    @cached_property
+    def panels(self) -> Panels:
+        """The proposals of turns of agents."""
+        return Panels(self.cache)
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of everything in the graph that affects its proposals."""
+        _, arguments = self.recipe
+        return digest(identity_of({name: arguments.get(name) for name in _IDENTIFYING}))
+
     @property
     def layers(self) -> int:
         """Number of layers in the graph, including the aggregator's."""
@@ -121,4 +136,5 @@ class Plan:
         return max(own_retries(model) or 0, _DEFAULT_RETRIES)
 
 
+_IDENTIFYING = ("proposers", "aggregator", "layers", "references", "route", "progressive")
 _DEFAULT_RETRIES = 2  # as in OpenAI's client

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import Runnable
 
+from moa_graph.calling.advice import advice_wanted, uses_tools, without_tool_messages
 from moa_graph.calling.conversation import (
     conversation_for,
     place_for,
@@ -59,8 +60,30 @@ class Reading:
             role: Its role or persona.
             own: Whether it is the model that writes the graph's answers.
         """
-        messages = conversation_for(model, self._step.messages, own=own)
+        given = self._step.messages
+        # Only the model that writes the answer has tools.
+        if not own and (self._tools or uses_tools(given)):
+            given = without_tool_messages(given)
+        messages = conversation_for(model, given, own=own)
         return instructed(messages, utf8(role), place_for(model)) if role else messages
+
+    def proposers_conversation(
+        self, model: Runnable[Any, Any], role: str | None = None
+    ) -> list[AnyMessage]:
+        """Return the conversation for a proposer, which advises if an agent is to act.
+
+        Args:
+            model: The model to call.
+            role: Its role or persona.
+        """
+        messages = self.conversation(model, role)
+        if not (self._tools or uses_tools(self._step.messages)):
+            return messages
+        return instructed(messages, advice_wanted(self._tools), place_for(model))
+
+    @property
+    def _tools(self) -> Sequence[Any]:
+        return self._step.context.options.get("tools") or ()
 
     def question(
         self,
@@ -81,7 +104,11 @@ class Reading:
         Raises:
             NotEnoughProposals: If the previous layer has too few usable proposals.
         """
-        messages = self.conversation(model, role, own=own)
+        messages = (
+            self.conversation(model, role, own=True)
+            if own
+            else self.proposers_conversation(model, role)
+        )
         if self._step.layer == 1:
             return Question(messages)
         return self.asking(model, self.references(reads), messages)
@@ -160,6 +187,9 @@ class Reading:
         Raises:
             NotEnoughProposals: If there are too few.
         """
+        turn = self._step.context.turn
+        if turn is not None and turn.source == "none":
+            return []
         before = proposals_of_layer(self._step.proposals, self._step.layer_before)
         references = usable(before)
         if len(references) >= self._step.plan.policies[self._step.layer_before - 1].min_proposals:

@@ -37,8 +37,7 @@ def aggregator_settings(step: Step, *, acts: bool = True) -> Settings:
 
 def given_options(step: Step) -> dict[str, Any]:
     """Return the options of the aggregator's call: tools, a response format, `stop` …"""
-    given = step.context.aggregator_options
-    return {**(given.given() if given else {}), **step.context.call_options}
+    return step.context.options
 
 
 def must_act(step: Step) -> bool:

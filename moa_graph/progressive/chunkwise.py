@@ -105,7 +105,7 @@ class ChunkProposer(ProposerNode):
                 view,
                 size=self.chunkwise.size(len(aggregated["pieces"])),
                 note=IN_CHUNKS,
-                messages=step.reading.conversation(tuned, self.prompt),
+                messages=step.reading.proposers_conversation(tuned, self.prompt),
                 last=False,
                 fresh=True,
             )

@@ -249,7 +249,7 @@ class StaircaseReader(ProposerNode):
                     self.reader.staircase, self.plan.layers, self.layer, len(draft["pieces"])
                 ),
                 note=IN_PARTS,
-                messages=step.reading.conversation(tuned, self.prompt),
+                messages=step.reading.proposers_conversation(tuned, self.prompt),
                 last=view.complete,
             )
             update = await piece.write()

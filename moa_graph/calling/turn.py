@@ -1,0 +1,231 @@
+"""The turn of an agent: the calls of its model from one human message to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from typing_extensions import TypedDict
+
+from moa_graph.prompts import is_question
+from moa_graph.state import Decision, Proposal
+
+VERSION = 1
+"""Format of the records in messages and in caches. Records of another format are ignored."""
+RECORD = "moa"
+"""Key of the record in a message's `response_metadata`."""
+
+Source = Literal["asked", "record", "memory", "cache", "none"]
+"""Where a call's proposals are from: asked now, a message's record, or a cache; or no proposals."""
+Consult = str | Callable[[Sequence[BaseMessage]], bool]
+"""When the proposers are asked: a word, or a function of the messages of a call."""
+_FIELDS = {"layer", "proposer", "model", "content", "status", "usage"}
+
+
+class Panel(TypedDict):
+    """What the proposers answered in one turn of an agent."""
+
+    version: int
+    turn: str
+    """Key of the turn, see `key_of`."""
+    asked_at: str
+    """Digest of the conversation that the proposers were shown."""
+    earlier: list[str]
+    """Digests of the earlier questions of the conversation."""
+    proposals: list[Proposal]
+    decisions: NotRequired[list[Decision]]
+
+
+@dataclass
+class Turn:
+    """The turn to which a call belongs, and when the proposers are asked in it.
+
+    Args:
+        key: Key of the turn.
+        mixture: Digest of the mixture and of the agent's system prompt.
+        asked_at: Digest of the conversation of this call.
+        earlier: Digests of the earlier questions of the conversation.
+        ask: Whether to ask the proposers: True asks them unless they have answered this very
+            conversation; False shows the turn's newest proposals, if there are any; None asks
+            them once in the turn.
+        known: The panel in a message's record; None if there is no such record.
+        source: Where the call's proposals are from. A run sets it.
+    """
+
+    key: str
+    mixture: str
+    asked_at: str
+    earlier: Sequence[str]
+    ask: bool | None = None
+    known: Panel | None = None
+    source: Source = "asked"
+
+    @classmethod
+    def of(
+        cls,
+        mixture: str,
+        messages: Sequence[BaseMessage],
+        *,
+        ask: bool | None = None,
+        by_id: bool = True,
+        trusted: bool = True,
+    ) -> Turn:
+        """Return the turn of a call.
+
+        Args:
+            mixture: Fingerprint of the mixture.
+            messages: The messages of the call.
+            ask: See the class.
+            by_id: Whether ids of messages are the same in all calls of a turn.
+            trusted: Whether records in messages were written by this package. Clients of a server
+                can send any record.
+        """
+        system = [_said(m) for m in messages if isinstance(m, SystemMessage)]
+        agent = digest([mixture, system])
+        place = next((i for i in reversed(range(len(messages))) if is_question(messages[i])), None)
+        rest = messages if place is None else messages[place + 1 :]
+        records = [r for m in reversed(rest) if (r := record_in(m)) and r.get("mixture") == agent]
+        if place is not None:
+            key = digest([agent, *_question(messages, place, by_id=by_id)])
+        else:  # the question was left out of the conversation, or replaced by a summary
+            key = next(
+                (str(r.get("turn")) for r in records), digest([agent, *map(_said, messages)])
+            )
+        known = next((p for r in records if (p := panel_in(r, key))), None) if trusted else None
+        before = [m for m in messages[: place or 0] if is_question(m)]
+        return cls(
+            key,
+            agent,
+            digest([_said(m) for m in messages]),
+            [digest(_named(m) if by_id else _said(m)) for m in before],
+            ask,
+            known,
+        )
+
+    def panel(self, proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> Panel:
+        """Return the panel with the answers of this call."""
+        return Panel(
+            version=VERSION,
+            turn=self.key,
+            asked_at=self.asked_at,
+            earlier=list(self.earlier),
+            proposals=list(proposals),
+            decisions=list(decisions),
+        )
+
+    def continues(self, panel: Panel) -> bool:
+        """Return whether a stored panel is of the same conversation.
+
+        Questions may have been left out since, but not added.
+        """
+        return panel["turn"] == self.key and set(self.earlier) <= set(panel["earlier"])
+
+    def record(self) -> dict[str, Any]:
+        """Return what the record in the answer says of the turn."""
+        told = {"turn": self.key, "mixture": self.mixture, "source": self.source}
+        return {**told, "asked_at": self.asked_at} if self.source == "asked" else told
+
+    def serves(self, panel: Panel) -> bool:
+        """Return whether this call shows the panel's proposals and asks nobody."""
+        return not self.ask or panel["asked_at"] == self.asked_at
+
+
+def as_consult(given: Any, owner: str, words: Sequence[str]) -> Consult:
+    """Return a value of the argument `consult` after checking it.
+
+    Args:
+        given: The value.
+        owner: Class with the argument, for the error message.
+        words: The words that it may be.
+
+    Raises:
+        ValueError: If it is neither one of the words nor a function.
+    """
+    if isinstance(given, str) and given in words:
+        return given
+    if callable(given) and not isinstance(given, type) and not inspect.iscoroutinefunction(given):
+        function: Consult = given
+        return function
+    choices = ", ".join(f'"{word}"' for word in words)
+    raise ValueError(
+        f"{owner}(consult={given!r}) must be {choices}, or a function that takes the messages of a "
+        "call and returns whether to ask the proposers. An async function is not supported."
+    )
+
+
+def uses_tools_since_question(messages: Sequence[BaseMessage]) -> bool:
+    """Return whether a tool result follows the latest question."""
+    for message in reversed(messages):
+        if isinstance(message, ToolMessage):
+            return True
+        if is_question(message):
+            return False
+    return False
+
+
+def record_in(message: BaseMessage) -> Mapping[str, Any] | None:
+    """Return the record in an answer's metadata; None if there is none of this format."""
+    record = message.response_metadata.get(RECORD) if isinstance(message, AIMessage) else None
+    if not isinstance(record, Mapping) or record.get("version") != VERSION:
+        return None
+    return record
+
+
+def panel_in(record: Mapping[str, Any], key: str) -> Panel | None:
+    """Return the panel in a message's record; None if it has none of this turn."""
+    return as_panel({**record, "earlier": []}) if record.get("turn") == key else None
+
+
+def as_panel(given: Any) -> Panel | None:
+    """Return stored data as a panel; None if it is not a panel of this format."""
+    if not isinstance(given, Mapping) or given.get("version") != VERSION:
+        return None
+    proposals, decisions = given.get("proposals"), given.get("decisions") or []
+    if not isinstance(proposals, list) or not proposals or not isinstance(decisions, list):
+        return None
+    if not all(isinstance(p, Mapping) and p.keys() >= _FIELDS for p in proposals):
+        return None
+    return Panel(
+        version=VERSION,
+        turn=str(given.get("turn")),
+        asked_at=str(given.get("asked_at")),
+        earlier=[str(e) for e in given.get("earlier") or []],
+        proposals=proposals,
+        decisions=decisions,
+    )
+
+
+def _question(messages: Sequence[BaseMessage], place: int, *, by_id: bool) -> list[Any]:
+    """Return what identifies a question: its id and text, or the conversation up to it."""
+    question = messages[place]
+    if by_id and question.id:
+        return _named(question)
+    return [_said(m) for m in messages[: place + 1] if not isinstance(m, SystemMessage)]
+
+
+def _named(message: BaseMessage) -> list[Any]:
+    return [message.id, _said(message)]
+
+
+def _said(message: BaseMessage) -> list[Any]:
+    """Return what a message says, without what providers and clients add to it."""
+    parts: list[Any] = [message.type, message.content]
+    if isinstance(message, AIMessage):
+        parts[1] = str(message.text)
+        parts += [[call["name"], call["args"], call["id"]] for call in message.tool_calls]
+    if isinstance(message, ToolMessage):
+        parts.append(message.tool_call_id)
+    if isinstance(message, HumanMessage) and message.name:
+        parts.append(message.name)
+    return parts
+
+
+def digest(parts: Any) -> str:
+    """Return a digest of plain data."""
+    data = json.dumps(parts, sort_keys=True, default=str).encode(errors="replace")
+    return hashlib.sha256(data).hexdigest()[:32]

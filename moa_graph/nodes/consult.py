@@ -1,0 +1,87 @@
+"""The node that decides whether an agent's proposers are asked in this call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.runtime import get_runtime
+from langgraph.types import Command
+
+from moa_graph.calling import sync
+from moa_graph.calling.turn import Panel, Turn, digest
+from moa_graph.context import MoAContext
+from moa_graph.nodes.panels import owner_in
+from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.step import Step
+from moa_graph.state import MoAState, proposals_of_layer, usable
+
+CONSULT = "consult"
+"""The name of the node."""
+
+
+class ConsultNode(Runnable[MoAState, Any]):
+    """A node that leads to the proposers, or to the aggregator with this turn's proposals.
+
+    Args:
+        plan: Settings that all nodes of the graph share.
+        first: Nodes of the first stage.
+    """
+
+    def __init__(self, plan: Plan, first: Sequence[str]) -> None:
+        self.plan = plan
+        self.first = list(first)
+
+    def invoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Command[Any]:
+        return sync.run(self._next(input, config or {}))
+
+    async def ainvoke(
+        self, input: MoAState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Command[Any]:
+        return await self._next(input, config or {})
+
+    async def _next(self, state: MoAState, config: RunnableConfig) -> Command[Any]:
+        context = get_runtime(MoAContext).context
+        turn = turn_of_run(self.plan, context, state) if isinstance(context, MoAContext) else None
+        if turn is None:
+            return Command(goto=self.first)
+        panel, source = await self.plan.panels.find(turn, owner_in(config))
+        if panel is not None and turn.serves(panel):
+            turn.source = source
+            return Command(goto=AGGREGATOR, update=_update(panel))
+        if turn.ask is False:
+            turn.source = "none"
+            return Command(goto=AGGREGATOR)
+        return Command(goto=self.first)
+
+
+def turn_of_run(plan: Plan, context: MoAContext, state: Mapping[str, Any]) -> Turn | None:
+    """Return the turn of a run; None if it always asks the proposers.
+
+    A graph gives messages new ids in each run. Without a `turn` in the context, a turn is
+    therefore identified by the whole conversation.
+    """
+    if context.turn is not None or not context.once_a_turn:
+        return context.turn
+    mixture = digest([plan.identity, context.for_proposers])
+    return Turn.of(mixture, state["messages"], by_id=False, trusted=False)
+
+
+async def keep_panel(step: Step) -> None:
+    """Keep this turn's proposals for later calls, before the aggregator is asked."""
+    turn = turn_of_run(step.plan, step.context, {"messages": step.messages})
+    if turn is None or turn.source != "asked":
+        return
+    last = proposals_of_layer(step.proposals, step.layer_before)
+    if len(last) < step.plan.policies[step.layer_before - 1].width or not usable(last):
+        return  # a staircase has not finished them
+    panel = turn.panel(step.proposals, step.decisions)
+    await step.plan.panels.keep(turn, owner_in(step.config), panel)
+
+
+def _update(panel: Panel) -> dict[str, Any]:
+    decisions = panel.get("decisions")
+    return {"proposals": panel["proposals"], **({"decisions": decisions} if decisions else {})}

@@ -1,0 +1,75 @@
+"""Keep the proposals of each turn of an agent, for the turn's later calls."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from moa_graph.calling import sync
+from moa_graph.calling.cache import StoredProposals
+from moa_graph.calling.turn import Panel, Source, Turn, as_panel, digest
+
+_MOST = 256  # panels in memory
+
+
+class Panels:
+    """The panels of one graph: the newest in memory, all of them in its cache if it has one.
+
+    Args:
+        cache: The graph's cache.
+    """
+
+    def __init__(self, cache: StoredProposals | None = None) -> None:
+        self._cache = cache
+        self._kept: OrderedDict[str, Panel] = OrderedDict()
+        self._lock = sync.Lock()
+
+    async def find(self, turn: Turn, owner: str | None) -> tuple[Panel | None, Source]:
+        """Return the newest panel of a turn and where it was found.
+
+        Args:
+            turn: The turn.
+            owner: The user whose turn it is; None on a machine without users.
+        """
+        if turn.known is not None:
+            return turn.known, "record"
+        key = digest([turn.key, owner])
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
+        if kept is not None:
+            return (kept, "memory") if turn.continues(kept) else (None, "asked")
+        if self._cache is None:
+            return None, "asked"
+        stored = as_panel(await self._cache.panel(key))
+        return (stored, "cache") if stored and turn.continues(stored) else (None, "asked")
+
+    async def keep(self, turn: Turn, owner: str | None, panel: Panel) -> None:
+        """Keep the panel as the newest of its turn."""
+        key = digest([turn.key, owner])
+        with self._lock:
+            self._kept[key] = panel
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST:
+                self._kept.popitem(last=False)
+        if self._cache is not None:
+            await self._cache.keep_panel(key, dict(panel))
+
+
+def owner_in(config: RunnableConfig) -> str | None:
+    """Return the user that a server has identified; None without a server or without users."""
+    configurable: Mapping[str, Any] = config.get("configurable") or {}
+    if user := configurable.get("langgraph_auth_user_id"):
+        return str(user)
+    identity = getattr(configurable.get("langgraph_auth_user"), "identity", None)
+    return None if identity is None else str(identity)
+
+
+def on_server(config: RunnableConfig) -> bool:
+    """Return whether a server runs this code, so that messages may be a client's."""
+    configurable: Mapping[str, Any] = config.get("configurable") or {}
+    return any(name in configurable for name in ("assistant_id", "graph_id", "langgraph_auth_user"))
