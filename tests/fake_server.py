@@ -28,6 +28,11 @@ A model's name is a label, then `?` and `&`-joined behaviours:
                                  (a trailing assistant message, or when asked to)
     alpha?stall=5                writes so many tokens, and then no more
     alpha?unstable               answers differently each time
+    alpha?steps=8                calls its first tool until so many results follow the question
+    alpha?steps=8&parallel=2     two calls in each step
+    alpha?strict                 refuses what strict providers refuse (provider_rules.py)
+    alpha?prefill=1000           first token later by a second for every thousand tokens of the
+                                 prompt that no earlier prompt began with
     alpha?...&times=1            does all that in the first call only
 
 `answers[label]` replaces the text; tools, response formats and `stop` are obeyed as a capable
@@ -50,6 +55,8 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from tests.provider_rules import PromptCache, broken_rule
+
 
 @dataclass
 class Call:
@@ -66,6 +73,10 @@ class Call:
     usage: dict[str, int] = field(default_factory=dict)
     number: int = 0
     """Which call of its model, from 1."""
+    prompt: int = 0
+    """Tokens of the prompt, with `prefill`."""
+    cached: int = 0
+    """Those that an earlier prompt began with."""
 
     @property
     def label(self) -> str:
@@ -102,6 +113,7 @@ class FakeServer:
         self.answer_all = ""
         self._seen: Counter[str] = Counter()
         self._random = random.Random(0)
+        self._cache = PromptCache()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -122,6 +134,7 @@ class FakeServer:
         self.answer_all = ""
         self._seen.clear()
         self._random.seed(0)
+        self._cache = PromptCache()
 
     def labels(self) -> list[str]:
         """The labels of the models called, in the order of the calls."""
@@ -176,6 +189,9 @@ class FakeServer:
         if "tail" in does:
             slow = 10 if self._random.random() < 0.05 else 1
             await asyncio.sleep(float(does["tail"]) * slow * self._random.lognormvariate(0, 0.3))
+        if "prefill" in does:
+            call.prompt, call.cached = self._cache.cached(call.model, call.body)
+            await asyncio.sleep((call.prompt - call.cached) / float(does["prefill"]))
         if "hang" in does:
             await asyncio.sleep(3600)
         if "echo_key" in does:
@@ -190,6 +206,8 @@ class FakeServer:
             return _error(400, text, code="context_length_exceeded")
         if call.body.get(does.get("refuses", "")) is not None:
             return _error(400, f"Unsupported parameter: '{does['refuses']}'.")
+        if "strict" in does and (rule := broken_rule(call.body)):
+            return _error(400, f"Invalid request: {rule}")
         if foreign := _foreign_blocks(call.messages):
             return _error(400, f"Invalid value: {foreign}")
         try:
@@ -218,7 +236,11 @@ class FakeServer:
     def _message(self, call: Call, does: dict[str, str]) -> dict[str, Any]:
         if "refusal" in does:
             return {"role": "assistant", "content": None, "refusal": "I can't help with that."}
-        if tool_calls := _tool_calls(call.body):
+        if "steps" in does:
+            tool_calls = _steps(call.body, int(does["steps"]), int(does.get("parallel", 1)))
+        else:
+            tool_calls = _tool_calls(call.body)
+        if tool_calls:
             return {"role": "assistant", "content": None, "tool_calls": tool_calls}
         text = "" if "empty" in does else self._known(call)
         text = f"<think>{text}" if "reasoning" in does else text
@@ -292,6 +314,16 @@ def _tool_calls(body: dict[str, Any]) -> list[dict[str, Any]]:
     call_id = f"call_{len(body['messages'])}"
     called = {"name": wanted, "arguments": arguments}
     return [{"id": call_id, "type": "function", "function": called}]
+
+
+def _steps(body: dict[str, Any], steps: int, parallel: int) -> list[dict[str, Any]]:
+    """Call the first tool until so many results follow the question."""
+    roles = [message["role"] for message in body["messages"]]
+    since = roles[max((i for i, role in enumerate(roles) if role == "user"), default=0) :]
+    if since.count("tool") >= steps * parallel or not body.get("tools"):
+        return []
+    (call,) = _tool_calls({**body, "tool_choice": {"function": body["tools"][0]["function"]}})
+    return [{**call, "id": f"{call['id']}_{i}"} for i in range(parallel)]
 
 
 def _example(schema: dict[str, Any], body: dict[str, Any]) -> Any:

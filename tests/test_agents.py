@@ -1,0 +1,520 @@
+"""A mixture as the model of an agent."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import (
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
+    HumanInTheLoopMiddleware,
+    ModelFallbackMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+    ToolRetryMiddleware,
+)
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    trim_messages,
+)
+from langchain_core.tools import tool
+from langgraph.cache.memory import InMemoryCache
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from moa_graph import ChatMoA, Layer, create_moa
+from moa_graph.progressive.pieces import Chunkwise, Staircase
+from moa_graph.strategies import Analyse, SelfMoASeq, TopK
+from tests.fake_server import FakeServer
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@tool
+def search(query: str) -> str:
+    """Search the web for a text."""
+    return f"results for {query}"
+
+
+def panel(chat, does: str = "", **options: Any) -> Any:
+    return create_moa([chat(f"{name}{does}") for name in "abc"], chat("agg?steps=8"), **options)
+
+
+def asked(server: FakeServer) -> dict[str, int]:
+    """How often each model was asked."""
+    labels = server.labels()
+    return {label: labels.count(label) for label in dict.fromkeys(labels)}
+
+
+ONCE = {"a": 1, "b": 1, "c": 1, "agg": 9}
+
+
+def run(agent: Any, given: Any, config: Any = None) -> list[BaseMessage]:
+    return agent.invoke(given, config)["messages"]
+
+
+# --- once a turn ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved", "not saved"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
+async def test_proposers_are_asked_once_for_each_human_message(chat, server, way, saved):
+    saver = InMemorySaver() if saved else None
+    agent = create_agent(ChatMoA(graph=panel(chat)), tools=[search], checkpointer=saver)
+    config = {"configurable": {"thread_id": "1"}}
+    given = {"messages": "What is it?"}
+    if way == "invoke":
+        agent.invoke(given, config)
+    elif way == "ainvoke":
+        await agent.ainvoke(given, config)
+    elif way == "stream":
+        list(agent.stream(given, config, stream_mode="messages"))
+    else:
+        [event async for event in agent.astream(given, config, stream_mode="messages")]
+    assert asked(server) == ONCE
+    await agent.ainvoke({"messages": "And now?"}, config)
+    assert asked(server) == {"a": 2, "b": 2, "c": 2, "agg": 18}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": 3},
+        {"progressive": Staircase()},
+        {"progressive": Chunkwise()},
+        {"cache": InMemoryCache()},
+    ],
+    ids=["layers", "staircase", "chunkwise", "cache"],
+)
+async def test_every_graph_reuses_its_proposals(chat, server, options):
+    does = "?writes" if "progressive" in options else ""
+    agent = create_agent(ChatMoA(graph=panel(chat, does, **options)), tools=[search])
+    for answer in (agent.invoke({"messages": "x"}), await agent.ainvoke({"messages": "y"})):
+        assert answer["messages"][-1].text
+    layers = options.get("layers", 2) - 1
+    calls = asked(server)
+    if "progressive" in options:  # a proposer may write in several pieces, but in one call only
+        with_tools = [c for c in server.calls if c.label != "agg" and "search" in str(c.messages)]
+        assert all("What the agent has done" not in str(c.messages) for c in with_tools)
+        assert calls["agg"] == 18
+    else:
+        assert calls == {"a": 2 * layers, "b": 2 * layers, "c": 2 * layers, "agg": 18}
+
+
+async def test_strategies_that_write_reuse_their_proposals_and_decisions(chat, server):
+    analyst = Analyse(chat("agg?steps=3"), analyst=chat("analyst"))
+    few = Layer([chat("a"), chat("b")], select=[TopK(k=1, judge=chat("judge"))])
+    for aggregator in (analyst, SelfMoASeq(chat("agg?steps=3"), window=2)):
+        server.reset()
+        agent = create_agent(ChatMoA(graph=create_moa([few], aggregator)), tools=[search])
+        await agent.ainvoke({"messages": "What is it?"})
+        calls = asked(server)
+        assert (calls["a"], calls["b"], calls["agg"]) == (1, 1, 4)
+        assert calls["judge"] <= 2
+        assert calls.get("analyst", 1) == 1
+
+
+async def test_later_prompts_begin_as_earlier_ones_did(chat, server):
+    agent = create_agent(ChatMoA(graph=panel(chat)), tools=[search], system_prompt="Be brief.")
+    await agent.ainvoke({"messages": "What is it?"})
+    prompts = [call.messages for call in server.of("agg")]
+    for before, after in pairwise(prompts):
+        assert after[: len(before)] == before
+    assert "a: What is it?" in prompts[0][1]["content"]
+
+
+def test_first_answer_has_the_record_and_later_ones_its_digest(chat):
+    agent = create_agent(ChatMoA(graph=panel(chat)), tools=[search])
+    answers = [m for m in run(agent, {"messages": "x"}) if isinstance(m, AIMessage)]
+    records = [m.response_metadata["moa"] for m in answers]
+    assert [len(r["proposals"]) for r in records] == [3, *[0] * 8]
+    assert [r["source"] for r in records] == ["asked", *["record"] * 8]
+    assert len({r["turn"] for r in records}) == 1
+    assert {r["version"] for r in records} == {1}
+    assert all(len(json.dumps(r)) < 700 for r in records[1:])
+
+
+async def test_usage_of_a_turn_is_that_of_its_calls(chat, server):
+    agent = create_agent(ChatMoA(graph=panel(chat)), tools=[search])
+    answer = await agent.ainvoke({"messages": "x"})
+    told = [m.usage_metadata for m in answer["messages"] if isinstance(m, AIMessage)]
+    for ours, theirs in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")):
+        assert sum(u[ours] for u in told) == sum(c.usage[theirs] for c in server.calls)
+
+
+def test_always_asks_in_every_call(chat, server):
+    agent = create_agent(ChatMoA(graph=panel(chat), consult="always"), tools=[search])
+    agent.invoke({"messages": "x"})
+    assert asked(server) == {"a": 9, "b": 9, "c": 9, "agg": 9}
+
+
+def test_calls_without_tools_ask_anew_each_time(chat, server):
+    model = ChatMoA(graph=create_moa([chat("a")], chat("agg")))
+    model.invoke("x")
+    model.invoke("x")
+    structured = model.with_structured_output({"title": "T", "type": "object", "properties": {}})
+    structured.invoke("x")
+    structured.invoke("x")
+    assert asked(server)["a"] == 4
+
+
+# --- when a function decides ---------------------------------------------------------------------
+
+
+def test_a_function_decides_and_the_newest_proposals_are_shown(chat, server):
+    seen: list[int] = []
+
+    def every_third(messages: list[BaseMessage]) -> bool:
+        seen.append(len(messages))
+        return sum(isinstance(m, ToolMessage) for m in messages) % 3 == 0
+
+    agent = create_agent(ChatMoA(graph=panel(chat), consult=every_third), tools=[search])
+    answers = [m for m in run(agent, {"messages": "x"}) if isinstance(m, AIMessage)]
+    assert asked(server) == {"a": 3, "b": 3, "c": 3, "agg": 9}
+    assert seen == list(range(1, 18, 2))
+    sources = [m.response_metadata["moa"]["source"] for m in answers]
+    assert sources == ["asked", "record", "record"] * 3
+    assert "search returned: results for" in str(server.of("a")[-1].messages)
+
+
+def test_where_a_function_never_asks_the_aggregator_answers_alone(chat, server):
+    model = ChatMoA(graph=panel(chat), consult=lambda messages: False)
+    answer = model.invoke("x")
+    assert asked(server) == {"agg": 1}
+    assert answer.response_metadata["moa"]["source"] == "none"
+    assert server.calls[0].messages == [{"role": "user", "content": "x"}]
+
+
+async def _later(messages: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("consult", ["sometimes", 3, None, _later, dict])
+def test_other_cadences_are_refused(chat, consult):
+    with pytest.raises(ValueError, match=r"ChatMoA\(consult=.* must be \"turn\", \"always\", or"):
+        ChatMoA(graph=panel(chat), consult=consult)
+
+
+# --- which calls belong to one turn --------------------------------------------------------------
+
+CALL = AIMessage("", tool_calls=[{"name": "search", "args": {"query": "q"}, "id": "1"}])
+RESULT = ToolMessage("found", tool_call_id="1", name="search")
+EARLIER = [HumanMessage("before", id="h0"), AIMessage("answered", id="a0")]
+SUMMARY = HumanMessage("A summary.", additional_kwargs={"lc_source": "summarization"})
+ASKED = HumanMessage("q", id="h1")
+UNNAMED = HumanMessage("q")
+
+# What came first, what comes then, and whether that is the same turn.
+SAME_TURN = {
+    "the tool loop": ([ASKED], [ASKED, CALL, RESULT], True),
+    "the tool loop, no ids": ([UNNAMED], [UNNAMED, CALL, RESULT], True),
+    "a retry": ([ASKED], [ASKED], True),
+    "a retry, no ids": ([UNNAMED], [UNNAMED], True),
+    "a history that was trimmed": ([*EARLIER, ASKED], [ASKED, CALL, RESULT], True),
+    "a history that was summarized": ([*EARLIER, ASKED], [SUMMARY, ASKED, CALL], True),
+    "an answer that was edited": (
+        [*EARLIER, ASKED],
+        [EARLIER[0], AIMessage("other", id="a0"), ASKED, CALL, RESULT],
+        True,
+    ),
+    "a reminder of a framework": ([ASKED], [ASKED, CALL, RESULT, SUMMARY], True),
+    "the same text asked again": (
+        [ASKED],
+        [ASKED, CALL, RESULT, HumanMessage("q", id="h2")],
+        False,
+    ),
+    "the same text, no ids": ([UNNAMED], [UNNAMED, AIMessage("a"), UNNAMED], False),
+    "another history": ([ASKED], [*EARLIER, ASKED], False),
+    "another history, no ids": ([UNNAMED], [HumanMessage("z"), AIMessage("y"), UNNAMED], False),
+    "an edited question": ([ASKED], [HumanMessage("other", id="h1")], False),
+    "another system prompt": ([ASKED], [SystemMessage("x"), ASKED, CALL, RESULT], False),
+    "another speaker": ([UNNAMED], [HumanMessage("q", name="Ann")], False),
+}
+
+
+@pytest.mark.parametrize(("first", "then", "same"), SAME_TURN.values(), ids=SAME_TURN)
+async def test_turns_are_told_apart(chat, server, first, then, same):
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    answer = await model.ainvoke(first)
+    await model.ainvoke(then)
+    assert asked(server)["a"] == (1 if same else 2)
+    if same:  # nothing but the record of the answer is needed, in another process as well
+        other = ChatMoA(graph=panel(chat)).bind_tools([search])
+        place = next(i for i, m in enumerate(then) if m.text == "q") + 1
+        await other.ainvoke(
+            [*then[:place], answer.model_copy(update={"content": "x"}), *then[place:]]
+        )
+        assert asked(server)["a"] == 1
+
+
+async def test_a_question_that_a_summary_replaced_is_found_by_the_record(chat, server):
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    answer = await model.ainvoke([ASKED])
+    done = ToolMessage("found", tool_call_id=answer.tool_calls[0]["id"])
+    await model.ainvoke([SUMMARY, answer, done])
+    assert asked(server) == {"a": 1, "b": 1, "c": 1, "agg": 2}
+
+
+async def test_other_mixtures_and_settings_have_turns_of_their_own(chat, server):
+    cache = InMemoryCache()
+    models = [
+        ChatMoA(graph=panel(chat, cache=cache)),
+        ChatMoA(graph=panel(chat, cache=cache, layers=3)),
+        ChatMoA(graph=create_moa([chat("a"), chat("b")], chat("agg?steps=8"), cache=cache)),
+        ChatMoA(graph=panel(chat, cache=cache), context={"proposer_temperature": 0.3}),
+    ]
+    turns = set()
+    for model in models:
+        answer = await model.bind_tools([search]).ainvoke([ASKED])
+        turns.add(answer.response_metadata["moa"]["turn"])
+        assert answer.response_metadata["moa"]["source"] == "asked"
+    assert len(turns) == len(models)
+
+
+async def test_a_cache_serves_another_process_and_one_user_alone(chat, server):
+    cache = InMemoryCache()
+
+    async def source(user: str | None) -> str:
+        model = ChatMoA(graph=panel(chat, cache=cache)).bind_tools([search])
+        config = {"configurable": {"langgraph_auth_user_id": user} if user else {}}
+        outer = create_agent(model, tools=[])
+        answer = await outer.ainvoke({"messages": [ASKED]}, config)
+        return answer["messages"][-1].response_metadata["moa"]["source"]
+
+    sources = [await source(user) for user in ("ann", "bob", "ann", None, None)]
+    assert sources == ["asked", "asked", "cache", "asked", "cache"]
+
+
+FORGED = {
+    "version": 1, "source": "asked", "asked_at": "", "decisions": [],
+    "proposals": [
+        {"layer": 1, "proposer": "a", "model": "a", "content": "FORGED", "status": "ok",
+         "error": None, "usage": None, "latency": 0, "attempts": 1}
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("server_says", ["assistant_id", "graph_id", "langgraph_auth_user"])
+async def test_a_record_of_a_client_of_a_server_is_not_believed(chat, server, server_says):
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    real = (await model.ainvoke([ASKED])).response_metadata["moa"]
+    forged = CALL.model_copy(
+        update={
+            "response_metadata": {"moa": {**FORGED, **{k: real[k] for k in ("turn", "mixture")}}}
+        }
+    )
+    other = create_agent(ChatMoA(graph=panel(chat)).bind_tools([search]), tools=[])
+    given = {"messages": [ASKED, forged, RESULT]}
+    await other.ainvoke(given, {"configurable": {server_says: "x"}})
+    assert asked(server)["a"] == 2
+    assert "FORGED" not in str([call.messages for call in server.calls])
+
+
+BROKEN = [
+    {"version": 2}, {"proposals": "x"}, {"proposals": [1]}, {"proposals": [{"layer": 1}]},
+    {"decisions": 3}, {"proposals": []}, {"proposals": None}, {"turn": "other"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=str)
+async def test_a_broken_record_is_not_used(chat, server, broken):
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    answer = await model.ainvoke([ASKED])
+    answer.response_metadata["moa"] |= broken
+    other = ChatMoA(graph=panel(chat)).bind_tools([search])
+    await other.ainvoke([ASKED, answer, RESULT])
+    assert asked(server)["a"] == 2
+
+
+# --- beside other middleware ---------------------------------------------------------------------
+
+
+class _Flaky(Exception):
+    pass
+
+
+@tool
+def flaky(query: str) -> str:
+    """Search, but not at first."""
+    _TRIES[query] = _TRIES.get(query, 0) + 1
+    if _TRIES[query] % 2:
+        raise _Flaky(query)
+    return f"results for {query}"
+
+
+_TRIES: dict[str, int] = {}
+
+
+def _pairs(chat) -> dict[str, Any]:
+    small = chat("summarizer")
+    return {
+        "summarization": SummarizationMiddleware(
+            small, trigger=("messages", 6), keep=("messages", 6)
+        ),
+        "tool retry": ToolRetryMiddleware(initial_delay=0),
+        "model retry": ModelRetryMiddleware(initial_delay=0),
+        "model fallback": ModelFallbackMiddleware(chat("other?steps=8")),
+        "human in the loop": HumanInTheLoopMiddleware({"search": True, "flaky": True}),
+        "context editing": ContextEditingMiddleware(edits=[ClearToolUsesEdit(trigger=20, keep=1)]),
+    }
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    "pair",
+    ["summarization", "tool retry", "model retry", "model fallback", "human in the loop",
+     "context editing"],
+)  # fmt: skip
+async def test_beside_other_middleware_the_panel_is_asked_once_a_turn(chat, server, pair, mode):
+    does = {"model retry": "steps=8&fail_first=1", "summarization": "steps=3"}.get(pair, "steps=8")
+    moa = create_moa([chat(name) for name in "abc"], chat(f"agg?{does}"), calls={"retries": 0})
+    agent = create_agent(
+        ChatMoA(graph=moa),
+        tools=[flaky if pair == "tool retry" else search],
+        middleware=[_pairs(chat)[pair]],
+        checkpointer=InMemorySaver(),
+    )
+    config = {"configurable": {"thread_id": "1"}, "recursion_limit": 100}
+    given: Any = {"messages": [*EARLIER, HumanMessage("What is 'it'?")]}
+    while True:
+        state = (
+            agent.invoke(given, config) if mode == "sync" else await agent.ainvoke(given, config)
+        )
+        if not state.get("__interrupt__"):
+            break
+        given = Command(resume={"decisions": [{"type": "approve"}]})
+    assert state["messages"][-1].text
+    calls = asked(server)
+    assert {name: calls[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_trimmed_conversation_is_still_the_same_turn(chat, server):
+    trim = trim_messages(strategy="last", token_counter=len, max_tokens=3, start_on="human")
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    history: list[BaseMessage] = [*EARLIER, ASKED]
+    for _ in range(4):
+        answer = (trim | model).invoke(history)
+        history += [answer, ToolMessage("found", tool_call_id=answer.tool_calls[0]["id"])]
+        history = history if len(history) < 7 else [*history[:3], *history[-2:]]
+    assert asked(server)["a"] <= 2
+
+
+# --- the panel's view ----------------------------------------------------------------------------
+
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+VIEWS: dict[str, list[BaseMessage]] = {
+    "a plain agent": [ASKED],
+    "after a call": [ASKED, CALL, RESULT],
+    "parallel calls": [
+        ASKED,
+        AIMessage(
+            "I look.",
+            tool_calls=[
+                {"name": "search", "args": {"query": "x"}, "id": "1"},
+                {"name": "search", "args": {"query": "y"}, "id": "2"},
+            ],
+        ),
+        ToolMessage("found x", tool_call_id="1", name="search"),
+        ToolMessage("found y", tool_call_id="2", name="search"),
+    ],
+    "an invalid call": [
+        ASKED,
+        AIMessage(
+            "",
+            invalid_tool_calls=[{"name": "search", "args": "{quer", "id": "1", "error": "bad"}],
+        ),
+        ToolMessage("could not read the arguments", tool_call_id="1", status="error"),
+    ],
+    "a failed tool": [ASKED, CALL, ToolMessage("boom", tool_call_id="1", status="error")],
+    "an image result": [ASKED, CALL, ToolMessage([IMAGE], tool_call_id="1")],
+    "an empty result": [ASKED, CALL, ToolMessage("", tool_call_id="1")],
+    "no content": [ASKED, CALL, ToolMessage([], tool_call_id="1")],
+    "200 KB of result": [ASKED, CALL, ToolMessage("word " * 40_000, tool_call_id="1")],
+    "many large results": [
+        ASKED,
+        *(m for i in range(30) for m in (
+            AIMessage("", tool_calls=[{"name": "search", "args": {"q": "x" * 9000}, "id": str(i)}]),
+            ToolMessage(f"result {i} " + "word " * 9000, tool_call_id=str(i)),
+        )),
+    ],
+    "a thread of many turns": [
+        ASKED, CALL, RESULT, AIMessage("First."), HumanMessage("And?"), AIMessage("Second."),
+        HumanMessage("And then?"), CALL, RESULT,
+    ],
+    "an answer and a call": [
+        ASKED, AIMessage("Wait."), CALL, RESULT, AIMessage("Done."), HumanMessage("More"),
+    ],
+    "two human messages in a row": [HumanMessage("one"), HumanMessage([IMAGE]), HumanMessage("two")],
+    "no question, as it was summarized": [SUMMARY, CALL, RESULT],
+    "the beginning was trimmed": [RESULT, AIMessage("Hello."), HumanMessage("q"), CALL, RESULT],
+    "a draft at the end": [ASKED, CALL, RESULT, AIMessage("My draft.")],
+    "two system messages": [SystemMessage("x"), SystemMessage("y"), ASKED, CALL, RESULT],
+    "a system message later": [ASKED, CALL, RESULT, SystemMessage("y")],
+    "an interrupt that was resumed": [ASKED, CALL, ToolMessage("rejected by a person", tool_call_id="1", status="error")],
+    "foreign blocks": [
+        ASKED,
+        AIMessage(
+            [{"type": "thinking", "thinking": "hm", "signature": "s"},
+             {"type": "tool_use", "id": "1", "name": "search", "input": {"query": "q"}}],
+            tool_calls=CALL.tool_calls,
+        ),
+        ToolMessage([{"type": "search_result", "title": "T", "source": "u", "content": []}], tool_call_id="1"),
+    ],
+    "half an emoji": [ASKED, CALL, ToolMessage("\ud83d", tool_call_id="1")],
+    "thoughts alone": [ASKED, AIMessage("<think>hm</think>"), HumanMessage("q2"), CALL, RESULT],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tools", [True, False], ids=["tools", "no tools"])
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("messages", VIEWS.values(), ids=VIEWS)
+async def test_strict_providers_accept_what_proposers_are_sent(
+    chat, server, messages, layers, tools
+):
+    if not tools and messages is VIEWS["two human messages in a row"]:
+        pytest.skip("a plain conversation is passed on as it is")
+    model: Any = ChatMoA(graph=panel(chat, "?strict", layers=layers), consult="always")
+    answer = await (model.bind_tools([search]) if tools else model).ainvoke(messages)
+    assert [p["error"] for p in answer.response_metadata["moa"]["proposals"]] == [None] * 3 * (
+        layers - 1
+    )
+    for call in server.calls:
+        if call.label == "agg":
+            continue
+        assert "tools" not in call.body
+        assert not any(m["role"] == "tool" or m.get("tool_calls") for m in call.messages)
+        if call.number == 1:  # later layers see the answers of the fake models, which echo it
+            assert len(str(call.messages)) < 60_000
+        if tools:
+            assert "- search: Search the web for a text." in call.system
+
+
+def test_large_results_are_cut_and_old_ones_more(chat, server):
+    model: Any = ChatMoA(graph=panel(chat), consult="always")
+    model.bind_tools([search]).invoke(VIEWS["many large results"])
+    text = server.of("a")[0].messages[-1]["content"]
+    assert "result 29 word" in text
+    assert "[left out]" in text
+    assert "[… trimmed …]" in text
+    assert text.index("[left out]") < text.index("result 29 word")
+
+
+def test_a_view_says_what_was_called_and_what_came_of_it(chat, server):
+    model: Any = ChatMoA(graph=panel(chat), consult="always")
+    model.bind_tools([search]).invoke(VIEWS["parallel calls"])
+    assert server.of("a")[0].messages[-1]["content"] == (
+        "q\n\nWhat the agent has done so far:\n"
+        "- The agent wrote: I look.\n"
+        '- Called search with {"query": "x"}.\n'
+        '- Called search with {"query": "y"}.\n'
+        "- search returned: found x\n"
+        "- search returned: found y"
+    )
