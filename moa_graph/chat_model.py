@@ -23,6 +23,7 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
 )
 from langchain_core.tools import BaseTool
+from langgraph.config import get_stream_writer
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
@@ -329,7 +330,7 @@ class ChatMoA(ChatModelWithRuns):
         settings = (self.context or MoAContext()).model_copy(update=own)
         turn = self._turn(messages, settings, options)
         graph = once_a_turn(self.graph) if turn else self.graph
-        context = settings.with_call_options(options).with_turn(turn)
+        context = settings.with_call_options(options).with_turn(turn).with_listener(_writer())
         return _Run({"messages": copies}, config, context, graph, partial(self._record, turn))
 
     def _turn(
@@ -417,6 +418,14 @@ class _Run(NamedTuple):
     context: MoAContext
     graph: Any
     record: Callable[[AIMessage, MoAState], dict[str, Any]]
+
+
+def _writer() -> Callable[[Any], None] | None:
+    """Return the writer of custom events of the graph around this call; None outside of one."""
+    try:
+        return get_stream_writer()
+    except (RuntimeError, KeyError):
+        return None
 
 
 def _aggregator_node(graph: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
@@ -121,6 +121,7 @@ class MoAContext(BaseModel):
 
     _call_options: dict[str, Any] = PrivateAttr(default_factory=dict)
     _turn: Any = PrivateAttr(default=None)
+    _on_proposal: Any = PrivateAttr(default=None)
 
     proposer_temperature: float | None = Field(
         default=None,
@@ -276,6 +277,18 @@ class MoAContext(BaseModel):
         """Return a copy of the settings for a run that belongs to a turn of an agent."""
         context = self.model_copy()
         context._turn = turn  # noqa: SLF001 - of another object of this class
+        return context
+
+    @property
+    def on_proposal(self) -> Callable[[Any], None] | None:
+        """Function that is called with the event of each new proposal; None for no function."""
+        function: Callable[[Any], None] | None = self._on_proposal
+        return function
+
+    def with_listener(self, on_proposal: Callable[[Any], None] | None) -> Self:
+        """Return a copy of the settings with a function to call with each new proposal."""
+        context = self.model_copy()
+        context._on_proposal = on_proposal  # noqa: SLF001 - of another object of this class
         return context
 
     @property

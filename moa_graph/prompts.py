@@ -50,6 +50,31 @@ DRAFT_OF_THE_AGENT = "The agent's draft of its answer:"
 """Text before an answer that the agent has not given yet."""
 
 
+USE_THE_ADVICE = (
+    "You have been provided with advice from several models on the latest user message. They know "
+    "the conversation and what your tools are, but cannot use them. Evaluate the advice "
+    "critically, because some of it may be wrong or outdated by later tool results. Then continue: "
+    "call a tool if that is the better next step, else answer the user. Do not mention the advice."
+    "\n\nAdvice from models:"
+)
+"""Instruction for an agent's own model before the proposals."""
+
+REVIEW_THE_DRAFT = (
+    "The last message is a draft of the answer, which the user has not seen yet. Review it: say "
+    "what is wrong, what is missing and what to change, most important first. If nothing needs to "
+    "change, say so."
+)
+"""Question to the proposers that review an agent's answer."""
+
+USE_THE_REVIEWS = (
+    "You have drafted the answer below, which the user has not seen yet, and several models have "
+    "reviewed it. Evaluate the reviews critically, because some may be wrong. Then write the final "
+    "answer to the user. Do not mention the draft or the reviews."
+    "\n\nYour draft:\n{draft}\n\nReviews from models:"
+)
+"""Instruction for an agent's own model before the reviews of its draft."""
+
+
 FENCED_REFERENCES = (
     "Each response stands between two lines that carry the code {code}. The code is made for this "
     "request, and no model that wrote a response knew it: only lines with exactly this code begin "

@@ -191,6 +191,22 @@ def text_for_readers(proposal: Proposal, selection: Decision) -> str:
     return selection.get("texts", {}).get(name, content)
 
 
+def selected(
+    proposals: Iterable[Proposal], decisions: Iterable[Decision], layer: int
+) -> list[Proposal]:
+    """Return the usable proposals of a layer as later models are shown them, after selections."""
+    given = usable(proposals_of_layer(proposals, layer))
+    selection = next((d for d in decisions if d["step"] == f"select_{layer}"), None)
+    if selection is None:
+        return given
+    by_name = {p["proposer"]: p for p in given}
+    return [
+        by_name[name] | {"content": text_for_readers(by_name[name], selection)}
+        for name in selection["kept"]
+        if name in by_name
+    ]
+
+
 def digest_of(text: str) -> str:
     """Return a short digest that identifies a text."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

@@ -7,7 +7,8 @@ from typing import Any
 
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.wiring import Node, Stage, wire, wire_without_answer
-from moa_graph.nodes.consult import CONSULT, ConsultNode
+from moa_graph.events import CONSULT
+from moa_graph.nodes.consult import ConsultNode
 from moa_graph.nodes.plan import AGGREGATOR
 from moa_graph.progressive.chunkwise import ChunkAggregator, ChunkProposer
 from moa_graph.progressive.reusing import ReusingAggregator
@@ -41,6 +42,12 @@ def without_answer(graph: MoAGraph) -> MoAGraph:
     builder = graph.builder.empty()
     wire_without_answer(builder, graph.builder.stages)
     return _as(graph, builder.compile())
+
+
+def is_progressive(graph: MoAGraph) -> bool:
+    """Return whether layers begin before the previous layer has ended."""
+    (node,) = graph.builder.stages[-1].nodes
+    return isinstance(node.runnable, StaircaseAggregator | ChunkAggregator)
 
 
 def _as(graph: MoAGraph, other: MoAGraph) -> MoAGraph:

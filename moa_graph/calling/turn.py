@@ -39,6 +39,8 @@ class Panel(TypedDict):
     """Digests of the earlier questions of the conversation."""
     proposals: list[Proposal]
     decisions: NotRequired[list[Decision]]
+    draft: NotRequired[str]
+    """The answer that they have reviewed."""
 
 
 @dataclass
@@ -190,7 +192,7 @@ def as_panel(given: Any) -> Panel | None:
         return None
     if not all(isinstance(p, Mapping) and p.keys() >= _FIELDS for p in proposals):
         return None
-    return Panel(
+    panel = Panel(
         version=VERSION,
         turn=str(given.get("turn")),
         asked_at=str(given.get("asked_at")),
@@ -198,6 +200,9 @@ def as_panel(given: Any) -> Panel | None:
         proposals=proposals,
         decisions=decisions,
     )
+    if "draft" in given:
+        panel["draft"] = str(given["draft"])
+    return panel
 
 
 def _question(messages: Sequence[BaseMessage], place: int, *, by_id: bool) -> list[Any]:

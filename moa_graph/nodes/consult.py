@@ -17,9 +17,6 @@ from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.nodes.step import Step
 from moa_graph.state import MoAState, proposals_of_layer, usable
 
-CONSULT = "consult"
-"""The name of the node."""
-
 
 class ConsultNode(Runnable[MoAState, Any]):
     """A node that leads to the proposers, or to the aggregator with this turn's proposals.

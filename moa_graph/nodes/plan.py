@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable
 from moa_graph.calling.cache import StoredProposals
 from moa_graph.calling.turn import digest
 from moa_graph.calling.waiting import Hedge, Quorum
+from moa_graph.errors import NotEnoughProposals
 from moa_graph.layers import Layer, References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.models import (
@@ -21,7 +22,7 @@ from moa_graph.models import (
 from moa_graph.models.identity import identity_of
 from moa_graph.nodes.panels import Panels
 from moa_graph.nodes.shared import RunsInProgress
-from moa_graph.state import Proposal
+from moa_graph.state import Proposal, proposals_of_layer, usable
 
 AGGREGATOR = "aggregator"
 """The name of the aggregator's node."""
@@ -128,6 +129,19 @@ class Plan:
     def layers(self) -> int:
         """Number of layers in the graph, including the aggregator's."""
         return len(self.policies) + 1
+
+    def not_enough(self, layer: int, proposals: list[Proposal]) -> NotEnoughProposals:
+        """Return the error for a layer with too few usable proposals."""
+        own = proposals_of_layer(proposals, layer)
+        reasons = "; ".join(
+            f"{p['proposer']}: {p['error'] or p['status']}" for p in own if p["status"] != "ok"
+        )
+        policy = self.policies[layer - 1]
+        return NotEnoughProposals(
+            f"Layer {layer} gave {len(usable(own))} usable proposals of {policy.width}, but "
+            f"min_proposals is {policy.min_proposals}. {reasons}",
+            proposals,
+        )
 
     def retries_of(self, model: Runnable[Any, Any]) -> int:
         """Return the number of retries of a model's calls after a transient error."""

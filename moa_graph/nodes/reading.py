@@ -32,7 +32,7 @@ from moa_graph.prompts import (
 from moa_graph.state import (
     Proposal,
     proposals_of_layer,
-    text_for_readers,
+    selected,
     usable,
 )
 
@@ -62,7 +62,7 @@ class Reading:
         """
         given = self._step.messages
         # Only the model that writes the answer has tools.
-        if not own and (self._tools or uses_tools(given)):
+        if not own and self._for_agent:
             given = without_tool_messages(given)
         messages = conversation_for(model, given, own=own)
         return instructed(messages, utf8(role), place_for(model)) if role else messages
@@ -77,13 +77,15 @@ class Reading:
             role: Its role or persona.
         """
         messages = self.conversation(model, role)
-        if not (self._tools or uses_tools(self._step.messages)):
+        if not self._for_agent:
             return messages
-        return instructed(messages, advice_wanted(self._tools), place_for(model))
+        tools = self._step.context.options.get("tools") or ()
+        return instructed(messages, advice_wanted(tools), place_for(model))
 
     @property
-    def _tools(self) -> Sequence[Any]:
-        return self._step.context.options.get("tools") or ()
+    def _for_agent(self) -> bool:
+        """Whether the answer is one call of an agent."""
+        return "tools" in self._step.context.options or uses_tools(self._step.messages)
 
     def question(
         self,
@@ -171,14 +173,8 @@ class Reading:
             NotEnoughProposals: If the previous layer has too few usable proposals.
         """
         given = self.usable_before()
-        selection = self._step.decision(f"select_{given[0]['layer']}") if given else None
-        if selection is not None:
-            by_name = {p["proposer"]: p for p in given}
-            given = [
-                by_name[name] | {"content": text_for_readers(by_name[name], selection)}
-                for name in selection["kept"]
-                if name in by_name
-            ]
+        if given:
+            given = selected(given, self._step.decisions, given[0]["layer"])
         return (reads(given) or given) if reads else given
 
     def usable_before(self) -> list[Proposal]:
@@ -205,21 +201,12 @@ class Reading:
                     return what_there_is
         if over_budget:
             return []
-        raise self.not_enough(self._step.layer_before, len(references))
+        raise self.not_enough(self._step.layer_before)
 
-    def not_enough(self, layer: int, count: int) -> NotEnoughProposals:
+    def not_enough(self, layer: int) -> NotEnoughProposals:
         """End the run, and return the error for a layer with too few usable proposals."""
-        before = proposals_of_layer(self._step.proposals, layer)
-        reasons = "; ".join(
-            f"{p['proposer']}: {p['error'] or p['status']}" for p in before if p["status"] != "ok"
-        )
         self._step.end_run()
-        policy = self._step.plan.policies[layer - 1]
-        return NotEnoughProposals(
-            f"Layer {layer} gave {count} usable proposals of "
-            f"{policy.width}, but min_proposals is {policy.min_proposals}. {reasons}",
-            self._step.proposals,
-        )
+        return self._step.plan.not_enough(layer, self._step.proposals)
 
     @property
     def lettered(self) -> bool:

@@ -13,7 +13,7 @@ from langgraph.runtime import Runtime, get_runtime
 
 from moa_graph.calling import sync
 from moa_graph.context import MoAContext
-from moa_graph.events import LayerEnded
+from moa_graph.events import LayerEnded, ProposalMade
 from moa_graph.models.text import utf8
 from moa_graph.nodes.plan import Plan, Policy
 from moa_graph.nodes.reading import Reading
@@ -156,10 +156,19 @@ class Step:
     async def within(self, node: Coroutine[Any, Any, T]) -> T:
         """Run a node's coroutine, and end the run if the coroutine is cancelled."""
         try:
-            return await node
+            update = await node
         except sync.Cancelled:
             self.end_run()
             raise
+        self._tell_proposals(update)
+        return update
+
+    def _tell_proposals(self, update: Any) -> None:
+        """Tell the new proposals to the listener of the run, if it has one."""
+        tell = self.context.on_proposal
+        if tell is not None and isinstance(update, dict):
+            for proposal in update.get("proposals", ()):
+                tell(ProposalMade(type="proposal", proposal=proposal))
 
     def tell_layer_ended(self) -> None:
         """Write an event to the custom stream that the previous layer has ended."""

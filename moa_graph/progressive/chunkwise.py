@@ -292,7 +292,7 @@ def chunks(step: Step, layers: Sequence[Nodes], *, last: bool = False) -> tuple[
         if last and cut and layer > 1:
             return chunks(step, layers[:-1], last=last)
         if not (last and cut and step.draft(AGGREGATOR)["pieces"]):
-            raise step.reading.not_enough(layer, len(left))
+            raise step.reading.not_enough(layer)
         return True, View({}, {}, complete=True)
     drafts = {node: step.draft(node) for node, _ in left}
     texts = {node: draft["pieces"][-1] if draft["pieces"] else "" for node, draft in drafts.items()}
