@@ -42,6 +42,7 @@ from moa_graph.prompts import (
     REVIEW_THE_DRAFT,
     USE_THE_ADVICE,
     USE_THE_REVIEWS,
+    is_question,
     letters,
     question_place,
 )
@@ -223,6 +224,8 @@ class _AgentCall:
         mixture = digest([way, self._plan.identity, settings])
         self._turn = Turn.of(mixture, self._messages, ask=ask, trusted=False)
         known = cast(Any, request.state).get("moa") or {}
+        if known and not any(map(is_question, self._messages)):  # a summary has replaced it
+            self._turn.key = known["turn"]
         self._known: dict[str, Any] = known if known.get("turn") == self._turn.key else {}
         self._turn.known = as_panel({"version": 1, **self._known})
 
@@ -382,6 +385,8 @@ def when_repeating(messages: Sequence[BaseMessage]) -> bool:
 
 # --- the tool -----------------------------------------------------------------------------------
 
+# LangGraph fills in `runtime` only if its type is exactly this, and not optional.
+_NO_RUNTIME = cast("ToolRuntime[Any, Any]", None)
 _AT_THE_LIMIT = (
     "The panel has been asked {uses} times for this question, which is the limit. Answer with what "
     "you know."
@@ -411,14 +416,14 @@ def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
     model = ChatMoA(graph=moa, consult="always").with_config(tags=[TAG_NOSTREAM])
 
     def consult(
-        question: str, context: str = "", *, runtime: ToolRuntime[Any, Any]
+        question: str, context: str = "", *, runtime: ToolRuntime[Any, Any] = _NO_RUNTIME
     ) -> tuple[str, dict[str, Any] | None]:
         if _used(runtime) >= most:
             return _AT_THE_LIMIT.format(uses=most), None
         return _answer(model.invoke(_asked(question, context)))
 
     async def aconsult(
-        question: str, context: str = "", *, runtime: ToolRuntime[Any, Any]
+        question: str, context: str = "", *, runtime: ToolRuntime[Any, Any] = _NO_RUNTIME
     ) -> tuple[str, dict[str, Any] | None]:
         if _used(runtime) >= most:
             return _AT_THE_LIMIT.format(uses=most), None
@@ -454,8 +459,10 @@ def _answer(message: AIMessage) -> tuple[str, dict[str, Any]]:
     return str(message.text), message.response_metadata[RECORD]
 
 
-def _used(runtime: ToolRuntime[Any, Any]) -> int:
-    """Return how often the tool was called in this turn before this call."""
+def _used(runtime: ToolRuntime[Any, Any] | None) -> int:
+    """Return how often the tool was called in this turn before this call; 0 without an agent."""
+    if runtime is None:
+        return 0
     state = runtime.state
     messages = state.get("messages", []) if isinstance(state, Mapping) else state
     place = question_place(messages)
