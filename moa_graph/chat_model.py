@@ -38,6 +38,7 @@ from moa_graph.calling.chat_answer import (
     neutral,
     with_usage,
 )
+from moa_graph.calling.owner import on_server
 from moa_graph.calling.parent_run import ParentRun, current_parent, inside, users_configurable
 from moa_graph.calling.turn import (
     VERSION,
@@ -50,7 +51,6 @@ from moa_graph.calling.turn import (
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
 from moa_graph.nodes.aggregator import AnswerNode
-from moa_graph.nodes.panels import on_server
 from moa_graph.nodes.plan import AGGREGATOR
 from moa_graph.state import (
     AGGREGATOR_RECORD,

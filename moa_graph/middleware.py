@@ -30,13 +30,13 @@ from typing_extensions import TypedDict, override
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import is_progressive, without_answer
 from moa_graph.calling import sync
+from moa_graph.calling.owner import owner_in
 from moa_graph.calling.references import Question
 from moa_graph.calling.turn import RECORD, Consult, Panel, Turn, as_consult, as_panel, digest
 from moa_graph.chat_model import ChatMoA
 from moa_graph.context import MoAContext
 from moa_graph.events import CONSULT, ProposalStream
 from moa_graph.models import max_tokens_of, window_of
-from moa_graph.nodes.panels import owner_in
 from moa_graph.prompts import (
     FRAMEWORK_MARK,
     REVIEW_THE_DRAFT,

@@ -10,7 +10,7 @@ A model's name is a label, then `?` and `&`-joined behaviours:
     alpha?status=429             refuses with that status (and `retry_after=SECONDS`)
     alpha?fail_first=2           refuses the first two calls with 500
     alpha?hang                   never answers
-    alpha?slow_first=9           first token of the first call after 9 s
+    alpha?slow_first=9           first token of the first call after 9 s (slow_second, slow_third)
     alpha?empty                  answers with no text
     alpha?refusal                refuses as a model does, in `refusal`
     alpha?cut=3                  ends the connection after three tokens
@@ -183,8 +183,9 @@ class FakeServer:
         call.number = self._seen[call.model]
         if self._seen[call.model] > int(does.get("times", 1e9)):
             does = {"writes": ""} if "writes" in does else {}
-        if self._seen[call.model] == 1:
-            await asyncio.sleep(float(does.get("slow_first", 0)))
+        for number, name in enumerate(("slow_first", "slow_second", "slow_third"), 1):
+            if call.number == number:
+                await asyncio.sleep(float(does.get(name, 0)))
         await asyncio.sleep(float(does.get("latency", 0)))
         if "tail" in does:
             slow = 10 if self._random.random() < 0.05 else 1

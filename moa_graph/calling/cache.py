@@ -19,6 +19,7 @@ from langgraph.cache.base import BaseCache, FullKey, Namespace
 from pydantic import Field
 
 from moa_graph.calling import sync
+from moa_graph.calling.owner import owner_in
 from moa_graph.errors import value_object
 from moa_graph.limits import Count
 from moa_graph.models.fingerprint import NotFingerprintable, chosen, fingerprint, message_parts
@@ -27,7 +28,7 @@ from moa_graph.state import Proposal
 
 _NAMESPACE = "moa_graph"
 _PANELS = (_NAMESPACE, "panels")
-_VERSION = 2  # version of the entries; entries of other versions are ignored
+_VERSION = 3  # version of the entries; entries of other versions are ignored
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ProposalCache:
 
     The key includes everything that affects an answer: the model with its parameters, prompts and
     tools (including those of the run's `MoAContext`), the text of the question, and the number of
-    the sample. Failed proposals are not stored.
+    the sample. On a server it includes the user, too. Failed proposals are not stored.
 
     Args:
         cache: Any LangGraph cache (in memory, SQLite, Redis).
@@ -115,7 +116,7 @@ class StoredProposals(BaseCache[Any]):
             return None
         question = [message_parts(m) for m in messages]
         parts = json.dumps(
-            [_VERSION, model, asked.name, question, asked.sample],
+            [_VERSION, model, asked.name, question, asked.sample, owner_in(asked.config)],
             sort_keys=True,
             default=str,
         )

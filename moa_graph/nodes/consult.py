@@ -10,9 +10,9 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Command
 
 from moa_graph.calling import sync
-from moa_graph.calling.turn import Panel, Turn, digest
+from moa_graph.calling.owner import owner_in
+from moa_graph.calling.turn import Panel, Turn, digest, uses_tools_since_question
 from moa_graph.context import MoAContext
-from moa_graph.nodes.panels import owner_in
 from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.nodes.step import Step
 from moa_graph.state import MoAState, proposals_of_layer, usable
@@ -61,10 +61,14 @@ def turn_of_run(plan: Plan, context: MoAContext, state: Mapping[str, Any]) -> Tu
     A graph gives messages new ids in each run. Without a `turn` in the context, a turn is
     therefore identified by the whole conversation.
     """
-    if context.turn is not None or not context.once_a_turn:
+    if context.turn is not None:
         return context.turn
+    messages = state["messages"]
+    acts = bool(context.options.get("tools")) or uses_tools_since_question(messages)
+    if not (context.once_a_turn and acts):
+        return None
     mixture = digest([plan.identity, context.for_proposers])
-    return Turn.of(mixture, state["messages"], by_id=False, trusted=False)
+    return Turn.of(mixture, messages, by_id=False, trusted=False)
 
 
 async def keep_panel(step: Step) -> None:

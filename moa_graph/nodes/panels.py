@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
-
-from langchain_core.runnables import RunnableConfig
 
 from moa_graph.calling import sync
 from moa_graph.calling.cache import StoredProposals
@@ -58,18 +54,3 @@ class Panels:
                 self._kept.popitem(last=False)
         if self._cache is not None:
             await self._cache.keep_panel(key, dict(panel))
-
-
-def owner_in(config: RunnableConfig) -> str | None:
-    """Return the user that a server has identified; None without a server or without users."""
-    configurable: Mapping[str, Any] = config.get("configurable") or {}
-    if user := configurable.get("langgraph_auth_user_id"):
-        return str(user)
-    identity = getattr(configurable.get("langgraph_auth_user"), "identity", None)
-    return None if identity is None else str(identity)
-
-
-def on_server(config: RunnableConfig) -> bool:
-    """Return whether a server runs this code, so that messages may be a client's."""
-    configurable: Mapping[str, Any] = config.get("configurable") or {}
-    return any(name in configurable for name in ("assistant_id", "graph_id", "langgraph_auth_user"))

@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph_sdk.runtime import ServerRuntime
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from moa_graph.building.compiled import MoAGraph
+from moa_graph.building.for_agents import once_a_turn
 from moa_graph.context import MoAContext
 from moa_graph.errors import what_is_wrong
 from moa_graph.layers import Layer, Proposer, References
@@ -23,6 +24,7 @@ from moa_graph.presets.configuration import Configuration, Data
 from moa_graph.progressive.pieces import Staircase
 from moa_graph.server.bounds import check_bounds, check_names_no_file
 from moa_graph.server.settings import SETTINGS
+from moa_graph.server.storage import cache_at
 
 _KEPT = 256  # most recently used graphs
 _TEMPERATURE = 0.7  # as in the paper's reference code
@@ -52,6 +54,20 @@ _Proposers = _OneLayer | Layer | list[_OneLayer | Layer]
 
 class RunContext(MoAContext):
     """Settings of a run, within the bounds of this server."""
+
+    consult: Literal["turn", "always"] | None = Field(
+        default=None,
+        title="Consult",
+        description=(
+            "When the proposers are asked in a run with tools: “turn”, once for each human "
+            "message, whose later calls reuse the proposals; or “always”. None: “turn”."
+        ),
+    )
+
+    @property
+    def once_a_turn(self) -> bool:
+        """Whether the proposers are asked once for each human message in a run with tools."""
+        return self.consult != "always"
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
@@ -165,7 +181,8 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
     if _runs(runtime):
         check_bounds(configuration)
     # Provider clients read certificate files, which blocks.
-    return await asyncio.to_thread(_built, json.dumps(shape, sort_keys=True))
+    graph = await asyncio.to_thread(_built, json.dumps(shape, sort_keys=True))
+    return for_run(graph, config, runtime)
 
 
 def preset(name: str, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
@@ -183,6 +200,21 @@ def preset(name: str, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
     return _built_preset(name)
 
 
+def for_run(
+    graph: MoAGraph, config: RunnableConfig, runtime: ServerRuntime[Any] | None
+) -> MoAGraph:
+    """Return the graph to execute: for the call of an agent, one that can reuse proposals.
+
+    Args:
+        graph: The graph, which is also the one to draw.
+        config: As for `mixture`.
+        runtime: As for `mixture`.
+    """
+    options = config.get("configurable", {}).get("aggregator_options")
+    tools = options.get("tools") if isinstance(options, Mapping) else None
+    return once_a_turn(graph) if tools and _runs(runtime) else graph
+
+
 def _runs(runtime: ServerRuntime[Any] | None) -> bool:
     return runtime is None or runtime.execution_runtime is not None
 
@@ -193,7 +225,7 @@ def _built(shape: str) -> MoAGraph:
     limits = {**(given.pop("limits", None) or {})}
     limits["tokens"] = min(limits.get("tokens") or SETTINGS.max_tokens, SETTINGS.max_tokens)
     configuration = _configuration({**given, "limits": limits})
-    return configuration.create(context_schema=AssistantContext)
+    return configuration.create(context_schema=AssistantContext, cache=cache_at(SETTINGS.cache))
 
 
 @lru_cache
@@ -201,7 +233,11 @@ def _built_preset(name: str) -> MoAGraph:
     preset = PRESETS[name]
     longest = min(preset.max_tokens or SETTINGS.max_tokens, SETTINGS.max_tokens)
     preset = preset.model_copy(update={"max_tokens": longest})
-    return preset.create(context_schema=RunContext, limits=RunLimits(tokens=SETTINGS.max_tokens))
+    return preset.create(
+        context_schema=RunContext,
+        limits=RunLimits(tokens=SETTINGS.max_tokens),
+        cache=cache_at(SETTINGS.cache),
+    )
 
 
 def check_given(given: Mapping[str, Any]) -> None:

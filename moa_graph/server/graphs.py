@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_sdk.runtime import ServerRuntime
 
 from moa_graph.building.compiled import MoAGraph
-from moa_graph.server.assistants import mixture, preset
+from moa_graph.server.assistants import for_run, mixture, preset
 
 __all__ = [
     "local",
@@ -30,8 +30,8 @@ def _factory(name: str) -> Callable[[RunnableConfig, ServerRuntime[Any]], MoAGra
     with suppress(ValueError):
         preset(name)  # build it now: reading certificate files would block a run
 
-    def graph(config: RunnableConfig, runtime: ServerRuntime[Any]) -> MoAGraph:  # noqa: ARG001
-        return preset(name, runtime)
+    def graph(config: RunnableConfig, runtime: ServerRuntime[Any]) -> MoAGraph:
+        return for_run(preset(name, runtime), config, runtime)
 
     return graph
 

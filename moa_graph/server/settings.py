@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     """Storage of the run counts, as a URI of the package `limits`. Several processes can share
     `async+redis://HOST:PORT`."""
 
+    cache: str = ""
+    """Where proposals are cached, for each user apart: path of an SQLite file, or
+    `redis://HOST:PORT`. If empty, they are not cached, and the proposals of a turn of an agent are
+    kept in memory."""
+
     @property
     def keys(self) -> Keys:
         """Parsed API keys and their owners."""

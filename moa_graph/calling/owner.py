@@ -1,0 +1,23 @@
+"""Who a run belongs to, where a server runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+
+def owner_in(config: RunnableConfig) -> str | None:
+    """Return the user that a server has identified; None without a server or without users."""
+    configurable: Mapping[str, Any] = config.get("configurable") or {}
+    if user := configurable.get("langgraph_auth_user_id"):
+        return str(user)
+    identity = getattr(configurable.get("langgraph_auth_user"), "identity", None)
+    return None if identity is None else str(identity)
+
+
+def on_server(config: RunnableConfig) -> bool:
+    """Return whether a server runs this code, so that messages may be a client's."""
+    configurable: Mapping[str, Any] = config.get("configurable") or {}
+    return any(name in configurable for name in ("assistant_id", "graph_id", "langgraph_auth_user"))
