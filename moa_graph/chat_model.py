@@ -38,7 +38,7 @@ from moa_graph.calling.chat_answer import (
     neutral,
     with_usage,
 )
-from moa_graph.calling.owner import on_server
+from moa_graph.calling.owner import on_server, thread_in
 from moa_graph.calling.parent_run import ParentRun, current_parent, inside, users_configurable
 from moa_graph.calling.turn import (
     VERSION,
@@ -344,8 +344,14 @@ class ChatMoA(ChatModelWithRuns):
         if ask is None and not (acts or uses_tools_since_question(messages)):
             return None
         mixture = digest([self._node.plan.identity, settings.for_proposers])
-        trusted = not on_server(surrounding_config())
-        return Turn.of(mixture, messages, ask=ask, trusted=trusted)
+        around = surrounding_config()
+        return Turn.of(
+            mixture,
+            messages,
+            ask=ask,
+            thread=thread_in(around),
+            trusted=not on_server(around),
+        )
 
     def _record(self, turn: Turn | None, message: AIMessage, state: MoAState) -> dict[str, Any]:
         """Return the value of `response_metadata["moa"]` for a finished run."""

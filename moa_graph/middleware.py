@@ -30,7 +30,7 @@ from typing_extensions import TypedDict, override
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import is_progressive, without_answer
 from moa_graph.calling import sync
-from moa_graph.calling.owner import owner_in
+from moa_graph.calling.owner import owner_in, thread_in
 from moa_graph.calling.references import Question
 from moa_graph.calling.turn import RECORD, Consult, Panel, Turn, as_consult, as_panel, digest
 from moa_graph.chat_model import ChatMoA
@@ -222,11 +222,13 @@ class _AgentCall:
         settings = middleware.context.for_proposers
         way = "review" if middleware.consult == "final" else "advice"
         mixture = digest([way, self._plan.identity, settings])
-        self._turn = Turn.of(mixture, self._messages, ask=ask, trusted=False)
+        self._turn = Turn.of(
+            mixture, self._messages, ask=ask, thread=thread_in(get_config()), trusted=False
+        )
         known = cast(Any, request.state).get("moa") or {}
         if known and not any(map(is_question, self._messages)):  # a summary has replaced it
-            self._turn.key = known["turn"]
-        self._known: dict[str, Any] = known if known.get("turn") == self._turn.key else {}
+            self._turn.keys.insert(0, known["turn"])
+        self._known: dict[str, Any] = known if known.get("turn") in self._turn.keys else {}
         self._turn.known = as_panel({"version": 1, **self._known})
 
     def advised(self) -> _Steps:

@@ -79,7 +79,7 @@ def without_tool_messages(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
             turns[-1].result(message, results[place])
         elif isinstance(message, AIMessage):
             turns[-1].answered(message)
-    system = [m for m in messages if isinstance(m, SystemMessage)]
+    system = [m for m in messages if isinstance(m, SystemMessage) and m.text.strip()]
     asked = [turn for turn in turns if turn.asked]
     last = asked[-1:]
     return [

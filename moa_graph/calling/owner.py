@@ -1,4 +1,4 @@
-"""Who a run belongs to, where a server runs it."""
+"""What a run belongs to: a user of a server, a thread."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def on_server(config: RunnableConfig) -> bool:
     """Return whether a server runs this code, so that messages may be a client's."""
     configurable: Mapping[str, Any] = config.get("configurable") or {}
     return any(name in configurable for name in ("assistant_id", "graph_id", "langgraph_auth_user"))
+
+
+def thread_in(config: RunnableConfig) -> str | None:
+    """Return the thread of the run; None without a checkpointer."""
+    thread = (config.get("configurable") or {}).get("thread_id")
+    return None if thread is None else str(thread)

@@ -48,7 +48,8 @@ class Turn:
     """The turn to which a call belongs, and when the proposers are asked in it.
 
     Args:
-        key: Key of the turn.
+        keys: Keys of the turn: first the one under which it is stored, then others that identify
+            it as well.
         mixture: Digest of the mixture and of the agent's system prompt.
         asked_at: Digest of the conversation of this call.
         earlier: Digests of the earlier questions of the conversation.
@@ -59,7 +60,7 @@ class Turn:
         source: Where the call's proposals are from. A run sets it.
     """
 
-    key: str
+    keys: list[str]
     mixture: str
     asked_at: str
     earlier: Sequence[str]
@@ -75,6 +76,7 @@ class Turn:
         *,
         ask: bool | None = None,
         by_id: bool = True,
+        thread: str | None = None,
         trusted: bool = True,
     ) -> Turn:
         """Return the turn of a call.
@@ -84,6 +86,8 @@ class Turn:
             messages: The messages of the call.
             ask: See the class.
             by_id: Whether ids of messages are the same in all calls of a turn.
+            thread: The thread of the conversation, if it has one; it tells questions without an
+                id apart.
             trusted: Whether records in messages were written by this package. Clients of a server
                 can send any record.
         """
@@ -93,21 +97,25 @@ class Turn:
         rest = messages if place is None else messages[place + 1 :]
         records = [r for m in reversed(rest) if (r := record_in(m)) and r.get("mixture") == agent]
         if place is not None:
-            key = digest([agent, *_question(messages, place, by_id=by_id)])
+            keys = [digest([agent, *parts]) for parts in _names_of(messages, place, by_id, thread)]
         else:  # the question was left out of the conversation, or replaced by a summary
-            key = next(
-                (str(r.get("turn")) for r in records), digest([agent, *map(_said, messages)])
-            )
-        known = next((p for r in records if (p := panel_in(r, key))), None) if trusted else None
+            whole = digest([agent, *map(_said, messages)])
+            keys = [next((str(record.get("turn")) for record in records), whole)]
+        known = next((p for r in records if (p := panel_in(r, keys))), None) if trusted else None
         before = [m for m in messages[: place or 0] if is_question(m)]
         return cls(
-            key,
+            keys,
             agent,
             digest([_said(m) for m in messages]),
-            [digest(_named(m) if by_id else _said(m)) for m in before],
+            [digest(_said(m)) for m in before],
             ask,
             known,
         )
+
+    @property
+    def key(self) -> str:
+        """Key under which the turn is stored."""
+        return self.keys[0]
 
     def panel(self, proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> Panel:
         """Return the panel with the answers of this call."""
@@ -125,7 +133,7 @@ class Turn:
 
         Questions may have been left out since, but not added.
         """
-        return panel["turn"] == self.key and set(self.earlier) <= set(panel["earlier"])
+        return panel["turn"] in self.keys and set(self.earlier) <= set(panel["earlier"])
 
     def record(self) -> dict[str, Any]:
         """Return what the record in the answer says of the turn."""
@@ -178,9 +186,9 @@ def record_in(message: BaseMessage) -> Mapping[str, Any] | None:
     return record
 
 
-def panel_in(record: Mapping[str, Any], key: str) -> Panel | None:
+def panel_in(record: Mapping[str, Any], keys: Sequence[str]) -> Panel | None:
     """Return the panel in a message's record; None if it has none of this turn."""
-    return as_panel({**record, "earlier": []}) if record.get("turn") == key else None
+    return as_panel({**record, "earlier": []}) if record.get("turn") in keys else None
 
 
 def as_panel(given: Any) -> Panel | None:
@@ -205,16 +213,19 @@ def as_panel(given: Any) -> Panel | None:
     return panel
 
 
-def _question(messages: Sequence[BaseMessage], place: int, *, by_id: bool) -> list[Any]:
-    """Return what identifies a question: its id and text, or the conversation up to it."""
+def _names_of(
+    messages: Sequence[BaseMessage], place: int, by_id: bool, thread: str | None
+) -> list[list[Any]]:
+    """Return what identifies a question: its id and text, and the conversation up to it.
+
+    A message can get its id after the first call of its turn, so that a question with an id is
+    also looked for under the conversation. It is not stored there, since the same conversation
+    with another id is another turn.
+    """
     question = messages[place]
-    if by_id and question.id:
-        return _named(question)
-    return [_said(m) for m in messages[: place + 1] if not isinstance(m, SystemMessage)]
-
-
-def _named(message: BaseMessage) -> list[Any]:
-    return [message.id, _said(message)]
+    said = [_said(m) for m in messages[: place + 1] if not isinstance(m, SystemMessage)]
+    unnamed = [thread if by_id else None, *said]
+    return [[question.id, _said(question)], unnamed] if by_id and question.id else [unnamed]
 
 
 def _said(message: BaseMessage) -> list[Any]:

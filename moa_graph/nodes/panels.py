@@ -32,17 +32,22 @@ class Panels:
         """
         if turn.known is not None:
             return turn.known, "record"
-        key = digest([turn.key, owner])
+        keys = [digest([key, owner]) for key in turn.keys]
+        for key in keys:
+            if (kept := self._in_memory(key)) is not None and turn.continues(kept):
+                return kept, "memory"
+        for key in keys if self._cache else []:
+            assert self._cache is not None
+            stored = as_panel(await self._cache.panel(key))
+            if stored is not None and turn.continues(stored):
+                return stored, "cache"
+        return None, "asked"
+
+    def _in_memory(self, key: str) -> Panel | None:
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None:
+            if key in self._kept:
                 self._kept.move_to_end(key)
-        if kept is not None:
-            return (kept, "memory") if turn.continues(kept) else (None, "asked")
-        if self._cache is None:
-            return None, "asked"
-        stored = as_panel(await self._cache.panel(key))
-        return (stored, "cache") if stored and turn.continues(stored) else (None, "asked")
+            return self._kept.get(key)
 
     async def keep(self, turn: Turn, owner: str | None, panel: Panel) -> None:
         """Keep the panel as the newest of its turn."""
