@@ -23,11 +23,11 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
 )
 from langchain_core.tools import BaseTool
-from langgraph.config import get_stream_writer
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited, surrounding_config
+from moa_graph.agents.chat_turn import record_of, turn_of_call
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
 from moa_graph.calling.chat_answer import (
@@ -38,28 +38,21 @@ from moa_graph.calling.chat_answer import (
     neutral,
     with_usage,
 )
-from moa_graph.calling.owner import on_server, thread_in
-from moa_graph.calling.parent_run import ParentRun, current_parent, inside, users_configurable
-from moa_graph.calling.turn import (
-    VERSION,
-    Consult,
-    Turn,
-    as_consult,
-    digest,
-    uses_tools_since_question,
+from moa_graph.calling.parent_run import (
+    ParentRun,
+    current_parent,
+    inside,
+    surrounding_writer,
+    users_configurable,
 )
+from moa_graph.calling.turn import Consult, as_consult
 from moa_graph.context import MoAContext
 from moa_graph.models import Model, chat_models_in, map_chat_models, with_call_options
 from moa_graph.nodes.aggregator import AnswerNode
 from moa_graph.nodes.plan import AGGREGATOR
-from moa_graph.state import (
-    AGGREGATOR_RECORD,
-    MoAState,
-    decisions_of,
-)
+from moa_graph.state import MoAState
 
 _STREAM_MODES = ["messages", "values"]
-_SCHEMA = "ls_structured_output_format"  # LangChain's mark of a call for structured output
 
 
 class ChatMoA(ChatModelWithRuns):
@@ -328,44 +321,13 @@ class ChatMoA(ChatModelWithRuns):
         }
         own = {setting: value for setting, value in own.items() if value is not None}
         settings = (self.context or MoAContext()).model_copy(update=own)
-        turn = self._turn(messages, settings, options)
+        mixture, around = self._node.plan.identity, surrounding_config()
+        turn = turn_of_call(self.consult, mixture, messages, settings, options, around)
         graph = once_a_turn(self.graph) if turn else self.graph
-        context = settings.with_call_options(options).with_turn(turn).with_listener(_writer())
-        return _Run({"messages": copies}, config, context, graph, partial(self._record, turn))
-
-    def _turn(
-        self, messages: list[BaseMessage], settings: MoAContext, options: dict[str, Any]
-    ) -> Turn | None:
-        """Return the agent's turn to which a call belongs; None if it asks the proposers anew."""
-        if self.consult == "always":
-            return None
-        ask = None if isinstance(self.consult, str) else bool(self.consult(messages))
-        acts = bool(options.get("tools")) and _SCHEMA not in options
-        if ask is None and not (acts or uses_tools_since_question(messages)):
-            return None
-        mixture = digest([self._node.plan.identity, settings.for_proposers])
-        around = surrounding_config()
-        return Turn.of(
-            mixture,
-            messages,
-            ask=ask,
-            thread=thread_in(around),
-            trusted=not on_server(around),
-        )
-
-    def _record(self, turn: Turn | None, message: AIMessage, state: MoAState) -> dict[str, Any]:
-        """Return the value of `response_metadata["moa"]` for a finished run."""
-        how = message.response_metadata.get(AGGREGATOR_RECORD, {})
-        asked = turn is None or turn.source == "asked"
-        record: dict[str, Any] = {
-            "version": VERSION,
-            **(turn.record() if turn else {"source": "asked"}),
-            "proposals": state["proposals"] if asked else [],
-            "aggregator": {"model": self._node.model_name, **how, "usage": message.usage_metadata},
-        }
-        if asked and (decisions := decisions_of(state)):
-            record["decisions"] = decisions
-        return record
+        context = settings.with_call_options(options).with_turn(turn)
+        context = context.with_listener(surrounding_writer())
+        record = partial(record_of, turn, self._node.model_name)
+        return _Run({"messages": copies}, config, context, graph, record)
 
     # --- usage: added after the callbacks, which have already counted every call ----------
 
@@ -424,14 +386,6 @@ class _Run(NamedTuple):
     context: MoAContext
     graph: Any
     record: Callable[[AIMessage, MoAState], dict[str, Any]]
-
-
-def _writer() -> Callable[[Any], None] | None:
-    """Return the writer of custom events of the graph around this call; None outside of one."""
-    try:
-        return get_stream_writer()
-    except (RuntimeError, KeyError):
-        return None
 
 
 def _aggregator_node(graph: Any) -> Any:

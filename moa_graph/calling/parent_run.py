@@ -6,7 +6,7 @@ LangGraph treats a graph that runs inside a node as a subgraph of the node. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.runnables import RunnableConfig
 from langchain_core.utils.uuid import uuid7
+from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from moa_graph._compat import surrounding_config
@@ -122,3 +123,11 @@ def users_configurable() -> dict[str, Any]:
         for key, value in configurable.items()
         if not key.startswith("__") and not key.startswith("checkpoint") and key != "thread_id"
     }
+
+
+def surrounding_writer() -> Callable[[Any], None] | None:
+    """Return the writer of custom events of the graph around this call; None outside of one."""
+    try:
+        return get_stream_writer()
+    except (RuntimeError, KeyError):
+        return None

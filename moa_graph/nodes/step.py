@@ -160,15 +160,8 @@ class Step:
         except sync.Cancelled:
             self.end_run()
             raise
-        self._tell_proposals(update)
+        _tell_proposals(self.context, update)
         return update
-
-    def _tell_proposals(self, update: Any) -> None:
-        """Tell the new proposals to the listener of the run, if it has one."""
-        tell = self.context.on_proposal
-        if tell is not None and isinstance(update, dict):
-            for proposal in update.get("proposals", ()):
-                tell(ProposalMade(type="proposal", proposal=proposal))
 
     def tell_layer_ended(self) -> None:
         """Write an event to the custom stream that the previous layer has ended."""
@@ -244,6 +237,14 @@ class Step:
         """The run's checkpoint namespace in its parent graphs."""
         info = self.runtime.execution_info
         return info.checkpoint_ns.rpartition("|")[0] if info else ""
+
+
+def _tell_proposals(context: MoAContext, update: Any) -> None:
+    """Tell the new proposals to the listener of the run, if it has one."""
+    tell = context.on_proposal
+    if tell is not None and isinstance(update, dict):
+        for proposal in update.get("proposals", ()):
+            tell(ProposalMade(type="proposal", proposal=proposal))
 
 
 def _check_context(plan: Plan, context: MoAContext) -> None:

@@ -215,7 +215,7 @@ def test_replay_and_similarity(moa, data, tmp_path):
         ),
         (["alpaca", "mix.toml", "--preset", "moa"], "not both"),
         (["alpaca", "mix.toml", "--instructions", "null.json"], "row 1: `instruction` must be"),
-        (["alpaca", "mix.toml", "--judge", "--annotator", "claude"], "pip install anthropic"),
+        (["alpaca", "mix.toml", "--judge", "--annotator", "cohere"], "pip install cohere"),
         (["mt-bench", "mix.toml", "--judge", "together:j", "--questions", "turns.json"], "texts"),
         (["replay", "set", "--out", "cut.json"], "cut.json"),
     ],

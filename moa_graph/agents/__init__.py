@@ -1,0 +1,1 @@
+"""What `ChatMoA`, `MoAMiddleware` and `consult_tool` do in an agent."""

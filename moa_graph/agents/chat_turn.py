@@ -1,0 +1,73 @@
+"""The turn of an agent to which a call of `ChatMoA` belongs, and the record in its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from moa_graph.calling.owner import on_server, thread_in
+from moa_graph.calling.turn import VERSION, Consult, Turn, digest, uses_tools_since_question
+from moa_graph.context import MoAContext
+from moa_graph.state import AGGREGATOR_RECORD, MoAState, decisions_of
+
+_SCHEMA = "ls_structured_output_format"  # LangChain's mark of a call for structured output
+
+
+def turn_of_call(
+    consult: Consult,
+    mixture: str,
+    messages: Sequence[BaseMessage],
+    settings: MoAContext,
+    options: Mapping[str, Any],
+    around: RunnableConfig,
+) -> Turn | None:
+    """Return the turn to which a call belongs; None if it asks the proposers anew.
+
+    Args:
+        consult: As in `ChatMoA`.
+        mixture: Fingerprint of the graph.
+        messages: Messages of the call.
+        settings: Settings of the run.
+        options: Options of the call, such as its tools.
+        around: Configuration of the run around the call.
+    """
+    if consult == "always":
+        return None
+    ask = None if isinstance(consult, str) else bool(consult(messages))
+    acts = bool(options.get("tools")) and _SCHEMA not in options
+    if ask is None and not (acts or uses_tools_since_question(messages)):
+        return None
+    return Turn.of(
+        digest([mixture, settings.for_proposers]),
+        messages,
+        ask=ask,
+        thread=thread_in(around),
+        trusted=not on_server(around),
+    )
+
+
+def record_of(
+    turn: Turn | None, aggregator: str, message: AIMessage, state: MoAState
+) -> dict[str, Any]:
+    """Return the value of `response_metadata["moa"]` for a finished run.
+
+    Args:
+        turn: The turn of the call, if it belongs to one.
+        aggregator: Name of the aggregator.
+        message: The answer.
+        state: Last state of the run.
+    """
+    how = message.response_metadata.get(AGGREGATOR_RECORD, {})
+    asked = turn is None or turn.source == "asked"
+    record: dict[str, Any] = {
+        "version": VERSION,
+        **(turn.record() if turn else {"source": "asked"}),
+        "proposals": state["proposals"] if asked else [],
+        "aggregator": {"model": aggregator, **how, "usage": message.usage_metadata},
+    }
+    if asked and (decisions := decisions_of(state)):
+        record["decisions"] = decisions
+    return record

@@ -1,0 +1,110 @@
+"""A tool with which an agent asks a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from langchain.tools import ToolRuntime
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.tools import BaseTool, StructuredTool
+from langgraph.constants import TAG_NOSTREAM
+from pydantic import BaseModel, Field
+
+from moa_graph.agents.arguments import check_graph, checked_uses
+from moa_graph.building.compiled import MoAGraph
+from moa_graph.calling.turn import RECORD
+from moa_graph.chat_model import ChatMoA
+from moa_graph.prompts import question_place
+
+_NAME = "consult"
+# LangGraph fills in `runtime` only if its type is exactly this, and not optional.
+_NO_RUNTIME = cast("ToolRuntime[Any, Any]", None)
+_AT_THE_LIMIT = (
+    "The panel has been asked {uses} times for this question, which is the limit. Answer with what "
+    "you know."
+)
+
+
+def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
+    """Return a tool named `consult` with which an agent asks a mixture.
+
+    Its arguments are `question` and, optionally, `context`: what the agent knows. The mixture sees
+    these and not the conversation. The result is the mixture's answer; the artifact of the tool
+    message is its record, with the `proposals`.
+
+    Args:
+        moa: A graph of `create_moa`.
+        max_uses: Maximum number of calls for each human message (at least 1). Further calls
+            return a text that says so, and ask nobody.
+
+    Raises:
+        TypeError: If `moa` is not a graph of `create_moa`, or `max_uses` is not an integer.
+        ValueError: If `max_uses` is below 1.
+
+    Example: `create_agent(model, tools=[search, consult_tool(moa)])`
+    """
+    check_graph(moa, "consult_tool")
+    most = checked_uses(max_uses, "consult_tool")
+    model = ChatMoA(graph=moa, consult="always").with_config(tags=[TAG_NOSTREAM])
+
+    def consult(
+        question: str, context: str = "", *, runtime: ToolRuntime[Any, Any] = _NO_RUNTIME
+    ) -> tuple[str, dict[str, Any] | None]:
+        if _used(runtime) >= most:
+            return _AT_THE_LIMIT.format(uses=most), None
+        return _answer(model.invoke(_asked(question, context)))
+
+    async def aconsult(
+        question: str, context: str = "", *, runtime: ToolRuntime[Any, Any] = _NO_RUNTIME
+    ) -> tuple[str, dict[str, Any] | None]:
+        if _used(runtime) >= most:
+            return _AT_THE_LIMIT.format(uses=most), None
+        return _answer(await model.ainvoke(_asked(question, context)))
+
+    return StructuredTool.from_function(
+        consult,
+        aconsult,
+        name=_NAME,
+        description=_DESCRIPTION,
+        args_schema=_Question,
+        response_format="content_and_artifact",
+    )
+
+
+_DESCRIPTION = (
+    "Ask a panel of several models, and get one answer that combines theirs. It is slower and "
+    "costs more than answering yourself: use it for hard questions, for decisions that matter, and "
+    "when you are stuck. The panel does not see this conversation."
+)
+
+
+class _Question(BaseModel):
+    question: str = Field(description="The whole question, understandable on its own.")
+    context: str = Field(default="", description="What the panel needs to know to answer it.")
+
+
+def _asked(question: str, context: str) -> list[BaseMessage]:
+    return [HumanMessage(f"{question}\n\nContext:\n{context}" if context.strip() else question)]
+
+
+def _answer(message: AIMessage) -> tuple[str, dict[str, Any]]:
+    return str(message.text), message.response_metadata[RECORD]
+
+
+def _used(runtime: ToolRuntime[Any, Any] | None) -> int:
+    """Return how often the tool was called in this turn before this call; 0 without an agent."""
+    if runtime is None:
+        return 0
+    state = runtime.state
+    messages = state.get("messages", []) if isinstance(state, Mapping) else state
+    place = question_place(messages)
+    calls = [
+        call["id"]
+        for message in messages[place or 0 :]
+        if isinstance(message, AIMessage)
+        for call in message.tool_calls
+        if call["name"] == _NAME
+    ]
+    own = runtime.tool_call_id
+    return calls.index(own) if own in calls else len(calls)
