@@ -323,7 +323,11 @@ def _steps(body: dict[str, Any], steps: int, parallel: int) -> list[dict[str, An
     since = roles[max((i for i, role in enumerate(roles) if role == "user"), default=0) :]
     if since.count("tool") >= steps * parallel or not body.get("tools"):
         return []
-    (call,) = _tool_calls({**body, "tool_choice": {"function": body["tools"][0]["function"]}})
+    functions = [each["function"] for each in body["tools"]]
+    # An agent with a panel to consult asks it first, and once.
+    first = functions[0]["name"] == "consult" and len(functions) > 1 and "tool" in since
+    chosen = functions[1 if first else 0]
+    (call,) = _tool_calls({**body, "tool_choice": {"function": chosen}})
     return [{**call, "id": f"{call['id']}_{i}"} for i in range(parallel)]
 
 

@@ -19,6 +19,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from tests.benchmarks import (
+    agent,
     batch,
     growth,
     orchestration,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "orchestration": orchestration,
     "tail": tail,
     "progressive": staircase,
+    "agent": agent,
     "strategies": strategies,
     "growth": growth,
     "soak": soak,

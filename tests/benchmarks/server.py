@@ -42,6 +42,13 @@ class Server:
         """Of each call that has ended: its model, and its prompt as one text."""
         return self._ask("prompts")
 
+    def spent(self) -> list[tuple[str, int, int, int, float, float]]:
+        """Of each call: model, tokens of the prompt, of them cached, of the answer, begin, end.
+
+        Tokens are those that `prefill` counts.
+        """
+        return self._ask("spent")
+
     def _ask(self, *what: str) -> Any:
         self._pipe.send(what)
         return self._pipe.recv()
@@ -84,6 +91,12 @@ def _serve(pipe: Connection) -> None:
                 }
             elif what == "forget":
                 server.calls.clear()
+            elif what == "spent":
+                told = [
+                    (c.label, c.prompt, c.cached, c.usage.get("completion_tokens", 0), c.started,
+                     c.ended)
+                    for c in ended
+                ]  # fmt: skip
             elif what == "prompts":
                 told = [(c.model, _as_text(c.messages)) for c in ended]
             else:
