@@ -26,8 +26,8 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
-from moa_graph._compat import ChatModelWithRuns, inherited, surrounding_config
-from moa_graph.agents.chat_turn import record_of, turn_of_call
+from moa_graph._compat import ChatModelWithRuns, inherited
+from moa_graph.agents.chat_turn import Cadence, record_of
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
 from moa_graph.calling.chat_answer import (
@@ -96,6 +96,10 @@ class ChatMoA(ChatModelWithRuns):
     them in this call. If it returns False, the aggregator is shown this turn's newest proposals,
     or answers alone if there are none. A call without tools always asks them, unless `consult`
     is a function."""
+    keep_references: bool = False
+    """Whether the aggregator of an agent is shown the proposals of earlier turns, too, each after
+    its question. A provider's prompt cache then serves a little more, but prompts grow with every
+    turn. On a server, where clients send the messages, it has no effect."""
     temperature: float | None = None
     """Sampling temperature of the aggregator; None keeps the model's own setting."""
     max_tokens: int | None = None
@@ -321,8 +325,8 @@ class ChatMoA(ChatModelWithRuns):
         }
         own = {setting: value for setting, value in own.items() if value is not None}
         settings = (self.context or MoAContext()).model_copy(update=own)
-        mixture, around = self._node.plan.identity, surrounding_config()
-        turn = turn_of_call(self.consult, mixture, messages, settings, options, around)
+        cadence = Cadence(self.consult, keep_references=self.keep_references)
+        turn = cadence.turn(self._node.plan.identity, messages, settings, options)
         graph = once_a_turn(self.graph) if turn else self.graph
         context = settings.with_call_options(options).with_turn(turn)
         context = context.with_listener(surrounding_writer())

@@ -28,6 +28,7 @@ A model's name is a label, then `?` and `&`-joined behaviours:
                                  (a trailing assistant message, or when asked to)
     alpha?stall=5                writes so many tokens, and then no more
     alpha?unstable               answers differently each time
+    alpha?varies                 begins its answer with the number of the call
     alpha?steps=8                calls its first tool until so many results follow the question
     alpha?steps=8&parallel=2     two calls in each step
     alpha?strict                 refuses what strict providers refuse (provider_rules.py)
@@ -253,6 +254,8 @@ class FakeServer:
             text = "word " * (limit - 1) + "word"
         if "writes" in does:
             text = _piece(call, text)
+        if "varies" in does:
+            text = f"{call.number}: {text}"
         if "unstable" in does:
             text += f" ({call.number})"
         for stop in _as_list(call.body.get("stop")):

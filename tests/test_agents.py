@@ -17,6 +17,7 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
     ToolRetryMiddleware,
 )
+from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
@@ -28,9 +29,10 @@ from langchain_core.messages import (
 from langchain_core.tools import tool
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from moa_graph import ChatMoA, Layer, create_moa
+from moa_graph import ChatMoA, Layer, MoAMiddleware, ProposalStream, create_moa
 from moa_graph.progressive.pieces import Chunkwise, Staircase
 from moa_graph.strategies import Analyse, SelfMoASeq, TopK
 from tests.fake_server import FakeServer
@@ -518,3 +520,119 @@ def test_a_view_says_what_was_called_and_what_came_of_it(chat, server):
         "- search returned: found x\n"
         "- search returned: found y"
     )
+
+
+# --- streams, totals, checkpoints ----------------------------------------------------------------
+
+PLACES = ["alone", "in a parent graph", "in a tool's graph"]
+
+
+def _placed(agent: Any, place: str) -> Any:
+    if place == "alone":
+        return agent
+    parent = StateGraph(MessagesState)
+    if place == "in a parent graph":
+        parent.add_node("agent", agent)
+    else:
+
+        async def node(state: MessagesState) -> Any:
+            answer = await agent.ainvoke(state)
+            return {"messages": answer["messages"][-1:]}
+
+        parent.add_node("agent", node)
+    return parent.add_edge(START, "agent").compile()
+
+
+def spent(server: FakeServer) -> tuple[int, int]:
+    used = [call.usage for call in server.calls]
+    return sum(u["prompt_tokens"] for u in used), sum(u["completion_tokens"] for u in used)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("consult", ["turn", "always"])
+async def test_tokens_of_an_agent_are_streamed_once(chat, server, consult, place):
+    server.answers["agg"] = "the answer is here"
+    moa = create_moa([chat(name) for name in "abc"], chat("agg?steps=2"))
+    agent = create_agent(ChatMoA(graph=moa, consult=consult), tools=[search])
+    graph = _placed(agent, place)
+    texts, calls = "", []
+    async for _, (chunk, _) in graph.astream(
+        {"messages": "x"}, stream_mode="messages", subgraphs=True
+    ):
+        if isinstance(chunk, AIMessage):
+            texts += chunk.text
+            calls += [c["name"] for c in getattr(chunk, "tool_call_chunks", []) if c["name"]]
+    assert texts == "the answer is here"
+    assert calls == ["search"] * 2
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("face", ["model", "middleware", "review"])
+async def test_events_have_the_answer_its_usage_and_each_proposal_once(chat, server, face, place):
+    server.answers["act"] = "the answer is here"
+    moa = create_moa([chat(name) for name in "abc"], chat("act?steps=2"))
+    if face == "model":
+        agent = create_agent(ChatMoA(graph=moa), tools=[search])
+    else:
+        own = MoAMiddleware(moa, "final" if face == "review" else "turn")
+        agent = create_agent(chat("act?steps=2"), tools=[search], middleware=[own])
+    graph = _placed(agent, place)
+    usage = [0, 0]
+    async for event in graph.astream_events({"messages": "x"}, version="v2"):
+        if event["event"] == "on_chat_model_end" and event["data"]["output"].usage_metadata:
+            usage[0] += event["data"]["output"].usage_metadata["input_tokens"]
+            usage[1] += event["data"]["output"].usage_metadata["output_tokens"]
+    assert tuple(usage) == spent(server)
+    server.reset()
+    server.answers["act"] = "the answer is here"
+    by_middleware = face != "model" and place == "alone"  # which registers it
+    own_stream: dict[str, Any] = {} if by_middleware else {"transformers": [ProposalStream]}
+    stream = await graph.astream_events({"messages": "x"}, version="v3", **own_stream)
+    proposals = [p["proposer"] async for p in stream.extensions["proposals"]]
+    assert sorted(proposals) == ["a", "b", "c"]
+    with get_usage_metadata_callback() as counted:
+        server.reset()
+        await graph.ainvoke({"messages": "x"})
+    totals = counted.usage_metadata.values()
+    assert sum(u["input_tokens"] for u in totals) == spent(server)[0]
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
+async def test_messages_of_an_event_stream_are_those_of_the_agent(chat, server):
+    server.answers["agg"] = "the answer is here"
+    moa = create_moa([chat(name) for name in "abc"], chat("agg?steps=2"))
+    agent = create_agent(ChatMoA(graph=moa), tools=[search])
+    stream = await agent.astream_events({"messages": "x"}, version="v3")
+    texts = [await message.text async for message in stream.messages]
+    assert [text for text in texts if text] == ["the answer is here"]
+
+
+@pytest.mark.parametrize("face", ["model", "middleware"])
+async def test_a_checkpoint_has_the_proposals_once(chat, server, face):
+    server.answer_all = "word " * 1_640  # 8 kB
+    server.answers["act"] = "the answer"
+    moa = create_moa([chat(name) for name in "abc"], chat("act?steps=16"))
+
+    async def size(**options: Any) -> tuple[int, Any]:
+        saver = InMemorySaver()
+        agent = create_agent(tools=[search], checkpointer=saver, **options)
+        config: Any = {"configurable": {"thread_id": "1"}, "recursion_limit": 100}
+        await agent.ainvoke({"messages": "x"}, config)
+        checkpoint = saver.get_tuple(config)
+        assert checkpoint is not None
+        return len(saver.serde.dumps_typed(checkpoint.checkpoint)[1]), agent.get_state(
+            config
+        ).values
+
+    alone, _ = await size(model=chat("act?steps=16"))
+    if face == "model":
+        with_moa, state = await size(model=ChatMoA(graph=moa))
+        proposals = state["messages"][1].response_metadata["moa"]["proposals"]
+    else:
+        own = [MoAMiddleware(moa)]
+        with_moa, state = await size(model=chat("act?steps=16"), middleware=own)
+        proposals = state["moa"]["proposals"]
+    once = len(json.dumps(proposals))
+    assert once > 3 * 8_000
+    assert with_moa <= 1.3 * (alone + once)

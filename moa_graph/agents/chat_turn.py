@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import RunnableConfig
 
+from moa_graph._compat import surrounding_config
 from moa_graph.calling.owner import on_server, thread_in
-from moa_graph.calling.turn import VERSION, Consult, Turn, digest, uses_tools_since_question
+from moa_graph.calling.turn import (
+    VERSION,
+    Consult,
+    Turn,
+    digest,
+    panels_before,
+    uses_tools_since_question,
+)
 from moa_graph.context import MoAContext
 from moa_graph.state import AGGREGATOR_RECORD, MoAState, decisions_of
 
 _SCHEMA = "ls_structured_output_format"  # LangChain's mark of a call for structured output
 
 
-def turn_of_call(
-    consult: Consult,
-    mixture: str,
-    messages: Sequence[BaseMessage],
-    settings: MoAContext,
-    options: Mapping[str, Any],
-    around: RunnableConfig,
-) -> Turn | None:
-    """Return the turn to which a call belongs; None if it asks the proposers anew.
+@dataclass(frozen=True)
+class Cadence:
+    """When `ChatMoA` asks its proposers.
 
     Args:
         consult: As in `ChatMoA`.
-        mixture: Fingerprint of the graph.
-        messages: Messages of the call.
-        settings: Settings of the run.
-        options: Options of the call, such as its tools.
-        around: Configuration of the run around the call.
+        keep_references: As in `ChatMoA`.
     """
-    if consult == "always":
-        return None
-    ask = None if isinstance(consult, str) else bool(consult(messages))
-    acts = bool(options.get("tools")) and _SCHEMA not in options
-    if ask is None and not (acts or uses_tools_since_question(messages)):
-        return None
-    return Turn.of(
-        digest([mixture, settings.for_proposers]),
-        messages,
-        ask=ask,
-        thread=thread_in(around),
-        trusted=not on_server(around),
-    )
+
+    consult: Consult
+    _: KW_ONLY
+    keep_references: bool = False
+
+    def turn(
+        self,
+        mixture: str,
+        messages: Sequence[BaseMessage],
+        settings: MoAContext,
+        options: Mapping[str, Any],
+    ) -> Turn | None:
+        """Return the turn to which a call belongs; None if it asks the proposers anew.
+
+        Args:
+            mixture: Fingerprint of the graph.
+            messages: Messages of the call.
+            settings: Settings of the run.
+            options: Options of the call, such as its tools.
+        """
+        if self.consult == "always":
+            return None
+        ask = None if isinstance(self.consult, str) else bool(self.consult(messages))
+        acts = bool(options.get("tools")) and _SCHEMA not in options
+        if ask is None and not (acts or uses_tools_since_question(messages)):
+            return None
+        around = surrounding_config()
+        trusted = not on_server(around)
+        turn = Turn.of(
+            digest([mixture, settings.for_proposers]),
+            messages,
+            ask=ask,
+            thread=thread_in(around),
+            trusted=trusted,
+        )
+        if self.keep_references and trusted:
+            turn.shown_before = panels_before(messages, turn.mixture)
+        return turn
 
 
 def record_of(

@@ -6,7 +6,8 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NotRequired
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -67,6 +68,8 @@ class Turn:
     ask: bool | None = None
     known: Panel | None = None
     source: Source = "asked"
+    shown_before: Mapping[int, Panel] = field(default_factory=dict)
+    """Panels of earlier turns to show again, by the place of their question."""
 
     @classmethod
     def of(
@@ -166,6 +169,23 @@ def as_consult(given: Any, owner: str, words: Sequence[str]) -> Consult:
         f"{owner}(consult={given!r}) must be {choices}, or a function that takes the messages of a "
         "call and returns whether to ask the proposers. An async function is not supported."
     )
+
+
+def panels_before(messages: Sequence[BaseMessage], mixture: str) -> dict[int, Panel]:
+    """Return the panels of earlier turns in the records of messages, by their question's place.
+
+    Args:
+        messages: The messages of a call.
+        mixture: Digest of the mixture and of the agent's system prompt, see `Turn`.
+    """
+    places = [i for i, message in enumerate(messages) if is_question(message)]
+    panels: dict[int, Panel] = {}
+    for place, following in pairwise(places):
+        for message in messages[place + 1 : following]:
+            record = record_in(message)
+            if record and record.get("mixture") == mixture and (panel := as_panel(record)):
+                panels[place] = panel
+    return panels
 
 
 def uses_tools_since_question(messages: Sequence[BaseMessage]) -> bool:

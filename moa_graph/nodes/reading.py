@@ -15,6 +15,7 @@ from moa_graph.calling.conversation import (
     place_for_references,
 )
 from moa_graph.calling.references import Question
+from moa_graph.calling.turn import Panel
 from moa_graph.errors import NotEnoughProposals
 from moa_graph.layers import References
 from moa_graph.models import (
@@ -60,12 +61,24 @@ class Reading:
             role: Its role or persona.
             own: Whether it is the model that writes the graph's answers.
         """
-        given = self._step.messages
+        given = list(self._step.messages)
+        turn = self._step.context.turn
+        for place, panel in (turn.shown_before if own and turn else {}).items():
+            (given[place],) = self._with_panel(model, given[place], panel).messages
         # Only the model that writes the answer has tools.
         if not own and self._for_agent:
             given = without_tool_messages(given)
         messages = conversation_for(model, given, own=own)
         return instructed(messages, utf8(role), place_for(model)) if role else messages
+
+    def _with_panel(
+        self, model: Runnable[Any, Any], question: AnyMessage, panel: Panel
+    ) -> Question:
+        """Return an earlier question with the proposals that were shown with it."""
+        proposals = panel["proposals"]
+        layer = max(p["layer"] for p in proposals)
+        references = selected(proposals, panel.get("decisions", []), layer)
+        return self.asking(model, references, [question], place="human")
 
     def proposers_conversation(
         self, model: Runnable[Any, Any], role: str | None = None
@@ -121,6 +134,7 @@ class Reading:
         references: Sequence[Proposal],
         messages: Sequence[AnyMessage] | None = None,
         prompt: str | None = None,
+        place: Place | None = None,
     ) -> Question:
         """Return a question with these references, in the form that this graph uses.
 
@@ -129,6 +143,7 @@ class Reading:
             references: The references to show.
             messages: The conversation; by default the state's.
             prompt: Instruction for the references; by default the run's, else the graph's.
+            place: Where to put them; by default as `place_for` says.
         """
         return Question(
             self.conversation(model) if messages is None else messages,
@@ -136,7 +151,7 @@ class Reading:
             prompt or self.aggregation_prompt,
             labels=letters(len(references)) if self.lettered else None,
             fenced=self.shown.fenced,
-            place=self.place_for(model),
+            place=place or self.place_for(model),
             reasoning=self.shown.reasoning,
             window=self.window_of(model),
             answer=max_tokens_of(model),

@@ -30,6 +30,7 @@ ACTING, ADVISING = "gpt-5.2", "gpt-5-mini"  # whose prices are taken
 BOUND = 1.05
 SHAPES = {"4 steps": (4, 1), "8 steps": (8, 1), "16 steps": (16, 1), "3 turns of 8": (8, 3)}
 ALONE, TURN = "acting model alone", 'ChatMoA, consult="turn"'
+KEPT = f"{TURN}, references kept"
 
 
 @tool
@@ -49,7 +50,7 @@ def _contenders(server: Server, steps: int) -> dict[str, Callable[[], dict[str, 
         return _model(server, "act", steps=steps)
 
     def moa() -> Any:
-        models = [_model(server, f"p{i}", tps=2_000) for i in range(PROPOSERS)]
+        models = [_model(server, f"p{i}", tps=2_000, varies="") for i in range(PROPOSERS)]
         return create_moa(models, acting())
 
     def advised(*given: Any) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def _contenders(server: Server, steps: int) -> dict[str, Callable[[], dict[str, 
         ALONE: lambda: {"model": acting()},
         'ChatMoA, consult="always"': lambda: {"model": ChatMoA(graph=moa(), consult="always")},
         TURN: lambda: {"model": ChatMoA(graph=moa())},
+        KEPT: lambda: {"model": ChatMoA(graph=moa(), keep_references=True)},
         'MoAMiddleware, consult="turn"': advised,
         'MoAMiddleware, consult="final"': lambda: advised("final"),
         "MoAMiddleware, when repeating, once": lambda: advised(when_repeating, 1),
@@ -134,7 +136,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         alone = rows[ALONE]
         for name, row in rows.items():
             # One round of proposers, and their references read once in each turn.
-            turns = max(1, row["proposers"] // PROPOSERS) if name == TURN else 1
+            turns = int(shape.split()[0]) if "turns" in shape else 1
             read = (row["first_prompt"] - alone["first_prompt"]) / PREFILL
             floor = alone["wall"] + turns * (row["round"] + read)
             table.add(
