@@ -36,9 +36,11 @@ class _Suite:
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatMoA
 
+    consult = "turn"
+
     @property
     def chat_model_params(self) -> dict:
-        return {"graph": self.graph}
+        return {"graph": self.graph, "consult": self.consult}
 
     @property
     def supports_image_inputs(self) -> bool:
@@ -73,6 +75,14 @@ class TestUnit(_Suite, ChatModelUnitTests):
     pass
 
 
+class TestUnitAlways(_Suite, ChatModelUnitTests):
+    consult = "always"
+
+
+class TestUnitFunction(_Suite, ChatModelUnitTests):
+    consult = staticmethod(lambda messages: True)
+
+
 _CALLS_MODELS = (
     "counts on_chat_model_start and expects one: the models inside ChatMoA are runs of their own, "
     "which callbacks see too; test_chat_model.py asserts the rest of this test"
@@ -89,3 +99,11 @@ class TestIntegration(_Suite, ChatModelIntegrationTests):
     @pytest.mark.parametrize("schema_type", ["pydantic", "typeddict", "json_schema"])
     async def test_structured_output_async(self, model: BaseChatModel, schema_type: str) -> None:
         await super().test_structured_output_async(model, schema_type)
+
+
+class TestIntegrationAlways(TestIntegration):
+    consult = "always"
+
+
+class TestIntegrationFunction(TestIntegration):
+    consult = staticmethod(lambda messages: True)

@@ -22,6 +22,9 @@ from langchain_core.runnables.configurable import (
 from langgraph.pregel import Pregel
 
 from moa_graph._compat import takes_all_configuration
+from moa_graph.models.decisions import decides
+
+_JUDGES = ("judge=", "tie=")  # roles of models that give a verdict
 
 
 def input_for(model: Runnable[Any, Any], messages: Sequence[AnyMessage]) -> Any:
@@ -144,6 +147,11 @@ def check_kind(model: Runnable[Any, Any], role: str) -> None:
             f"{role} is init_chat_model(configurable_fields='any'), which would read every "
             "key of a graph's configuration as a model setting: give it a config_prefix, or name "
             "the fields."
+        )
+    if decides(first) and not any(word in role for word in _JUDGES):
+        raise TypeError(
+            f"{role} is a decision model, which writes no text. Use it as a judge, such as "
+            "Rank(judge=…), and a chat model here."
         )
     if hasattr(model, "format_prompt"):
         raise TypeError(f"{role} must be a model, but is a prompt. Use `prompt | model`.")

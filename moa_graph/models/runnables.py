@@ -24,6 +24,7 @@ from pydantic import BaseModel, SecretStr
 
 from moa_graph._compat import clients_of, http_client_of, with_clients
 from moa_graph.models.connections import client_for
+from moa_graph.models.decisions import decides
 from moa_graph.models.inputs import first_step, nested_graph
 
 _UNNAMED_GRAPH = "LangGraph"  # default name of a compiled graph
@@ -37,6 +38,8 @@ def name_of(model: Runnable[Any, Any]) -> str:
     for chat_model in chat_models_in(model):
         return name_of_chat_model(chat_model)
     first = first_step(model)
+    if decides(first):
+        return str(first.model)  # type: ignore[attr-defined]
     name = getattr(first, "name", None) or type(first).__name__
     return "agent" if name == _UNNAMED_GRAPH else str(name)
 

@@ -13,6 +13,8 @@ from langchain_core.messages.ai import UsageMetadata
 from moa_graph.calling.conversation import place_for
 from moa_graph.calling.references import Question
 from moa_graph.models import Model
+from moa_graph.models.decisions import WritingJudge, decides
+from moa_graph.models.inputs import first_step
 from moa_graph.models.text import utf8
 from moa_graph.nodes.ask import ask
 from moa_graph.nodes.step import Step
@@ -62,8 +64,10 @@ async def judge(
     said = ""
     runnable = await model.here()
     question = CaseQuestion(case, place_for(runnable), step.reading.window_of(runnable))
+    if decides(first_step(runnable)):
+        runnable = WritingJudge(runnable, len(case.proposals), case.choose)
     for _ in range(_TRIES):
-        reply = await ask(step, model, lambda _: question)
+        reply = await ask(step, model, lambda _: question, runnable=runnable)
         usages.append(reply.usage)
         attempts += reply.attempts
         if reply.answer is None:
@@ -86,11 +90,13 @@ class Case:
         question: The user's question.
         proposals: Responses, numbered from 1 in this order.
         task: Instructions for the judge, including the format of its reply.
+        choose: Number of responses to name; 0 for any number of them; None for yes or no.
     """
 
     question: str
     proposals: Sequence[Proposal]
     task: str
+    choose: int | None = None
 
 
 class CaseQuestion(Question):

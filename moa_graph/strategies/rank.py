@@ -99,7 +99,7 @@ class _RankNode(ChoosingNode):
             verdict = await judge(
                 step,
                 self._rank.judge,
-                Case(step.asked, references, RANKER),
+                Case(step.asked, references, RANKER, choose=1),
                 lambda said: numbers_in(said, len(references), 1),
                 _AGAIN.format(highest=len(references)),
             )

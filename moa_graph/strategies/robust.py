@@ -98,7 +98,7 @@ class ClusterAndFilter(Selection):
             verdict = await judge(
                 step,
                 self.judge,
-                Case(step.asked, references, _CONTRADICTS),
+                Case(step.asked, references, _CONTRADICTS, choose=0),
                 lambda said: _minority(said, len(references)),
                 _CONTRADICTS_AGAIN.format(highest=len(references)),
             )

@@ -133,7 +133,7 @@ class TopK(Selection):
             verdict = await judge(
                 step,
                 self.judge,
-                Case(step.asked, references, task),
+                Case(step.asked, references, task, choose=self.k),
                 lambda said: numbers_in(said, len(references), self.k),
                 _CHOOSE_AGAIN.format(count=self.k, numbers=numbers, highest=len(references)),
             )

@@ -179,7 +179,7 @@ class _VoteNode(ChoosingNode):
             verdict = await judge(
                 step,
                 tie,
-                Case(step.asked, tied, RANKER),
+                Case(step.asked, tied, RANKER, choose=1),
                 lambda said: numbers_in(said, len(tied), 1),
                 f"Reply with one number from 1 to {len(tied)}, and nothing else.",
             )
