@@ -51,7 +51,8 @@ def is_progressive(graph: MoAGraph) -> bool:
 
 
 def _as(graph: MoAGraph, other: MoAGraph) -> MoAGraph:
-    return other.copy({"name": graph.name, "store": graph.store, "config": graph.config})
+    own = ("name", "store", "config", "stream_transformers")
+    return other.copy({name: getattr(graph, name) for name in own})
 
 
 def _reusing(stage: Stage) -> Stage:

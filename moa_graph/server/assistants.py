@@ -17,6 +17,7 @@ from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
 from moa_graph.context import MoAContext
 from moa_graph.errors import what_is_wrong
+from moa_graph.events import ProposalStream
 from moa_graph.layers import Layer, Proposer, References
 from moa_graph.limits import RunLimits
 from moa_graph.presets import PRESETS
@@ -225,7 +226,9 @@ def _built(shape: str) -> MoAGraph:
     limits = {**(given.pop("limits", None) or {})}
     limits["tokens"] = min(limits.get("tokens") or SETTINGS.max_tokens, SETTINGS.max_tokens)
     configuration = _configuration({**given, "limits": limits})
-    return configuration.create(context_schema=AssistantContext, cache=cache_at(SETTINGS.cache))
+    return _served(
+        configuration.create(context_schema=AssistantContext, cache=cache_at(SETTINGS.cache))
+    )
 
 
 @lru_cache
@@ -233,11 +236,17 @@ def _built_preset(name: str) -> MoAGraph:
     preset = PRESETS[name]
     longest = min(preset.max_tokens or SETTINGS.max_tokens, SETTINGS.max_tokens)
     preset = preset.model_copy(update={"max_tokens": longest})
-    return preset.create(
+    graph = preset.create(
         context_schema=RunContext,
         limits=RunLimits(tokens=SETTINGS.max_tokens),
         cache=cache_at(SETTINGS.cache),
     )
+    return _served(graph)
+
+
+def _served(graph: MoAGraph) -> MoAGraph:
+    """Return the graph whose event streams have the proposals, as clients cannot add that."""
+    return graph.builder.compile(name=graph.name, transformers=(ProposalStream,))
 
 
 def check_given(given: Mapping[str, Any]) -> None:
