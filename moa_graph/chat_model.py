@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited
-from moa_graph.agents.chat_turn import Cadence, record_of
+from moa_graph.agents.chat_turn import Consulting, record_of
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
 from moa_graph.calling.chat_answer import (
@@ -36,10 +36,13 @@ from moa_graph.calling.chat_answer import (
     chunk_with_usage,
     finished,
     neutral,
+    with_ids_of_questions,
     with_usage,
 )
 from moa_graph.calling.parent_run import (
+    CalledWithConfig,
     ParentRun,
+    called_with,
     current_parent,
     inside,
     surrounding_writer,
@@ -55,7 +58,7 @@ from moa_graph.state import MoAState
 _STREAM_MODES = ["messages", "values"]
 
 
-class ChatMoA(ChatModelWithRuns):
+class ChatMoA(CalledWithConfig, ChatModelWithRuns):
     """A Mixture-of-Agents graph as one chat model.
 
     Use it like any chat model: `prompt | ChatMoA(graph=moa) | parser`,
@@ -74,7 +77,7 @@ class ChatMoA(ChatModelWithRuns):
     The answer is the aggregator's message, and its tokens are streamed as they arrive. Its
     `usage_metadata` is the sum of all model calls. `response_metadata["moa"]` has `proposals`
     (those that this call asked for) and, under `aggregator`, the aggregator's own `model` and
-    `usage`. Its `source` says where the proposals that the aggregator was shown are from.
+    `usage`. `source` names the origin of the proposals that the aggregator was shown.
 
     Example:
         ```python
@@ -98,8 +101,8 @@ class ChatMoA(ChatModelWithRuns):
     is a function."""
     keep_references: bool = False
     """Whether the aggregator of an agent is shown the proposals of earlier turns, too, each after
-    its question. A provider's prompt cache then serves a little more, but prompts grow with every
-    turn. On a server, where clients send the messages, it has no effect."""
+    its question. Slightly more of each prompt is then read from a provider's cache, but prompts
+    grow with every turn. It has no effect on a server, where clients send the messages."""
     temperature: float | None = None
     """Sampling temperature of the aggregator; None keeps the model's own setting."""
     max_tokens: int | None = None
@@ -317,16 +320,15 @@ class ChatMoA(ChatModelWithRuns):
         config: RunnableConfig = {"configurable": users_configurable()}
         if parent := ParentRun.started(run_manager) or current_parent():
             config["callbacks"] = parent.child_callbacks()
-        # Copied without ids: the graph assigns ids, and merges messages with equal ids.
-        copies = [message.model_copy(update={"id": None}) for message in messages]
+        copies = with_ids_of_questions(messages)
         own = {
             "aggregator_temperature": self.temperature,
             "aggregator_max_tokens": self.max_tokens,
         }
         own = {setting: value for setting, value in own.items() if value is not None}
         settings = (self.context or MoAContext()).model_copy(update=own)
-        cadence = Cadence(self.consult, keep_references=self.keep_references)
-        turn = cadence.turn(self._node.plan.identity, messages, settings, options)
+        consulting = Consulting(self.consult, keep_references=self.keep_references)
+        turn = consulting.turn(self._node.plan.identity, messages, settings, options)
         graph = once_a_turn(self.graph) if turn else self.graph
         context = settings.with_call_options(options).with_turn(turn)
         context = context.with_listener(surrounding_writer())
@@ -351,7 +353,7 @@ class ChatMoA(ChatModelWithRuns):
         parent = ParentRun.settled(get_callback_manager_for_config(config), config)
         chunks = super().stream(input, config, **kwargs)
         while True:
-            with inside(parent):
+            with inside(parent), called_with(config):
                 chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -366,7 +368,7 @@ class ChatMoA(ChatModelWithRuns):
         chunks = super().astream(input, config, **kwargs)
         try:
             while True:
-                with inside(parent):
+                with inside(parent), called_with(config):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return

@@ -99,13 +99,14 @@ MoAEvent = (
 class ProposalStream(StreamTransformer):
     """The proposals of a run as they arrive: `stream.extensions["proposals"]`.
 
-    Of event streams of version 3, at any depth: of a graph of `create_moa`, of a graph with
-    `ChatMoA` inside, and of an agent with `MoAMiddleware`, which registers this class itself.
-    Proposals that a later call of an agent's turn reuses are not repeated.
+    It works in event streams of version 3, at any depth: with a graph of `create_moa`, with a
+    graph that has `ChatMoA` inside, and with an agent that has `MoAMiddleware`. The middleware and
+    the server register it, so do not pass it there again. Proposals that a later call of an
+    agent's turn reuses are not repeated.
 
     Example:
         ```python
-        stream = await agent.astream_events(
+        stream = await moa.astream_events(
             {"messages": "Hi"}, version="v3", transformers=[ProposalStream]
         )
         async for proposal in stream.extensions["proposals"]:

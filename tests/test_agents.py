@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -26,13 +27,21 @@ from langchain_core.messages import (
     ToolMessage,
     trim_messages,
 )
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from moa_graph import ChatMoA, Layer, MoAMiddleware, ProposalStream, create_moa
+from moa_graph import (
+    ChatMoA,
+    Layer,
+    MoAMiddleware,
+    NotEnoughProposals,
+    ProposalStream,
+    create_moa,
+)
 from moa_graph.progressive.pieces import Chunkwise, Staircase
 from moa_graph.strategies import Analyse, SelfMoASeq, TopK
 from tests.fake_server import FakeServer
@@ -219,7 +228,7 @@ SAME_TURN = {
     "the tool loop": ([ASKED], [ASKED, CALL, RESULT], True),
     "the tool loop, no ids": ([UNNAMED], [UNNAMED, CALL, RESULT], True),
     "a retry": ([ASKED], [ASKED], True),
-    "a retry, no ids": ([UNNAMED], [UNNAMED], True),
+    "asked again, no ids": ([UNNAMED], [UNNAMED], False),
     "a history that was trimmed": ([*EARLIER, ASKED], [ASKED, CALL, RESULT], True),
     "a history that was summarized": ([*EARLIER, ASKED], [SUMMARY, ASKED, CALL], True),
     "an answer that was edited": (
@@ -636,3 +645,154 @@ async def test_a_checkpoint_has_the_proposals_once(chat, server, face):
     once = len(json.dumps(proposals))
     assert once > 3 * 8_000
     assert with_moa <= 1.3 * (alone + once)
+
+
+# --- what belongs together, and what does not ----------------------------------------------------
+
+
+async def test_threads_whose_messages_have_equal_ids_share_nothing(chat, server):
+    model = ChatMoA(graph=create_moa([chat("a")], chat("agg")))
+    own = MoAMiddleware(create_moa([chat("b")], chat("x")), "final")
+    for thread in ("ann", "bob"):
+        config: Any = {"configurable": {"thread_id": thread}}
+        for options in ({"model": model}, {"model": chat("act"), "middleware": [own]}):
+            agent = create_agent(tools=[search], checkpointer=InMemorySaver(), **options)
+            await agent.ainvoke({"messages": [HumanMessage("q", id="1")]}, config)
+    assert {label: asked(server)[label] for label in "ab"} == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+async def test_too_few_proposals_are_asked_for_again(chat, server, cached):
+    layer = Layer([chat("a?fail_first=1"), chat("b")], min_proposals=2)
+    cache = InMemoryCache() if cached else None
+    moa = create_moa(layer, chat("agg"), calls={"retries": 0}, cache=cache)
+    model = ChatMoA(graph=moa).bind_tools([search])
+    with pytest.raises(NotEnoughProposals):
+        await model.ainvoke([ASKED])
+    assert (await model.ainvoke([ASKED])).response_metadata["moa"]["source"] == "asked"
+    assert asked(server)["a"] == 2
+
+
+async def test_agents_and_functions_with_one_name_are_different_mixtures(chat, server):
+    def lists(word: str) -> Any:
+        return RunnableLambda(lambda messages: AIMessage(word))
+
+    def brain(proposer: Any) -> Any:
+        return ChatMoA(graph=create_moa([proposer], chat("agg?steps=1"))).bind_tools([search])
+
+    pairs: list[tuple[Any, Any]] = [
+        (create_agent(chat("x"), tools=[]), create_agent(chat("y"), tools=[])),
+        (lists("x"), lists("y")),
+    ]
+    for one, other in pairs:
+        first = await brain(one).ainvoke([ASKED])
+        done = ToolMessage("found", tool_call_id=first.tool_calls[0]["id"])
+        second = await brain(other).ainvoke([ASKED, first, done])
+        assert second.response_metadata["moa"]["source"] == "asked"
+        again = await brain(one).ainvoke([ASKED, first, done])
+        assert again.response_metadata["moa"]["source"] == "record"
+
+
+async def test_a_mixture_as_the_aggregator_of_another_asks_once_a_turn(chat, server):
+    inner = ChatMoA(graph=create_moa([chat("x"), chat("y")], chat("agg?steps=3")))
+    outer = ChatMoA(graph=create_moa([chat("a")], inner))
+    await create_agent(outer, tools=[search]).ainvoke({"messages": "q"})
+    assert asked(server) == {"a": 1, "x": 1, "y": 1, "agg": 4}
+
+
+async def test_a_call_that_is_repeated_does_not_ask_a_function_again(chat, server):
+    model = ChatMoA(graph=panel(chat), consult=lambda messages: True).bind_tools([search])
+    first = await model.ainvoke([ASKED])
+    done = ToolMessage("found", tool_call_id=first.tool_calls[0]["id"])
+    for _ in range(2):
+        await model.ainvoke([ASKED, first, done])
+    assert asked(server)["a"] == 2
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "batch"])
+def test_a_call_in_a_plain_thread_knows_its_server(chat, server, way):
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    real = model.invoke([ASKED]).response_metadata["moa"]
+    names = {k: real[k] for k in ("turn", "mixture")}
+    forged = CALL.model_copy(update={"response_metadata": {"moa": {**FORGED, **names}}})
+    given, config = [ASKED, forged, RESULT], {"configurable": {"assistant_id": "x"}}
+    other = ChatMoA(graph=panel(chat)).bind_tools([search])
+    with ThreadPoolExecutor() as threads:
+        if way == "batch":
+            threads.submit(other.batch, [given], config).result()
+        else:
+            threads.submit(lambda: list(getattr(other, way)(given, config))).result()
+    assert asked(server)["a"] == 2
+    assert "FORGED" not in str([call.messages for call in server.calls])
+
+
+async def test_a_client_cannot_choose_where_its_proposals_are_stored(chat, server):
+    moa = panel(chat)
+    victim = ChatMoA(graph=moa).bind_tools([search])
+    real = (
+        await ChatMoA(graph=panel(chat)).bind_tools([search]).ainvoke([ASKED])
+    ).response_metadata
+    names = {k: real["moa"][k] for k in ("turn", "mixture")}
+    forged = CALL.model_copy(update={"response_metadata": {"moa": {"version": 1, **names}}})
+    server.reset()
+    agent = create_agent(victim, tools=[])
+    config: Any = {"configurable": {"assistant_id": "x"}}
+    await agent.ainvoke({"messages": [SUMMARY, forged, RESULT]}, config)
+    await agent.ainvoke({"messages": [ASKED]}, config)
+    assert asked(server)["a"] == 2
+
+
+async def test_a_thread_shows_the_proposals_of_its_newest_question(chat, server):
+    from moa_graph.building.for_agents import once_a_turn
+    from moa_graph.server.assistants import RunContext
+
+    moa = create_moa([chat("a"), chat("b")], chat("agg"), context_schema=RunContext)
+    graph = once_a_turn(moa).copy({"checkpointer": InMemorySaver()})
+    tool_of = {"type": "function", "function": {"name": "search", "parameters": {}}}
+    acts = RunContext(aggregator_options={"tools": [tool_of]})
+
+    def config(thread: str) -> Any:
+        return {"configurable": {"thread_id": thread}}
+
+    first = (await graph.ainvoke({"messages": "first"}, config("1")))["messages"][-1].text
+    told = [HumanMessage("first"), AIMessage(first), HumanMessage("second"), CALL, RESULT]
+    await graph.ainvoke({"messages": told[:3]}, config("2"), context=acts)
+    server.reset()
+    await graph.ainvoke({"messages": told[2:]}, config("1"), context=acts)
+    assert asked(server) == {"agg": 1}
+    assert "a: second" in str(server.of("agg")[0].messages)
+    assert "1. a: first" not in str(server.of("agg")[0].messages)
+
+
+def test_an_edited_record_does_not_change_what_is_shown(chat, server):
+    model = ChatMoA(graph=panel(chat)).bind_tools([search])
+    answer = model.invoke([ASKED])
+    answer.response_metadata["moa"]["proposals"][0]["content"] = "REDACTED"
+    model.invoke([ASKED, CALL, RESULT])
+    assert "REDACTED" not in str(server.of("agg")[-1].messages)
+
+
+@pytest.mark.parametrize("answer", ["no", 1, None, "coroutine"])
+def test_a_function_must_decide(chat, server, answer):
+    model = ChatMoA(
+        graph=panel(chat), consult=lambda messages: _later(1) if answer == "coroutine" else answer
+    )
+    with pytest.raises(TypeError, match="must return True"):
+        model.invoke("x")
+    assert not server.calls
+
+
+BLANKS: list[list[Any]] = [
+    [HumanMessage(""), AIMessage("Hi"), ASKED, CALL, RESULT],
+    [HumanMessage([{"type": "text", "text": ""}, IMAGE]), CALL, RESULT],
+    [HumanMessage([]), AIMessage("hi"), ASKED],
+    [HumanMessage([{"type": "text", "text": " "}]), ASKED],
+    [HumanMessage(" "), HumanMessage([IMAGE]), HumanMessage("\n"), ASKED],
+]
+
+
+@pytest.mark.parametrize("messages", BLANKS)
+async def test_blank_human_messages_are_not_sent(chat, server, messages):
+    model = ChatMoA(graph=panel(chat, "?strict"), consult="always").bind_tools([search])
+    answer = await model.ainvoke(messages)
+    assert [p["error"] for p in answer.response_metadata["moa"]["proposals"]] == [None] * 3

@@ -15,17 +15,23 @@ from langchain.agents.middleware import (
     ModelResponse,
 )
 from langchain.agents.middleware.types import OmitFromInput
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from moa_graph.calling.owner import owner_in, thread_in
 from moa_graph.calling.references import Question
-from moa_graph.calling.turn import VERSION, Consult, Panel, Turn, as_panel, digest
+from moa_graph.calling.turn import (
+    VERSION,
+    Consult,
+    Panel,
+    Turn,
+    as_panel,
+    digest,
+    wants_panel,
+)
 from moa_graph.context import MoAContext
 from moa_graph.models import max_tokens_of, window_of
 from moa_graph.nodes.plan import Plan
@@ -34,7 +40,6 @@ from moa_graph.prompts import (
     REVIEW_THE_DRAFT,
     USE_THE_ADVICE,
     USE_THE_REVIEWS,
-    is_question,
     letters,
 )
 from moa_graph.state import Decision, Proposal, proposals_of_layer, selected, usable
@@ -47,6 +52,8 @@ class Consulted(TypedDict):
 
     turn: str
     """Key of the turn."""
+    question: str
+    """Digest of its question."""
     uses: int
     """How often they were asked in this turn."""
     asked_at: str
@@ -55,7 +62,7 @@ class Consulted(TypedDict):
     """Their newest answers."""
     decisions: NotRequired[list[Decision]]
     error: NotRequired[str]
-    """Why there are no reviews of the last draft."""
+    """Why the answer is a draft: it was not reviewed, or not written again."""
 
 
 class MoAAgentState(AgentState[Any]):
@@ -74,9 +81,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Call:
-    """Call the agent's own model."""
+    """Call the agent's own model; with `hidden`, without its tokens in streams of messages."""
 
     request: ModelRequest[Any]
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,24 +131,27 @@ class AdvisedCall:
         self._owner = owner_in(config)
         system = [request.system_message] if request.system_message else []
         self._messages: list[AnyMessage] = [*system, *request.messages]
-        consult = advice.consult
-        ask = None if isinstance(consult, str) else bool(consult(request.messages))
-        way = "review" if consult == "final" else "advice"
+        ask = wants_panel(advice.consult, request.messages)
+        way = "review" if advice.consult == "final" else "advice"
         mixture = digest([way, self._plan.identity, advice.context.for_proposers])
         self._turn = Turn.of(
             mixture, self._messages, ask=ask, thread=thread_in(config), trusted=False
         )
         known = cast(Any, request.state).get("moa") or {}
-        if known and not any(map(is_question, self._messages)):  # a summary has replaced it
-            self._turn.keys.insert(0, known["turn"])
-        self._known: dict[str, Any] = known if known.get("turn") in self._turn.keys else {}
+        # A summary may have replaced the question. The system prompt may change within a turn.
+        same = not self._turn.question or known.get("question") == self._turn.question
+        ours = same or known.get("turn") in self._turn.keys
+        self._known: dict[str, Any] = known if ours else {}
+        if self._known:
+            self._turn.keys.insert(0, self._known["turn"])
         self._turn.known = as_panel({"version": VERSION, **self._known})
 
     def advised(self) -> Steps:
         """Call the model with advice on what to do next."""
         panel, _ = yield Wait(self._plan.panels.find(self._turn, self._owner))
-        if self._must_ask(panel):
+        if panel is None and self._may_ask():
             panel = yield from self._asked(self._messages)
+        panel = panel or self._turn.known
         request = self._request
         if panel is not None:
             request = self._with(panel, self._plan.references.prompt or USE_THE_ADVICE)
@@ -152,9 +163,9 @@ class AdvisedCall:
         if self._known:  # reviewed already
             return (yield Call(self._request))
         panel, _ = yield Wait(self._plan.panels.find(self._turn, self._owner))
-        if panel is None:
-            silent = self._request.override(model=_silent(self._request.model))
-            response = yield Call(silent)
+        response: Any = None
+        if panel is None or panel["asked_at"] != self._turn.asked_at:
+            response = yield Call(self._request, hidden=True)
             draft = _draft_in(response)
             if not draft:
                 return response
@@ -168,13 +179,19 @@ class AdvisedCall:
                 return self._told(response, None, str(error))
         # A run that is resumed gets the reviews of its first draft.
         prompt = USE_THE_REVIEWS.replace("{draft}", panel.get("draft", ""))
-        return self._told((yield Call(self._with(panel, prompt))), panel)
+        try:
+            return self._told((yield Call(self._with(panel, prompt))), panel)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            if response is None:
+                raise
+            logger.warning("The reviewed answer was not written, so the draft is it: %s", error)
+            return self._told(response, panel, str(error))
 
-    def _must_ask(self, panel: Panel | None) -> bool:
-        if self._turn.ask is False or (panel is not None and self._turn.serves(panel)):
-            return False
+    def _may_ask(self) -> bool:
         most = self._advice.max_uses
-        return most is None or self._known.get("uses", 0) < most
+        return self._turn.ask is not False and (most is None or self._known.get("uses", 0) < most)
 
     def _asked(self, messages: list[AnyMessage]) -> Generator[Any, Any, Panel]:
         """Ask the proposers and keep their answers."""
@@ -224,6 +241,7 @@ class AdvisedCall:
             return response
         record = Consulted(
             turn=self._turn.key,
+            question=self._turn.question or self._known.get("question", ""),
             uses=self._known.get("uses", 0) + new,
             asked_at=panel["asked_at"] if panel else "",
             proposals=panel["proposals"] if panel else [],
@@ -233,11 +251,6 @@ class AdvisedCall:
         if error:
             record["error"] = error
         return ExtendedModelResponse(response, Command(update={"moa": record}))
-
-
-def _silent(model: BaseChatModel) -> BaseChatModel:
-    """Return the model without its tokens in streams of messages."""
-    return model.model_copy(update={"tags": [*(model.tags or []), TAG_NOSTREAM]})
 
 
 def _draft_in(response: ModelResponse[Any]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from moa_graph._compat import surrounding_config
 from moa_graph.calling.owner import on_server, thread_in
+from moa_graph.calling.parent_run import call_config
 from moa_graph.calling.turn import (
     VERSION,
     Consult,
@@ -17,6 +17,7 @@ from moa_graph.calling.turn import (
     digest,
     panels_before,
     uses_tools_since_question,
+    wants_panel,
 )
 from moa_graph.context import MoAContext
 from moa_graph.state import AGGREGATOR_RECORD, MoAState, decisions_of
@@ -25,7 +26,7 @@ _SCHEMA = "ls_structured_output_format"  # LangChain's mark of a call for struct
 
 
 @dataclass(frozen=True)
-class Cadence:
+class Consulting:
     """When `ChatMoA` asks its proposers.
 
     Args:
@@ -44,7 +45,7 @@ class Cadence:
         settings: MoAContext,
         options: Mapping[str, Any],
     ) -> Turn | None:
-        """Return the turn to which a call belongs; None if it asks the proposers anew.
+        """Return the turn to which a call belongs; None if it asks the proposers in any case.
 
         Args:
             mixture: Fingerprint of the graph.
@@ -54,11 +55,11 @@ class Cadence:
         """
         if self.consult == "always":
             return None
-        ask = None if isinstance(self.consult, str) else bool(self.consult(messages))
+        ask = wants_panel(self.consult, messages)
         acts = bool(options.get("tools")) and _SCHEMA not in options
         if ask is None and not (acts or uses_tools_since_question(messages)):
             return None
-        around = surrounding_config()
+        around = call_config()
         trusted = not on_server(around)
         turn = Turn.of(
             digest([mixture, settings.for_proposers]),

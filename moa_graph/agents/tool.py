@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from langchain.tools import ToolRuntime
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.constants import TAG_NOSTREAM
 from pydantic import BaseModel, Field
 
@@ -15,6 +15,7 @@ from moa_graph.agents.arguments import check_graph, checked_uses
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.turn import RECORD
 from moa_graph.chat_model import ChatMoA
+from moa_graph.errors import MoAError
 from moa_graph.prompts import question_place
 
 _NAME = "consult"
@@ -36,7 +37,7 @@ def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
     Args:
         moa: A graph of `create_moa`.
         max_uses: Maximum number of calls for each human message (at least 1). Further calls
-            return a text that says so, and ask nobody.
+            return a text that names the limit; no model is asked.
 
     Raises:
         TypeError: If `moa` is not a graph of `create_moa`, or `max_uses` is not an integer.
@@ -53,14 +54,20 @@ def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
     ) -> tuple[str, dict[str, Any] | None]:
         if _used(runtime) >= most:
             return _AT_THE_LIMIT.format(uses=most), None
-        return _answer(model.invoke(_asked(question, context)))
+        try:
+            return _answer(model.invoke(_asked(question, context)))
+        except MoAError as error:
+            raise _failed(error) from error
 
     async def aconsult(
         question: str, context: str = "", *, runtime: ToolRuntime[Any, Any] = _NO_RUNTIME
     ) -> tuple[str, dict[str, Any] | None]:
         if _used(runtime) >= most:
             return _AT_THE_LIMIT.format(uses=most), None
-        return _answer(await model.ainvoke(_asked(question, context)))
+        try:
+            return _answer(await model.ainvoke(_asked(question, context)))
+        except MoAError as error:
+            raise _failed(error) from error
 
     return StructuredTool.from_function(
         consult,
@@ -69,13 +76,14 @@ def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
         description=_DESCRIPTION,
         args_schema=_Question,
         response_format="content_and_artifact",
+        handle_tool_error=True,
     )
 
 
 _DESCRIPTION = (
     "Ask a panel of several models, and get one answer that combines theirs. It is slower and "
     "costs more than answering yourself: use it for hard questions, for decisions that matter, and "
-    "when you are stuck. The panel does not see this conversation."
+    "when you do not know how to continue. The panel does not see this conversation."
 )
 
 
@@ -88,6 +96,11 @@ def _asked(question: str, context: str) -> list[BaseMessage]:
     return [HumanMessage(f"{question}\n\nContext:\n{context}" if context.strip() else question)]
 
 
+def _failed(error: MoAError) -> ToolException:
+    """Return the error as a failed result of the tool, so that the agent can go on."""
+    return ToolException(f"The panel gave no answer: {error}")
+
+
 def _answer(message: AIMessage) -> tuple[str, dict[str, Any]]:
     return str(message.text), message.response_metadata[RECORD]
 
@@ -96,15 +109,16 @@ def _used(runtime: ToolRuntime[Any, Any] | None) -> int:
     """Return how often the tool was called in this turn before this call; 0 without an agent."""
     if runtime is None:
         return 0
-    state = runtime.state
-    messages = state.get("messages", []) if isinstance(state, Mapping) else state
+    state: Any = runtime.state
+    if isinstance(state, Mapping):
+        state = state.get("messages")
+    messages = state if isinstance(state, list) else getattr(state, "messages", None) or []
     place = question_place(messages)
-    calls = [
-        call["id"]
-        for message in messages[place or 0 :]
-        if isinstance(message, AIMessage)
-        for call in message.tool_calls
-        if call["name"] == _NAME
-    ]
-    own = runtime.tool_call_id
-    return calls.index(own) if own in calls else len(calls)
+    answers = [m for m in messages[place or 0 :] if isinstance(m, AIMessage)]
+    calls = [[c["id"] for c in m.tool_calls if c["name"] == _NAME] for m in answers]
+    # Some models give the calls of all their answers the same ids.
+    for place in range(len(calls) - 1, -1, -1):
+        if runtime.tool_call_id in calls[place]:
+            before = sum(map(len, calls[:place]))
+            return before + calls[place].index(runtime.tool_call_id)
+    return sum(map(len, calls))

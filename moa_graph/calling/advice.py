@@ -102,7 +102,8 @@ class _Turn:
         if not self.asked:  # the conversation begins with an answer, as its start was left out
             self.steps += [_wrote(text) for text in self.answer]
             self.answer = []
-        self.asked.append(message)
+        if (said := _without_blanks(message)) is not None:
+            self.asked.append(said)
 
     def answered(self, message: AIMessage) -> None:
         """Add an answer, or a message with tool calls."""
@@ -147,6 +148,20 @@ class _Turn:
         return AIMessage("\n\n".join(self.answer))
 
 
+def _without_blanks(message: HumanMessage) -> HumanMessage | None:
+    """Return a human message without blank text; None if nothing is left."""
+    if isinstance(message.content, str):
+        return message if message.content.strip() else None
+    blocks = [block for block in message.content if not _is_blank(block)]
+    return message.model_copy(update={"content": blocks}) if blocks else None
+
+
+def _is_blank(block: Any) -> bool:
+    text = block.get("text", "") if isinstance(block, dict) else block
+    is_text = not isinstance(block, dict) or block.get("type") == "text"
+    return is_text and not str(text).strip()
+
+
 def _wrote(text: str) -> str:
     return f"The agent wrote: {trimmed(text, _CALL)}"
 
@@ -156,9 +171,9 @@ def _joined(messages: Sequence[HumanMessage]) -> HumanMessage:
     first, *others = messages
     for message in others:
         if isinstance(message.content, str):
-            first = with_text(first, message.content) if message.content.strip() else first
+            first = with_text(first, message.content)
         else:
-            blocks = [{"type": "text", "text": first.content}] if first.text.strip() else []
+            blocks = [{"type": "text", "text": first.content}]
             own = blocks if isinstance(first.content, str) else first.content
             first = first.model_copy(update={"content": [*own, *message.content]})
     return first

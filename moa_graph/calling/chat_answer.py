@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -21,6 +22,21 @@ from moa_graph.state import (
     Proposal,
     total_usage,
 )
+
+
+def with_ids_of_questions(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return copies of the messages; only human messages keep their ids, if these are unique.
+
+    The graph merges messages with equal ids and gives new ids to the others. A `ChatMoA` inside
+    the graph identifies an agent's turn by the id of its question.
+    """
+    ids = Counter(message.id for message in messages)
+    return [
+        m.model_copy()
+        if isinstance(m, HumanMessage) and ids[m.id] == 1
+        else m.model_copy(update={"id": None})
+        for m in messages
+    ]
 
 
 class StreamedAnswer:

@@ -21,10 +21,14 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
+from typing_extensions import override
 
 from moa_graph._compat import surrounding_config
 from moa_graph.calling.streams import ProposalTokens, is_message_stream
@@ -115,9 +119,48 @@ def inside(parent: ParentRun | None) -> Iterator[None]:
         _parent.reset(token)
 
 
+_called_with: ContextVar[RunnableConfig | None] = ContextVar("moa_called_with", default=None)
+
+
+def call_config() -> RunnableConfig:
+    """Return the configuration with which `ChatMoA` was called, else that of the run around it.
+
+    LangChain does not pass it to `_generate`. In a plain thread there is no run around the call.
+    """
+    return _called_with.get() or surrounding_config()
+
+
+class CalledWithConfig(BaseChatModel):
+    """A chat model that remembers the configuration of its call, see `call_config`."""
+
+    @override
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        with called_with(config):
+            return super().invoke(input, config, **kwargs)
+
+    @override
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        with called_with(config):
+            return await super().ainvoke(input, config, **kwargs)
+
+
+@contextmanager
+def called_with(config: RunnableConfig | None) -> Iterator[None]:
+    """Set `call_config` to the configuration, with what it inherits from the run around it."""
+    token = _called_with.set(ensure_config(config))
+    try:
+        yield
+    finally:
+        _called_with.reset(token)
+
+
 def users_configurable() -> dict[str, Any]:
-    """Return the user's `configurable` values around this call, without those of LangGraph."""
-    configurable = surrounding_config().get("configurable", {})
+    """Return the user's `configurable` values of this call, without those of LangGraph."""
+    configurable = call_config().get("configurable", {})
     return {
         key: value
         for key, value in configurable.items()

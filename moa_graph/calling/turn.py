@@ -22,7 +22,7 @@ RECORD = "moa"
 """Key of the record in a message's `response_metadata`."""
 
 Source = Literal["asked", "record", "memory", "cache", "none"]
-"""Where a call's proposals are from: asked now, a message's record, or a cache; or no proposals."""
+"""Origin of the proposals that a call shows: asked now, a message's record, or a cache; or none."""
 Consult = str | Callable[[Sequence[BaseMessage]], bool]
 """When the proposers are asked: a word, or a function of the messages of a call."""
 _FIELDS = {"layer", "proposer", "model", "content", "status", "usage"}
@@ -58,7 +58,10 @@ class Turn:
             conversation; False shows the turn's newest proposals, if there are any; None asks
             them once in the turn.
         known: The panel in a message's record; None if there is no such record.
-        source: Where the call's proposals are from. A run sets it.
+        thread: The thread of the conversation, if it has one.
+        question: Digest of the latest question, without the mixture and the system prompt.
+        first: Whether no tool result follows the question.
+        source: Origin of the proposals that the call shows. A run sets it.
     """
 
     keys: list[str]
@@ -67,6 +70,9 @@ class Turn:
     earlier: Sequence[str]
     ask: bool | None = None
     known: Panel | None = None
+    thread: str | None = None
+    question: str = ""
+    first: bool = False
     source: Source = "asked"
     shown_before: Mapping[int, Panel] = field(default_factory=dict)
     """Panels of earlier turns to show again, by the place of their question."""
@@ -89,8 +95,7 @@ class Turn:
             messages: The messages of the call.
             ask: See the class.
             by_id: Whether ids of messages are the same in all calls of a turn.
-            thread: The thread of the conversation, if it has one; it tells questions without an
-                id apart.
+            thread: The thread of the conversation, if it has one.
             trusted: Whether records in messages were written by this package. Clients of a server
                 can send any record.
         """
@@ -100,10 +105,13 @@ class Turn:
         rest = messages if place is None else messages[place + 1 :]
         records = [r for m in reversed(rest) if (r := record_in(m)) and r.get("mixture") == agent]
         if place is not None:
-            keys = [digest([agent, *parts]) for parts in _names_of(messages, place, by_id, thread)]
+            identities = _identities(messages, place, by_id=by_id)
+            keys = [digest([agent, thread, *parts]) for parts in identities]
         else:  # the question was left out of the conversation, or replaced by a summary
-            whole = digest([agent, *map(_said, messages)])
-            keys = [next((str(record.get("turn")) for record in records), whole)]
+            told = [str(record.get("turn")) for record in records][:1]
+            whole = digest([agent, thread, *map(_said, messages)])
+            # A client of a server must not choose the key under which a panel is stored.
+            keys = [*told, whole] if trusted else [whole, *told]
         known = next((p for r in records if (p := panel_in(r, keys))), None) if trusted else None
         before = [m for m in messages[: place or 0] if is_question(m)]
         return cls(
@@ -113,12 +121,20 @@ class Turn:
             [digest(_said(m)) for m in before],
             ask,
             known,
+            thread,
+            digest(_said(messages[place])) if place is not None else "",
+            not uses_tools_since_question(messages),
         )
 
     @property
     def key(self) -> str:
         """Key under which the turn is stored."""
         return self.keys[0]
+
+    @property
+    def unnamed(self) -> str:
+        """Key from the conversation, without the id of the question."""
+        return self.keys[-1]
 
     def panel(self, proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> Panel:
         """Return the panel with the answers of this call."""
@@ -134,8 +150,11 @@ class Turn:
     def continues(self, panel: Panel) -> bool:
         """Return whether a stored panel is of the same conversation.
 
-        Questions may have been left out since, but not added.
+        Questions may have been left out since, but not added. The first call of a turn without a
+        thread and without ids is a new turn, since the same question may have been asked again.
         """
+        if self.first and self.thread is None and panel["turn"] == self.unnamed:
+            return False
         return panel["turn"] in self.keys and set(self.earlier) <= set(panel["earlier"])
 
     def record(self) -> dict[str, Any]:
@@ -161,13 +180,34 @@ def as_consult(given: Any, owner: str, words: Sequence[str]) -> Consult:
     """
     if isinstance(given, str) and given in words:
         return given
-    if callable(given) and not isinstance(given, type) and not inspect.iscoroutinefunction(given):
+    called = given if inspect.isfunction(given) else getattr(given, "__call__", given)  # noqa: B004
+    is_async = inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(called)
+    if callable(given) and not isinstance(given, type) and not is_async:
         function: Consult = given
         return function
     choices = ", ".join(f'"{word}"' for word in words)
     raise ValueError(
         f"{owner}(consult={given!r}) must be {choices}, or a function that takes the messages of a "
-        "call and returns whether to ask the proposers. An async function is not supported."
+        "call and returns whether to ask the proposers. It must not be async: use `def`."
+    )
+
+
+def wants_panel(consult: Consult, messages: Sequence[BaseMessage]) -> bool | None:
+    """Return what a function decides for a call; None if `consult` is a word.
+
+    Raises:
+        TypeError: If the function returns anything but True or False.
+    """
+    if isinstance(consult, str):
+        return None
+    wanted: Any = consult(messages)
+    if isinstance(wanted, bool):
+        return wanted
+    if inspect.iscoroutine(wanted):
+        wanted.close()
+    raise TypeError(
+        f"The function given as consult returned {wanted!r:.80}, but must return True (ask the "
+        "proposers) or False."
     )
 
 
@@ -233,19 +273,15 @@ def as_panel(given: Any) -> Panel | None:
     return panel
 
 
-def _names_of(
-    messages: Sequence[BaseMessage], place: int, by_id: bool, thread: str | None
-) -> list[list[Any]]:
+def _identities(messages: Sequence[BaseMessage], place: int, *, by_id: bool) -> list[list[Any]]:
     """Return what identifies a question: its id and text, and the conversation up to it.
 
-    A message can get its id after the first call of its turn, so that a question with an id is
-    also looked for under the conversation. It is not stored there, since the same conversation
-    with another id is another turn.
+    A message can get its id after the first call of its turn. A question with an id is therefore
+    stored under its id, and looked for under the conversation, too.
     """
     question = messages[place]
     said = [_said(m) for m in messages[: place + 1] if not isinstance(m, SystemMessage)]
-    unnamed = [thread if by_id else None, *said]
-    return [[question.id, _said(question)], unnamed] if by_id and question.id else [unnamed]
+    return [[question.id, _said(question)], said] if by_id and question.id else [said]
 
 
 def _said(message: BaseMessage) -> list[Any]:

@@ -28,7 +28,7 @@ def decides(model: Any) -> bool:
 
 
 class WritingJudge(Runnable[Sequence[BaseMessage], AIMessage]):
-    """A decision model that writes its verdict as a chat model would.
+    """Adapter that returns the verdict of a decision model as text.
 
     Args:
         model: The decision model.
@@ -79,9 +79,9 @@ class WritingJudge(Runnable[Sequence[BaseMessage], AIMessage]):
         if not self._choose:
             named = [n for n, answer in response.nouls.items() if answer.noul > _LIKELY]
             return ", ".join(named) or "none"
-        if (chosen := response.choices.get(_VERDICT)) is None:
+        chosen = response.choices.get(_VERDICT)
+        if chosen is None or chosen.choice not in self._numbers:
             return ""
-        # The chosen label is the first, whatever the probabilities are.
-        probable = chosen.probabilities.items()
-        by_probability = sorted(probable, key=lambda p: (p[0] != chosen.choice, -p[1]))
-        return ", ".join(label for label, _ in by_probability[: self._choose])
+        others = [label for label in self._numbers if label != chosen.choice]
+        others.sort(key=lambda label: -chosen.probabilities.get(label, 0.0))
+        return ", ".join([chosen.choice, *others][: self._choose])

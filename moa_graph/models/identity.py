@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable
 
 from moa_graph.models.fingerprint import NotFingerprintable, fingerprint
 from moa_graph.models.model import Model
+from moa_graph.models.numbering import number_of
 from moa_graph.models.runnables import name_of
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -19,8 +20,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def identity_of(value: Any) -> Any:
     """Return plain data that identifies a value: equal for equal values in every process.
 
-    A model without a fingerprint, such as an agent, is identified by its name, and a function by
-    its module and its name.
+    A model without a fingerprint, such as an agent, is identified by its name and by how many
+    others with this name were seen before it in the process; so is a function.
 
     Args:
         value: An argument of `create_moa`, or a part of one.
@@ -41,10 +42,12 @@ def _of_object(value: Any) -> Any:
         try:
             return ["model", fingerprint(value)]
         except NotFingerprintable:
-            return ["model", name_of(value)]
+            name = name_of(value)
+            return ["model", name, number_of(value, name)]
     if is_dataclass(value) and not isinstance(value, type):
         own = {f.name: identity_of(getattr(value, f.name)) for f in fields(value)}
         return [type(value).__qualname__, own]
     if hasattr(value, "__qualname__"):
-        return [value.__module__, value.__qualname__]
+        name = f"{value.__module__}.{value.__qualname__}"
+        return [name, number_of(value, name)]
     return [type(value).__qualname__, _ADDRESS.sub("", repr(value))]

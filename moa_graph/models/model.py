@@ -15,6 +15,7 @@ from moa_graph.calling import sync
 from moa_graph.errors import MoAError, explain
 from moa_graph.models.inputs import check_kind, check_prompt, same_input
 from moa_graph.models.local import check_local_name, local_chat_model
+from moa_graph.models.numbering import number_of
 from moa_graph.models.runnables import (
     answering_name,
     name_of,
@@ -64,6 +65,7 @@ class Model:
             check_kind(given, role)
             check_prompt(given, role)
             self.name = name_of(given)
+            number_of(given, self.name)  # in the order in which models are given
             self._runnable = without_own_retries(same_input(given))
         else:
             raise TypeError(f"{role} must be a model, but is {_what(given)}. {_MODEL_HINT}")

@@ -15,7 +15,7 @@ from moa_graph.calling.turn import Panel, Turn, digest, uses_tools_since_questio
 from moa_graph.context import MoAContext
 from moa_graph.nodes.plan import AGGREGATOR, Plan
 from moa_graph.nodes.step import Step
-from moa_graph.state import MoAState, proposals_of_layer, usable
+from moa_graph.state import MoAState, decisions_of, proposals_of_layer, turn_of, usable
 
 
 class ConsultNode(Runnable[MoAState, Any]):
@@ -46,9 +46,9 @@ class ConsultNode(Runnable[MoAState, Any]):
         if turn is None:
             return Command(goto=self.first)
         panel, source = await self.plan.panels.find(turn, owner_in(config))
-        if panel is not None and turn.serves(panel):
+        if panel is not None:
             turn.source = source
-            return Command(goto=AGGREGATOR, update=_update(panel))
+            return Command(goto=AGGREGATOR, update=_update(panel, state))
         if turn.ask is False:
             turn.source = "none"
             return Command(goto=AGGREGATOR)
@@ -77,12 +77,18 @@ async def keep_panel(step: Step) -> None:
     if turn is None or turn.source != "asked":
         return
     last = proposals_of_layer(step.proposals, step.layer_before)
-    if len(last) < step.plan.policies[step.layer_before - 1].width or not usable(last):
-        return  # a staircase has not finished them
+    policy = step.plan.policies[step.layer_before - 1]
+    # A staircase may not have finished them, and too few are an error.
+    if len(last) < policy.width or len(usable(last)) < max(1, policy.min_proposals):
+        return
     panel = turn.panel(step.proposals, step.decisions)
     await step.plan.panels.keep(turn, owner_in(step.config), panel)
 
 
-def _update(panel: Panel) -> dict[str, Any]:
-    decisions = panel.get("decisions")
-    return {"proposals": panel["proposals"], **({"decisions": decisions} if decisions else {})}
+def _update(panel: Panel, state: MoAState) -> dict[str, Any]:
+    """Return the state update with the panel, as the newest turn of the thread."""
+    turn = 1 + max(turn_of(state.get("proposals", [])), turn_of(decisions_of(state)))
+    update: dict[str, Any] = {"proposals": [{**p, "turn": turn} for p in panel["proposals"]]}
+    if decisions := panel.get("decisions"):
+        update["decisions"] = [{**d, "turn": turn} for d in decisions]
+    return update

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import deepcopy
 
 from moa_graph.calling import sync
 from moa_graph.calling.cache import StoredProposals
@@ -24,22 +25,23 @@ class Panels:
         self._lock = sync.Lock()
 
     async def find(self, turn: Turn, owner: str | None) -> tuple[Panel | None, Source]:
-        """Return the newest panel of a turn and where it was found.
+        """Return a panel of the turn that this call can show, and its origin.
 
         Args:
             turn: The turn.
-            owner: The user whose turn it is; None on a machine without users.
+            owner: The user whose turn it is; None without a server or without users.
         """
-        if turn.known is not None:
+        if turn.known is not None and turn.serves(turn.known):
             return turn.known, "record"
-        keys = [digest([key, owner]) for key in turn.keys]
+        keys = [digest([key, owner, turn.thread]) for key in turn.keys]
         for key in keys:
-            if (kept := self._in_memory(key)) is not None and turn.continues(kept):
+            kept = self._in_memory(key)
+            if kept is not None and turn.continues(kept) and turn.serves(kept):
                 return kept, "memory"
         for key in keys if self._cache else []:
             assert self._cache is not None
             stored = as_panel(await self._cache.panel(key))
-            if stored is not None and turn.continues(stored):
+            if stored is not None and turn.continues(stored) and turn.serves(stored):
                 return stored, "cache"
         return None, "asked"
 
@@ -51,7 +53,8 @@ class Panels:
 
     async def keep(self, turn: Turn, owner: str | None, panel: Panel) -> None:
         """Keep the panel as the newest of its turn."""
-        key = digest([turn.key, owner])
+        key = digest([turn.key, owner, turn.thread])
+        panel = deepcopy(panel)  # the message with the record can be edited later
         with self._lock:
             self._kept[key] = panel
             self._kept.move_to_end(key)

@@ -98,7 +98,7 @@ class Reading:
     @property
     def _for_agent(self) -> bool:
         """Whether the answer is one call of an agent."""
-        return "tools" in self._step.context.options or uses_tools(self._step.messages)
+        return bool(self._step.context.options.get("tools")) or uses_tools(self._step.messages)
 
     def question(
         self,

@@ -61,7 +61,8 @@ class RunContext(MoAContext):
         title="Consult",
         description=(
             "When the proposers are asked in a run with tools: “turn”, once for each human "
-            "message, whose later calls reuse the proposals; or “always”. None: “turn”."
+            "message, so that later runs with tool results reuse the proposals; or “always”. "
+            "None: “turn”."
         ),
     )
 
@@ -211,9 +212,11 @@ def for_run(
         config: As for `mixture`.
         runtime: As for `mixture`.
     """
-    options = config.get("configurable", {}).get("aggregator_options")
+    given = config.get("configurable", {})
+    options = given.get("aggregator_options")
     tools = options.get("tools") if isinstance(options, Mapping) else None
-    return once_a_turn(graph) if tools and _runs(runtime) else graph
+    acts = tools or given.get("consult") == "turn"
+    return once_a_turn(graph) if acts and _runs(runtime) else graph
 
 
 def _runs(runtime: ServerRuntime[Any] | None) -> bool:

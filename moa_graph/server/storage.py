@@ -30,7 +30,7 @@ def cache_at(address: str) -> BaseCache[Any] | None:
         from langgraph.cache.sqlite import SqliteCache  # noqa: PLC0415 - optional
     except ImportError as error:
         raise ImportError(
-            "MOA_CACHE is a file, which needs: pip install langgraph-checkpoint-sqlite"
+            "MOA_CACHE names a file. Install its package: pip install langgraph-checkpoint-sqlite"
         ) from error
     return SqliteCache(path=address)
 
@@ -40,7 +40,9 @@ def _redis_at(address: str) -> BaseCache[Any]:
         from langgraph.cache.redis import RedisCache  # noqa: PLC0415 - optional
         from redis import Redis  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise ImportError("MOA_CACHE is a Redis address, which needs: pip install redis") from error
+        raise ImportError(
+            "MOA_CACHE names a Redis server. Install its package: pip install redis"
+        ) from error
     return RedisCache(Redis.from_url(address), prefix="moa:")
 
 

@@ -204,7 +204,10 @@ def context_of(asked: ChatCompletionRequest) -> dict[str, Any]:
         "presence_penalty": asked.presence_penalty,
         "seed": asked.seed,
     }
+    # The last call of a client's tool loop may come without tools.
+    continues = not asked.tools and any(m.role == "tool" for m in asked.messages)
     context = {
+        "consult": "turn" if continues else None,
         "aggregator_temperature": asked.temperature,
         "aggregator_max_tokens": asked.max_completion_tokens or asked.max_tokens,
         "aggregator_options": given(options) or None,
