@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
+    AgentMiddleware,
     ClearToolUsesEdit,
     ContextEditingMiddleware,
     HumanInTheLoopMiddleware,
@@ -17,10 +20,15 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
     TodoListMiddleware,
     ToolRetryMiddleware,
+    dynamic_prompt,
 )
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 from pydantic import BaseModel
 
@@ -425,3 +433,154 @@ def test_messages_of_the_agent_are_not_changed(chat):
     given: list[BaseMessage] = [HumanMessage("x", id="1")]
     agent_of(chat, MoAMiddleware(panel(chat))).invoke({"messages": given})
     assert given == [HumanMessage("x", id="1")]
+
+
+# --- found by trying to break it -----------------------------------------------------------------
+
+
+class Pick(AgentMiddleware):
+    """Calls another model than the agent's."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return handler(request.override(model=self.model))
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return await handler(request.override(model=self.model))
+
+
+@pytest.mark.parametrize("inside", ["another model", "a fallback"])
+async def test_no_middleware_inside_shows_the_draft(chat, server, inside):
+    server.answers.update(act="the answer", other="the answer")
+    other = Pick(chat("other?steps=1")) if inside == "another model" else None
+    fallback = ModelFallbackMiddleware(chat("other?steps=1"))
+    agent = create_agent(
+        chat("act?steps=1&status=500" if inside == "a fallback" else "act?steps=1"),
+        tools=[search],
+        middleware=[MoAMiddleware(panel(chat), "final"), other or fallback],
+    )
+    for events in (
+        [e async for e in agent.astream({"messages": "x"}, stream_mode="messages")],
+        list(agent.stream({"messages": "x"}, stream_mode="messages")),
+    ):
+        assert "".join(c.text for c, _ in events if c.type.startswith("AI")) == "the answer"
+
+
+async def test_a_system_prompt_that_changes_is_no_new_question(chat, server):
+    steps = iter(range(100))
+
+    @dynamic_prompt
+    def prompt(request: Any) -> str:
+        return f"Step {next(steps)}."
+
+    for options in ({}, {"max_uses": 1}):
+        server.reset()
+        own = MoAMiddleware(panel(chat), **options)
+        agent = create_agent(chat("act?steps=2"), tools=[search], middleware=[prompt, own])
+        await agent.ainvoke({"messages": "x"})
+        assert asked(server) == {"a": 1, "b": 1, "c": 1, "act": 3}
+
+
+async def test_a_repeated_call_does_not_ask_again_for_a_function(chat, server):
+    own = MoAMiddleware(panel(chat), lambda messages: True)
+    agent = create_agent(
+        chat("act?steps=1&fail_first=1"),
+        tools=[search],
+        middleware=[ModelRetryMiddleware(initial_delay=0), own],
+    )
+    await agent.ainvoke({"messages": "x"})
+    assert asked(server) == {"a": 2, "b": 2, "c": 2, "act": 3}
+
+
+def test_a_sync_agent_inside_an_async_proposer_is_refused(chat):
+    inner = agent_of(chat, MoAMiddleware(panel(chat)), steps=0)
+
+    async def blocking(messages: Any) -> Any:
+        return inner.invoke({"messages": "hi"})["messages"][-1]
+
+    proposer = RunnableLambda(lambda messages: AIMessage("x"), afunc=blocking)
+    moa = create_moa(Layer([proposer, chat("b")], quorum=2), chat("agg"))
+    state = moa.invoke({"messages": "x"})
+    assert (
+        "from inside" in state["proposals"][0]["error"] or "await" in state["proposals"][0]["error"]
+    )
+
+
+async def test_a_replayed_turn_writes_a_draft_of_its_own(chat, server):
+    saver = InMemorySaver()
+    agent = agent_of(chat, MoAMiddleware(panel(chat), "final"), steps=1, checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": "1"}}
+    await agent.ainvoke({"messages": "x"}, config)
+    first = [s async for s in agent.aget_state_history(config) if s.next == ("model",)][-1]
+    server.reset()
+    await agent.ainvoke(None, first.config)
+    assert "Your draft" not in str(server.of("act")[0].messages)
+    assert asked(server)["act"] == 2  # the review of the same conversation is kept
+
+
+@modes
+async def test_a_draft_is_the_answer_if_the_call_after_its_review_fails(chat, server, mode):
+    server.answers["act"] = "the answer"
+    model = chat("act?steps=0&slow_second=9", timeout=1)
+    agent = create_agent(model, tools=[search], middleware=[MoAMiddleware(panel(chat), "final")])
+    state = await answer(agent, {"messages": "x"}, mode)
+    assert state["messages"][-1].text == "the answer"
+    assert state["moa"]["error"]
+    assert len(state["moa"]["proposals"]) == 3
+
+
+async def test_settings_may_be_a_dict_and_are_checked(chat, server):
+    own = MoAMiddleware(panel(chat), context={"proposer_temperature": 0.3})
+    await agent_of(chat, own, steps=0).ainvoke({"messages": "x"})
+    assert server.of("a")[0].body["temperature"] == 0.3
+    with pytest.raises(ValueError, match="unknown field 'temperature'"):
+        MoAMiddleware(panel(chat), context={"temperature": 0.3})
+    with pytest.raises(TypeError, match=r"context=3\) must be a MoAContext"):
+        MoAMiddleware(panel(chat), context=3)
+    assert copy.deepcopy(own) is own
+
+
+@dataclass
+class DataState:
+    messages: Annotated[list[Any], add_messages] = field(default_factory=list)
+
+
+class ModelState(BaseModel):
+    messages: Annotated[list[Any], add_messages] = []
+
+
+@pytest.mark.parametrize("state", [DataState, ModelState])
+async def test_the_tool_works_with_every_kind_of_state(chat, server, state):
+    graph = StateGraph(state)
+    graph.add_node("tools", ToolNode([consult_tool(panel(chat), max_uses=1)]))
+    call = {"name": "consult", "args": {"question": "q"}, "id": "1"}
+    made = graph.add_edge(START, "tools").compile()
+    answered = await made.ainvoke(
+        {"messages": [HumanMessage("x"), AIMessage("", tool_calls=[call])]}
+    )
+    assert answered["messages"][-1].text == "agg: q"
+
+
+async def test_equal_ids_of_calls_do_not_lift_the_limit(chat, server):
+    call = {"name": "consult", "args": {"question": "q"}, "id": "call_0"}
+    asks = AIMessage("", tool_calls=[call])
+    node = ToolNode([consult_tool(panel(chat), max_uses=1)])
+    graph = StateGraph(MessagesState).add_node("tools", node).add_edge(START, "tools").compile()
+    messages: list[Any] = [HumanMessage("x"), asks]
+    for number in (1, 2):
+        state = await graph.ainvoke({"messages": messages})
+        messages = [*messages, state["messages"][-1], asks.model_copy(update={"id": str(number)})]
+    assert asked(server)["agg"] == 1
+
+
+async def test_a_panel_that_fails_is_a_failed_result_of_the_tool(chat, server):
+    moa = create_moa([chat("a?status=400")], chat("agg"))
+    agent = agent_of(chat, tools=[consult_tool(moa)], steps=1)
+    state = await agent.ainvoke({"messages": "x"})
+    (result,) = [m for m in state["messages"] if isinstance(m, ToolMessage)]
+    assert result.status == "error"
+    assert "Layer 1 gave 0 usable proposals of 1" in result.text
+    assert state["messages"][-1].text
