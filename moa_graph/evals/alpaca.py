@@ -319,8 +319,9 @@ def metrics(annotations: Sequence[Row]) -> Row:
     with package_of() as alpaca_eval:
         found = alpaca_eval.metrics.get_winrate(frame)
         result = {name: _number(found[name]) for name in (*_COLUMNS, "discrete_win_rate")}
-        lengths = frame["output_2"].str.len().mean()
-        result["avg_length"] = int(lengths) if math.isfinite(lengths) else None
+        lengths = frame["output_2"].str.len()
+        result["avg_length"] = int(lengths.mean()) if lengths.notna().any() else None
+        result["avg_length_of"] = int(lengths.count())
         result |= _length_controlled(alpaca_eval, frame)
     return result
 

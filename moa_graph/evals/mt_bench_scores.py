@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from moa_graph.evals.files import (
     EvalError,
@@ -56,6 +58,7 @@ def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> 
         `show_result.py`, so a duplicate row counts twice. `average_once` uses only the last row of
         each question, turn and judge. `first_turn`, `second_turn` and `categories` (by name) are
         averages of a part of the rows. `judges` lists the judges, and `n` is the number of scores.
+        `range` is the lowest and the highest score, if one is outside 0 to 10.
         `without_score` and `duplicates` list questions and turns. `differing` lists rows with a
         recorded score that differs from the rating in the judgment.
     """
@@ -78,6 +81,7 @@ def scores(rows: Sequence[Row], categories: Mapping[str, str] | None = None) -> 
                 name: _mean(by_category[name]) for name in sorted(by_category, key=_nth)
             },
             "n": len(scored),
+            "range": _range(scored),
             "without_score": [_place(row) for row in mine if _score(row) == _NO_SCORE],
             "duplicates": [place for (place, _), times in places.items() if times > 1],
             "differing": [
@@ -101,7 +105,22 @@ def read_gradings(path: Path) -> list[Row]:
         for field in ("question_id", "model", "turn"):
             if field not in row:
                 raise EvalError(f"{path}, row {i}: has no field {field!r}.")
+        if not _is_valid(row.get("score")):
+            raise EvalError(
+                f"{path}, row {i}: `score` is {row['score']!r:.60}, but must be a finite number, "
+                "or -1 if there is no score."
+            )
     return rows
+
+
+def _is_valid(score: Any) -> bool:
+    """Return whether a recorded score is a finite number, a text of one, or absent."""
+    if score is None:
+        return True
+    number = _number(score) if isinstance(score, str) else score
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    return math.isfinite(number)
 
 
 def _identified(row: Row) -> Row:
@@ -118,15 +137,22 @@ def _score(row: Row) -> float:
         return rating(str(row.get("judgment") or ""))
     if isinstance(recorded, str):
         recorded = _number(recorded)
-    valid = isinstance(recorded, int | float) and not isinstance(recorded, bool)
-    return recorded if valid and _LOWEST <= recorded <= _HIGHEST else _NO_SCORE
+    return recorded if _is_valid(recorded) else _NO_SCORE
 
 
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return _NO_SCORE
+        return math.nan
+
+
+def _range(scored: Sequence[Row]) -> tuple[float, float] | None:
+    """Return the lowest and the highest score, if one is not on MT-Bench's scale."""
+    values = [_score(row) for row in scored]
+    if all(_LOWEST <= value <= _HIGHEST for value in values):
+        return None
+    return min(values), max(values)
 
 
 def _judge(row: Row) -> str:
@@ -188,6 +214,11 @@ def report(found: Mapping[str, Row]) -> str:
     ]
     for model in ranked:
         row = found[model]
+        if row.get("range"):
+            lowest, highest = row["range"]
+            found_scale = f"the scores run from {lowest:g} to {highest:g}"
+            said = f"which is not MT-Bench's scale of 1 to {_HIGHEST}"
+            parts += ["", f"**WARNING: {model}: {found_scale}, {said}.**"]
         if len(row["judges"]) > 1:
             parts += ["", f"{model}: averaged over several judges: {', '.join(row['judges'])}."]
         if places := row["without_score"]:

@@ -279,12 +279,13 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
         f"## {recorded.name}: {len(recorded.questions)} questions",
         "",
         table(
-            ["model", "accuracy", "published", "no answer", "n", "replies"],
+            ["model", "accuracy", "published", "difference", "no answer", "n", "replies"],
             [
                 [
                     row["model"],
                     row["accuracy"],
                     row["published"],
+                    _difference(row),
                     row["no_answer"],
                     row["n"],
                     "yes" if row["replies"] else "no",
@@ -294,8 +295,12 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
         ),
     ]
     if differing:
-        told = ", ".join(f"{row['model']} ({row['accuracy']:.2f})" for row in differing)
-        parts += ["", f"Not as published: {told}."]
+        told = ", ".join(
+            f"{row['model']} ({row['accuracy']:.2f}, {_difference(row)})" for row in differing
+        )
+        warning = f"WARNING: {len(differing)} of {len(models)} accuracies are not as published"
+        cause = "The answers are read differently here, or other answers were published."
+        parts += ["", f"**{warning}:** {told}. {cause}"]
     if other := [row for row in models if row["disagreeing"]]:
         told = ", ".join(f"{row['model']} {row['disagreeing']}" for row in other)
         parts += ["", f"Recorded verdicts that differ from what the replies say here: {told}."]
@@ -307,6 +312,13 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
     for name, row in pools.items():
         parts += ["", _pool_report(name, row)]
     return "\n".join(parts)
+
+
+def _difference(row: Row) -> str | None:
+    """Return the accuracy minus the published one, in points; None if they are equal."""
+    if row["published"] in {None, row["accuracy"]}:
+        return None
+    return f"{row['accuracy'] - row['published']:+.2f}"
 
 
 def _pool_report(name: str, row: Row) -> str:

@@ -17,6 +17,7 @@ from moa_graph.evals.files import EvalError, Row, by_key, name_of, read_rows, re
 from moa_graph.evals.parsing import final_answer, number_in
 
 _NUMERIC = re.compile(r"-?\$?[\d,]*\.?\d+(/\d+)?")
+_MARK = re.compile(r"^#+\s*")  # before the answers of GSM8K; other sets have # in answers
 _CHOICE = re.compile(r"([A-Z])\)")
 _MOST = 0.9
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -190,7 +191,8 @@ def _zero_eval(folder: Path) -> tuple[list[Row], dict[str, dict[str, str]]]:
         if ".summary" in path.name:
             continue
         items = read_rows(path, ["id", "question", "output"])
-        replies[name_of(path)] = {str(item["id"]): _text(item) for item in items}
+        by_id = by_key(items, lambda item: str(item["id"]), str(path))
+        replies[name_of(path)] = {key: _text(item) for key, item in by_id.items()}
         for item in items:
             row = {"id": item["id"], "question": item["question"], "gold": _gold(path, item)}
             rows.setdefault(str(item["id"]), row)
@@ -209,7 +211,7 @@ def _gold(path: Path, item: Row) -> str:
         raise EvalError(
             f"{path}: {item['id']!r} has neither `answer` nor a `correct_answer` among `choices`."
         )
-    return str(item["answer"]).replace("#", "").strip()
+    return _MARK.sub("", str(item["answer"]).strip())
 
 
 def _text(row: Row) -> str:

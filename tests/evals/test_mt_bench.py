@@ -78,7 +78,7 @@ def test_errors_and_duplicates_are_listed():
         row(81, 2, 6),
         row(111, 1, -1, "$ERROR$"),
         row(81, 1, 9),  # again
-        row(111, 2, 45),  # no rating
+        row(111, 2, -1),  # no rating
         row(112, 1, 7, "It is a [[3]]"),
     ]
     found = mt_bench_scores.scores(rows)["m"]
@@ -188,3 +188,21 @@ def test_gradings_need_their_fields(tmp_path, field):
     (tmp_path / "g.jsonl").write_text(json.dumps(bad) + "\n")
     with pytest.raises(EvalError, match=f"has no field '{field}'"):
         mt_bench_scores.read_gradings(tmp_path / "g.jsonl")
+
+
+def test_scores_of_another_scale_count_and_are_told():
+    rows = [row(81 + i, 1, 70 + i) for i in range(20)]
+    found = mt_bench_scores.scores(rows)
+    assert found["m"]["n"] == 20
+    assert found["m"]["average"] == 79.5
+    report = mt_bench_scores.report(found)
+    assert "m: the scores run from 70 to 89, which is not MT-Bench's scale of 1 to 10" in report
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "[9]", '"nine"', "true", "{}", '"1e999"'])
+def test_scores_that_are_no_numbers_are_refused(tmp_path, score):
+    good = '{"question_id": 81, "model": "m", "turn": 1, "score": 9, "judgment": "[[9]]"}'
+    path = tmp_path / "g.jsonl"
+    path.write_text(f"{good}\n{good.replace('9,', f'{score},', 1)}\n")
+    with pytest.raises(EvalError, match=r"`score` is .*, but must be a finite number|row 2|line 2"):
+        mt_bench_scores.read_gradings(path)

@@ -264,3 +264,34 @@ def test_wrong_folders_are_refused(tmp_path):
     (cut / "outputs" / "m.jsonl").write_text(text[:-9])
     with pytest.raises(EvalError, match=r"m.jsonl, line 2: is cut"):
         read_set(cut)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("'the cow goes moo#'", "'the cow goes moo#'"),
+        ("['#', 'a']", "['#', 'a']"),
+        ("#### 18", "18"),
+        ("####18", "18"),
+    ],
+)
+def test_a_right_answer_keeps_its_number_signs(tmp_path, answer, said):
+    reply = json.dumps({"reasoning": "…", "answer": said})
+    items = [{"id": "1", "question": "q", "answer": answer, "output": [reply]}]
+    (tmp_path / "m.json").write_text(json.dumps(items))
+    assert read_set(tmp_path).models["m"].accuracy == 1
+
+
+def test_an_id_twice_in_a_models_results_is_told(tmp_path):
+    item = {"id": "1", "question": "q", "answer": "x", "output": ["{}"]}
+    (tmp_path / "m.json").write_text(json.dumps([item, item]))
+    with pytest.raises(EvalError, match=r"m\.json has '1' twice"):
+        read_set(tmp_path)
+
+
+def test_accuracies_that_are_not_as_published_are_told_loudly(sets):
+    rows = replay.accuracies(sets["gsm"])
+    rows[0] |= {"published": rows[0]["accuracy"] - 0.5}
+    report = replay.report(sets["gsm"], rows, {})
+    assert "**WARNING: " in report
+    assert f"{rows[0]['model']} ({rows[0]['accuracy']:.2f}, +0.50)" in report
