@@ -85,7 +85,7 @@ def report(name: str, found: Row, published: Mapping[str, Mapping[str, float | N
     )
     notes = [f"Judged: {found['n_total']} answers; ranked by {by}."]
     known = found.get("avg_length_of", found["n_total"])
-    if known < found["n_total"]:
+    if known != found["n_total"]:
         notes.append(f"The length is the mean of the {known:g} answers whose text is known.")
     if note := found.get("length_controlled_note"):
         notes.append(f"Length-controlled win rate: {note}.")

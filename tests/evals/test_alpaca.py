@@ -61,6 +61,9 @@ def test_draws_and_what_is_no_preference():
     assert found["n_draws"] == 2
     assert found["win_rate"] == pytest.approx(100 * (0 + 1 + 0.5 + 0.5 + 0.25) / 5)
     assert found["avg_length"] == 10
+    assert found["avg_length_of"] == 7
+    report = alpaca_report.report("m", found, {})
+    assert "The length is the mean of the 7 answers whose text is known." in report
 
 
 @pytest.mark.parametrize("rows", [annotations([None, -1]), [{"output_2": "x"}], annotations(["A"])])
