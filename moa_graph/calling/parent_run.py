@@ -21,14 +21,13 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.uuid import uuid7
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
-from typing_extensions import override
 
 from moa_graph._compat import surrounding_config
 from moa_graph.calling.streams import ProposalTokens, is_message_stream
@@ -130,22 +129,26 @@ def call_config() -> RunnableConfig:
     return _called_with.get() or surrounding_config()
 
 
-class CalledWithConfig(BaseChatModel):
-    """A chat model that remembers the configuration of its call, see `call_config`."""
+class CalledWithConfig:
+    """Base class that lets a chat model know the configuration of its call, see `call_config`."""
 
-    @override
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
+        """Call the model."""
         with called_with(config):
-            return super().invoke(input, config, **kwargs)
+            answer: AIMessage = super().invoke(input, config, **kwargs)  # type: ignore[misc]
+            return answer
 
-    @override
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
+        """Call the model."""
         with called_with(config):
-            return await super().ainvoke(input, config, **kwargs)
+            answer: AIMessage = await super().ainvoke(  # type: ignore[misc]
+                input, config, **kwargs
+            )
+            return answer
 
 
 @contextmanager

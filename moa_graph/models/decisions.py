@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-try:
-    from langchain_core.decisions import BaseDecisionModel, Choice, ClassifierResponse, Noul
-except ImportError:  # an older langchain-core
-    _DECIDES: tuple[type, ...] = ()
-else:
-    _DECIDES = (BaseDecisionModel,)
+if TYPE_CHECKING:
+    from langchain_core.decisions import ClassifierResponse
 
+_MODULE = "langchain_core.decisions"
 _VERDICT = "verdict"  # id of a single question
 _LIKELY = 0.5  # probability above which a question is answered with yes
 _BEST = "Which of the numbered responses fits the instructions best?"
@@ -24,7 +22,9 @@ _NAMED = "Is the response with the number {number} one of those that the instruc
 
 def decides(model: Any) -> bool:
     """Return whether an object is a decision model."""
-    return isinstance(model, _DECIDES)
+    # Importing the module takes a while; without it there is no decision model.
+    module = sys.modules.get(_MODULE)
+    return module is not None and isinstance(model, module.BaseDecisionModel)
 
 
 class WritingJudge(Runnable[Sequence[BaseMessage], AIMessage]):
@@ -55,6 +55,8 @@ class WritingJudge(Runnable[Sequence[BaseMessage], AIMessage]):
         return self._written(await self._model.ainvoke(self._request(input), config))
 
     def _request(self, case: Sequence[BaseMessage]) -> dict[str, Any]:
+        from langchain_core.decisions import Choice, Noul  # noqa: PLC0415 - in core 1.8
+
         questions: dict[str, Any]
         if self._choose is None:
             questions = {_VERDICT: Noul(instructions=_YES)}
