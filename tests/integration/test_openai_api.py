@@ -77,7 +77,7 @@ def test_models_are_the_presets_and_the_assistants(client, mine):
     with pytest.raises(openai.NotFoundError, match="Unknown model 'nothing'"):
         client.models.retrieve("nothing")
     with pytest.raises(openai.NotFoundError, match="Unknown model 'two"):
-        client.models.retrieve("two\nlines\n")
+        client.get("/models/two%0Alines%0A", cast_to=object)
     with pytest.raises(openai.NotFoundError, match="There is no /v1/x\ny here"):
         client.get("/x%0Ay", cast_to=object)
 
