@@ -78,7 +78,7 @@ def test_models_are_the_presets_and_the_assistants(client, mine):
         client.models.retrieve("nothing")
     with pytest.raises(openai.NotFoundError, match="Unknown model 'two"):
         client.get("/models/two%0Alines%0A", cast_to=object)
-    with pytest.raises(openai.NotFoundError, match="There is no /v1/x\ny here"):
+    with pytest.raises(openai.NotFoundError, match=r"There is no /v1/x(\n|\\n)y here"):
         client.get("/x%0Ay", cast_to=object)
 
 
