@@ -141,12 +141,32 @@ def load_dataset(
                     f"{spec}, row {i}: has no field {field!r}.{nearest(str(field), row)} It has: "
                     f"{', '.join(row)}."
                 )
-        right = None if says is None or row.get(says) is None else str(row[says])
+        right = None if says is None else _reference(spec, i, says, row.get(says), example)
         if scorer and right is None:
             raise EvalError(f"{spec}, row {i}: {says!r} is empty, and --scorer needs it.")
         score = _scored(spec, i, scorer, right) if scorer and right is not None else None
         items.append(Item(str(i), _messages(spec, i, asks, row[asks]), right, score, example))
     return Dataset(name, items)
+
+
+def _reference(spec: str, row: int, field: str, value: Any, example: Any) -> str | None:
+    """Return the right answer of a row as text; None if there is none.
+
+    An example of LangSmith can have an object as its right answer, which is written as text.
+
+    Raises:
+        EvalError: If the right answer in a file is neither a string nor a finite number.
+    """
+    if value is None or example is not None:
+        return None if value is None else str(value)
+    if not isinstance(value, str | int | float) or not math.isfinite(
+        0 if isinstance(value, str) else value
+    ):
+        raise EvalError(
+            f"{spec}, row {row}: {field!r} is {value!r:.60}, but the right answer must be a string "
+            "or a finite number. Name another field: --reference-field NAME."
+        )
+    return str(value)
 
 
 def _first(fields: Sequence[str], row: Row) -> str | None:

@@ -366,3 +366,12 @@ def test_generated_tasks_are_seeded_and_bring_their_scorer():
 def test_wrong_tasks_are_refused(spec, said):
     with pytest.raises(EvalError, match=said):
         load_dataset(spec)
+
+
+@pytest.mark.parametrize("value", ['["x"]', "{}", "NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("options", [{"scorer": "exact"}, {"reference": "answer"}, {}])
+def test_right_answers_that_are_no_text_are_refused(tmp_path, value, options):
+    path = tmp_path / "q.jsonl"
+    path.write_text(f'{{"question": "q", "answer": "x"}}\n{{"question": "r", "answer": {value}}}\n')
+    with pytest.raises(EvalError, match=r"(row|line) 2.*"):
+        load_dataset(str(path), **options)
