@@ -132,7 +132,9 @@ class LangSmithReceiver:
             self._free.set()
         self.messages: list[tuple[str, str]] = []
         """The path and the encoding of each message."""
-        self._runs: dict[str, dict[str, Any]] = {}
+        # A message that creates a run may come after the one that completes it.
+        self._created: dict[str, dict[str, Any]] = {}
+        self._completed: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> LangSmithReceiver:
@@ -209,25 +211,32 @@ class LangSmithReceiver:
                 kind, run_id, *attribute = name.split(".")
                 if kind in ("post", "patch"):
                     value = json.loads(part.get_payload(decode=True))
-                    self._merge(run_id, {attribute[0]: value} if attribute else value)
+                    self._merge(kind, run_id, {attribute[0]: value} if attribute else value)
         elif path.endswith("/batch"):
             runs = json.loads(body)
-            for run in [*runs.get("post", []), *runs.get("patch", [])]:
-                self._merge(run["id"], run)
+            for kind in ("post", "patch"):
+                for run in runs.get(kind, []):
+                    self._merge(kind, run["id"], run)
         else:
             run = json.loads(body)
-            self._merge(run.get("id") or path.rpartition("/")[2], run)
+            self._merge(operation, run.get("id") or path.rpartition("/")[2], run)
 
-    def _merge(self, run_id: str, data: dict[str, Any]) -> None:
+    def _merge(self, kind: str, run_id: str, data: dict[str, Any]) -> None:
         with self._lock:
-            run = self._runs.setdefault(run_id, {})
+            runs = self._created if kind == "post" else self._completed
+            run = runs.setdefault(run_id, {})
             run.update({key: value for key, value in data.items() if value is not None})
 
     @property
     def roots(self) -> list[TracedRun]:
         """The trees so far; a run whose parent never came is a root too."""
         with self._lock:
-            runs = {run_id: TracedRun(run_id, dict(data)) for run_id, data in self._runs.items()}
+            runs = {
+                run_id: TracedRun(
+                    run_id, {**self._created.get(run_id, {}), **self._completed.get(run_id, {})}
+                )
+                for run_id in {**self._created, **self._completed}
+            }
         roots = []
         # `dotted_order` is LangSmith's: time and id of every run on the way down.
         for run in sorted(runs.values(), key=lambda run: run.data.get("dotted_order", "")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 
@@ -298,3 +299,15 @@ async def test_a_receiver_that_fails_or_is_gone_fails_no_run(chat, traced):
         assert state["messages"][-1].text == "agg: hi"
     state = await mixture(chat).ainvoke({"messages": "again"})  # now nobody listens
     assert state["messages"][-1].text == "agg: again"
+
+
+def test_a_run_that_is_created_after_it_was_completed_keeps_its_outputs():
+    """Messages travel on several connections, so that they can overtake each other."""
+    receiver = LangSmithReceiver()
+    created = {"id": "1", "name": "moa", "inputs": {"q": 1}, "outputs": {}}
+    completed = {"id": "1", "outputs": {"messages": ["x"]}, "end_time": "now"}
+    for kind, run in (("patch", completed), ("post", created)):
+        receiver.take("post", "/runs/batch", "application/json", json.dumps({kind: [run]}).encode())
+    (root,) = receiver.roots
+    assert root.outputs == {"messages": ["x"]}
+    assert root.inputs == {"q": 1}

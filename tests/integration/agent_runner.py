@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -29,7 +30,13 @@ def build(order: dict[str, Any], saver: Any) -> Any:
     """The agent, with its proposals in one of three places."""
 
     def chat(model: str) -> ChatOpenAI:
-        return ChatOpenAI(model=model, base_url=order["url"], api_key="x", max_retries=0)
+        return ChatOpenAI(
+            model=model,
+            base_url=order["url"],
+            api_key="x",
+            max_retries=0,
+            http_async_client=httpx.AsyncClient(),  # LangChain's own is shared with other loops
+        )
 
     @tool
     def search(query: str) -> str:
