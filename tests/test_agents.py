@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -42,6 +43,7 @@ from moa_graph import (
     ProposalStream,
     create_moa,
 )
+from moa_graph.models import numbering
 from moa_graph.progressive.pieces import Chunkwise, Staircase
 from moa_graph.strategies import Analyse, SelfMoASeq, TopK
 from tests.fake_server import FakeServer
@@ -796,3 +798,19 @@ async def test_blank_human_messages_are_not_sent(chat, server, messages):
     model = ChatMoA(graph=panel(chat, "?strict"), consult="always").bind_tools([search])
     answer = await model.ainvoke(messages)
     assert [p["error"] for p in answer.response_metadata["moa"]["proposals"]] == [None] * 3
+
+
+def test_the_same_question_asked_again_in_a_thread_is_another_turn(chat, server):
+    saver = InMemorySaver()
+    agent = create_agent(ChatMoA(graph=panel(chat)), tools=[search], checkpointer=saver)
+    for _ in range(2):
+        agent.invoke({"messages": "continue"}, {"configurable": {"thread_id": "1"}})
+    assert asked(server)["a"] == 2
+
+
+def test_objects_that_are_gone_leave_no_number_behind():
+    before = len(numbering._seen)
+    for _ in range(3):
+        numbering.number_of(RunnableLambda(lambda messages: messages), "short-lived")
+    gc.collect()
+    assert len(numbering._seen) <= before

@@ -584,3 +584,16 @@ async def test_a_panel_that_fails_is_a_failed_result_of_the_tool(chat, server):
     assert result.status == "error"
     assert "Layer 1 gave 0 usable proposals of 1" in result.text
     assert state["messages"][-1].text
+
+
+@modes
+@pytest.mark.parametrize("consult", ["turn", "final"])
+async def test_the_same_question_asked_again_in_a_thread_is_another_turn(
+    chat, server, consult, mode
+):
+    own = MoAMiddleware(panel(chat), consult)
+    agent = agent_of(chat, own, steps=1, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    for _ in range(2):
+        await answer(agent, {"messages": "continue"}, mode, config)
+    assert asked(server)["a"] == 2

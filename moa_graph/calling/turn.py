@@ -33,7 +33,7 @@ class Panel(TypedDict):
 
     version: int
     turn: str
-    """Key of the turn, see `key_of`."""
+    """Key of the turn, see `Turn`."""
     asked_at: str
     """Digest of the conversation that the proposers were shown."""
     earlier: list[str]
@@ -59,7 +59,8 @@ class Turn:
             them once in the turn.
         known: The panel in a message's record; None if there is no such record.
         thread: The thread of the conversation, if it has one.
-        question: Digest of the latest question, without the mixture and the system prompt.
+        question: Digest of what identifies the latest question, without the mixture and the system
+            prompt; "" if the question is not in the conversation.
         first: Whether no tool result follows the question.
         source: Origin of the proposals that the call shows. A run sets it.
     """
@@ -104,9 +105,11 @@ class Turn:
         place = next((i for i in reversed(range(len(messages))) if is_question(messages[i])), None)
         rest = messages if place is None else messages[place + 1 :]
         records = [r for m in reversed(rest) if (r := record_in(m)) and r.get("mixture") == agent]
+        question = ""
         if place is not None:
             identities = _identities(messages, place, by_id=by_id)
             keys = [digest([agent, thread, *parts]) for parts in identities]
+            question = digest(identities[0])
         else:  # the question was left out of the conversation, or replaced by a summary
             told = [str(record.get("turn")) for record in records][:1]
             whole = digest([agent, thread, *map(_said, messages)])
@@ -122,7 +125,7 @@ class Turn:
             ask,
             known,
             thread,
-            digest(_said(messages[place])) if place is not None else "",
+            question,
             not uses_tools_since_question(messages),
         )
 

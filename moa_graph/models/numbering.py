@@ -24,10 +24,11 @@ def number_of(value: Any, name: str) -> int:
     value = value.__self__ if inspect.ismethod(value) else value
     known = _seen.get(id(value))
     if known is None or known[0]() is not value:
+        key = id(value)
         try:
-            alive: Callable[[], Any] = weakref.ref(value)
+            alive: Callable[[], Any] = weakref.ref(value, lambda _: _seen.pop(key, None))
         except TypeError:  # some classes do not support this
             alive = lambda: value  # noqa: E731
-        _seen[id(value)] = known = (alive, _counts[name])
+        _seen[key] = known = (alive, _counts[name])
         _counts[name] += 1
     return known[1]

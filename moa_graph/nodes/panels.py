@@ -42,6 +42,7 @@ class Panels:
             assert self._cache is not None
             stored = as_panel(await self._cache.panel(key))
             if stored is not None and turn.continues(stored) and turn.serves(stored):
+                self._remember(key, stored)
                 return stored, "cache"
         return None, "asked"
 
@@ -52,13 +53,24 @@ class Panels:
             return self._kept.get(key)
 
     async def keep(self, turn: Turn, owner: str | None, panel: Panel) -> None:
-        """Keep the panel as the newest of its turn."""
+        """Keep the panel as the newest of its turn; do nothing if it is that already."""
         key = digest([turn.key, owner, turn.thread])
+        kept = self._in_memory(key)
+        if kept is not None and _ids_in(kept) == _ids_in(panel):
+            return
         panel = deepcopy(panel)  # the message with the record can be edited later
+        self._remember(key, panel)
+        if self._cache is not None:
+            await self._cache.keep_panel(key, dict(panel))
+
+    def _remember(self, key: str, panel: Panel) -> None:
         with self._lock:
             self._kept[key] = panel
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
-        if self._cache is not None:
-            await self._cache.keep_panel(key, dict(panel))
+
+
+def _ids_in(panel: Panel) -> list[str | None]:
+    """Return the ids of the panel's proposals, which are unique to the calls that made them."""
+    return [proposal.get("id") for proposal in panel["proposals"]]
