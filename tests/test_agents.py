@@ -814,3 +814,30 @@ def test_objects_that_are_gone_leave_no_number_behind():
         numbering.number_of(RunnableLambda(lambda messages: messages), "short-lived")
     gc.collect()
     assert len(numbering._seen) <= before
+
+
+class CountingCache(InMemoryCache):
+    """Counts the panels that are written."""
+
+    panels = 0
+
+    async def aset(self, pairs: Any) -> None:
+        self.panels += sum("panels" in namespace for namespace, _ in pairs)
+        await super().aset(pairs)
+
+
+async def test_a_panel_is_written_once_a_turn(chat, server):
+    from moa_graph.building.for_agents import once_a_turn
+    from moa_graph.server.assistants import RunContext
+
+    cache = CountingCache()
+    graph = once_a_turn(panel(chat, cache=cache, context_schema=RunContext))
+    tool_of = {"type": "function", "function": {"name": "search", "parameters": {}}}
+    acts = RunContext(aggregator_options={"tools": [tool_of]})
+    messages: list[BaseMessage] = [UNNAMED]
+    for number in range(4):
+        await graph.ainvoke({"messages": messages}, context=acts)
+        call = {"name": "search", "args": {}, "id": str(number)}
+        messages += [AIMessage("", tool_calls=[call]), ToolMessage("x", tool_call_id=str(number))]
+    assert asked(server)["a"] == 1
+    assert cache.panels == 1

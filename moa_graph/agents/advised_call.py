@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, TypeAlias, cast
 
@@ -30,6 +30,8 @@ from moa_graph.calling.turn import (
     Turn,
     as_panel,
     digest,
+    last_layer_of,
+    references_of,
     wants_panel,
 )
 from moa_graph.context import MoAContext
@@ -42,7 +44,7 @@ from moa_graph.prompts import (
     USE_THE_REVIEWS,
     letters,
 )
-from moa_graph.state import Decision, Proposal, proposals_of_layer, selected, usable
+from moa_graph.state import Decision, Proposal, proposals_of_layer, usable
 
 logger = logging.getLogger("moa_graph")
 
@@ -200,27 +202,25 @@ class AdvisedCall:
         panel = self._turn.panel(state["proposals"], state.get("decisions", []))
         if self._advice.consult == "final":
             panel["draft"] = str(state["messages"][-2].text)
-        self._check(panel["proposals"])
+        self._check(panel)
         yield Wait(self._plan.panels.keep(self._turn, self._owner, panel))
         return panel
 
-    def _check(self, proposals: Sequence[Proposal]) -> None:
+    def _check(self, panel: Panel) -> None:
         """Check that the last layer has enough usable proposals.
 
         Raises:
             NotEnoughProposals: If it has not.
         """
-        layer = _last_layer(proposals)
-        policy = self._plan.policies[layer - 1]
-        last = proposals_of_layer(proposals, layer)
-        if len(usable(last)) < policy.min_proposals:
-            raise self._plan.not_enough(layer, list(proposals))
+        layer = last_layer_of(panel)
+        last = proposals_of_layer(panel["proposals"], layer)
+        if len(usable(last)) < self._plan.policies[layer - 1].min_proposals:
+            raise self._plan.not_enough(layer, panel["proposals"])
 
     def _with(self, panel: Panel, prompt: str) -> ModelRequest[Any]:
         """Return the request with the proposals at the end of the latest question."""
         model, shown = self._request.model, self._plan.references
-        layer = _last_layer(panel["proposals"])
-        references = selected(panel["proposals"], panel.get("decisions", []), layer)
+        references, layer = references_of(panel), last_layer_of(panel)
         question = Question(
             self._request.messages,
             references,
@@ -262,7 +262,3 @@ def _draft_in(response: ModelResponse[Any]) -> str:
         called = answers[-1].tool_calls
         return json.dumps(called[0]["args"], ensure_ascii=False) if called else answers[-1].text
     return "" if answers[-1].tool_calls else str(answers[-1].text).strip()
-
-
-def _last_layer(proposals: Sequence[Proposal]) -> int:
-    return max((p["layer"] for p in proposals), default=1)

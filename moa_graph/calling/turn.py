@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from typing_extensions import TypedDict
 
 from moa_graph.prompts import is_question
-from moa_graph.state import Decision, Proposal
+from moa_graph.state import Decision, Proposal, selected
 
 VERSION = 1
 """Format of the records in messages and in caches. Records of another format are ignored."""
@@ -274,6 +274,16 @@ def as_panel(given: Any) -> Panel | None:
     if "draft" in given:
         panel["draft"] = str(given["draft"])
     return panel
+
+
+def last_layer_of(panel: Panel) -> int:
+    """Return the layer whose proposals the agent's model is shown."""
+    return max((p["layer"] for p in panel["proposals"]), default=1)
+
+
+def references_of(panel: Panel) -> list[Proposal]:
+    """Return the proposals that the agent's model is shown, after selections."""
+    return selected(panel["proposals"], panel.get("decisions", []), last_layer_of(panel))
 
 
 def _identities(messages: Sequence[BaseMessage], place: int, *, by_id: bool) -> list[list[Any]]:

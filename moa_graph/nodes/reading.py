@@ -15,7 +15,7 @@ from moa_graph.calling.conversation import (
     place_for_references,
 )
 from moa_graph.calling.references import Question
-from moa_graph.calling.turn import Panel
+from moa_graph.calling.turn import Panel, references_of
 from moa_graph.errors import NotEnoughProposals
 from moa_graph.layers import References
 from moa_graph.models import (
@@ -75,10 +75,7 @@ class Reading:
         self, model: Runnable[Any, Any], question: AnyMessage, panel: Panel
     ) -> Question:
         """Return an earlier question with the proposals that were shown with it."""
-        proposals = panel["proposals"]
-        layer = max(p["layer"] for p in proposals)
-        references = selected(proposals, panel.get("decisions", []), layer)
-        return self.asking(model, references, [question], place="human")
+        return self.asking(model, references_of(panel), [question], place="human")
 
     def proposers_conversation(
         self, model: Runnable[Any, Any], role: str | None = None
