@@ -309,6 +309,7 @@ _NOT_OF_PROPOSERS = {
     "run_timeout",
     "token_budget",
     "stream_proposals",
+    "consult",  # of a server's contexts
 }
 _OF_PROPOSERS = (
     "proposer_temperature",

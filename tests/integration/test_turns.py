@@ -149,3 +149,12 @@ def test_a_cache_serves_a_turn_after_a_restart_and_each_user_apart(server, tmp_p
                 other = assistant(started, KEYS["bob"])
                 step(started, other, messages[:1], KEYS["bob"])
                 assert asked(server) == {"a": 2, "b": 2, "agg": 5}
+
+
+def test_the_last_call_of_a_loop_may_come_without_tools(langgraph_server, server):
+    model = assistant(langgraph_server)
+    messages: list[Any] = [{"role": "user", "content": "Without tools at last?"}]
+    step(langgraph_server, model, messages)
+    with OpenAI(base_url=f"{langgraph_server.url}/v1", api_key="none", max_retries=0) as client:
+        client.chat.completions.create(model=model, messages=messages)
+    assert asked(server) == {"a": 1, "agg": 2, "b": 1}
