@@ -118,7 +118,7 @@ def load_for(
     Raises:
         EvalError: If no target is given.
     """
-    from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
+    from moa_graph.evals.files import file_name  # noqa: PLC0415 - needs [evals]
     from moa_graph.evals.targets import load_target  # noqa: PLC0415
 
     if spec is None:
@@ -165,7 +165,7 @@ def proposal_cache(folder: Path, name: str) -> Any:
     """Return a cache for proposals, so that an interrupted evaluation can use them again."""
     from langgraph.cache.sqlite import SqliteCache  # noqa: PLC0415 - needs [evals]
 
-    from moa_graph.evals.compare import file_name  # noqa: PLC0415
+    from moa_graph.evals.files import file_name  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     return SqliteCache(path=str(folder / f"{file_name(name)}.sqlite"))

@@ -67,7 +67,7 @@ def compare(
     is configured, this runs through langsmith.evaluate.
     """
     with evaluating():
-        from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
+        from moa_graph.evals.files import file_name  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals.targets import load_target  # noqa: PLC0415
 
         recorded = load_recorded(references, None)
@@ -134,7 +134,7 @@ def ablations(
     """
     with evaluating():
         from moa_graph.evals.ablations import STUDIES, configurations  # noqa: PLC0415
-        from moa_graph.evals.compare import file_name  # noqa: PLC0415 - needs [evals]
+        from moa_graph.evals.files import file_name  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals.targets import of_graph  # noqa: PLC0415
 
         folder, known = out or OUT / "ablations" / file_name(dataset), load_prices(prices)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import re
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
-from moa_graph.calling.sync import run
 from moa_graph.evals import intervals, pairwise, plots
+from moa_graph.evals.answering import answer_all, check_names, failures
 from moa_graph.evals.comparison_report import report
-from moa_graph.evals.datasets import Dataset, Item
+from moa_graph.evals.datasets import Dataset
 from moa_graph.evals.experiment import Experiment
-from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row, digest, replace, write_json
+from moa_graph.evals.files import EvalError, EvalFailed, Row, replace, write_json
 from moa_graph.evals.intervals import Interval
-from moa_graph.evals.pairwise import ORDERS, Pair
-from moa_graph.evals.targets import Target, unique_names
-from moa_graph.evals.workers import do_all
+from moa_graph.evals.judgments import judge_all, total
+from moa_graph.evals.targets import Target
 
 _FEWEST = 2
-_LONGEST_NAME = 80
 _TAIL = 0.95
 _ALL_PAIRS = 3  # with more targets, sentences cover only the pairs with the baseline
 
@@ -71,28 +66,24 @@ def compare(
     scored = all(item.score for item in dataset.items)
     _check(targets, dataset, judging, baseline, scored=scored)
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as opened:
-        # Open all journals first: a journal with other settings must fail before paid requests.
-        journals = [opened.enter_context(_journal(target, folder)) for target in targets]
-        answers = {
-            target.name: _answers(
-                target, dataset, journal, experiment, at_once=at_once, quiet=quiet
-            )
-            for target, journal in zip(targets, journals, strict=True)
-        }
-    failures = _failures(dataset, answers)
-    failed = {failure["item"] for failure in failures}
+    answers = answer_all(
+        targets, dataset, folder, experiment=experiment, at_once=at_once, quiet=quiet
+    )
+    missing = failures(dataset, answers)
+    failed = {failure["item"] for failure in missing}
     items = [item for item in dataset.items if item.key not in failed]
     if not items:
-        raise EvalFailed(f"No question was answered by all targets ({failures[0]['error']}).")
+        raise EvalFailed(f"No question was answered by all targets ({missing[0]['error']}).")
+    questions = {item.key: item.question for item in items}
     found: Row = {
         "dataset": dataset.name,
         "n": len(items),
+        "distinct": len(set(questions.values())),
         "asked": len(dataset.items),
         "baseline": baseline,
         "measure": "win rate" if judging else "accuracy",
         "judge": None,
-        "failures": failures,
+        "failures": missing,
     }
     accuracy = {
         name: {item.key: item.score(rows[item.key]["answer"]) for item in items if item.score}
@@ -100,19 +91,19 @@ def compare(
     }
     values, details = accuracy, dict[str, Row]()
     if judging:
-        values, details, found["judge"] = _judged(
+        values, details, found["judge"] = judge_all(
             judging, baseline, items, answers, folder, at_once=at_once, quiet=quiet
         )
     found["targets"] = {
         name: {
-            "quality": _mean_of(values[name]),
-            **({"accuracy": _mean_of(accuracy[name])} if scored else {}),
+            "quality": _mean_of(values[name], questions),
+            **({"accuracy": _mean_of(accuracy[name], questions)} if scored else {}),
             **details.get(name, {}),
             **_spending([rows[item.key] for item in items]),
         }
         for name, rows in answers.items()
     }
-    found["pairs"] = _pairs(names, baseline, values)
+    found["pairs"] = _pairs(names, baseline, values, questions)
     found["says"] = _says(found)
     points, found["cost_axis"] = _points(found)
     beaten = plots.dominated(points)
@@ -122,15 +113,6 @@ def compare(
     if experiment:
         experiment.add_scores(found["measure"], values)
     return found
-
-
-def _failures(dataset: Dataset, answers: Mapping[str, Mapping[str, Row]]) -> list[Row]:
-    return [
-        {"target": name, "item": item.key, "error": why}
-        for name, rows in answers.items()
-        for item in dataset.items
-        if (why := rows.get(item.key, {"error": "not asked"}).get("error"))
-    ]
 
 
 def _check(
@@ -144,14 +126,8 @@ def _check(
     """Check that the targets can be compared, before any paid request."""
     if len(targets) < _FEWEST:
         raise EvalError("Give two or more configurations to compare.")
-    unique_names(targets)
+    check_names(targets)
     names = [target.name for target in targets]
-    files = [file_name(name) for name in names]
-    if alike := [name for name in names if files.count(file_name(name)) > 1]:
-        raise EvalError(
-            f"The names {alike[0]!r} and {alike[1]!r} lead to the same file name: change one of "
-            "them (name = …)."
-        )
     if baseline not in names:
         raise EvalError(f"The baseline {baseline!r} must be one of {', '.join(names)}.")
     if not dataset.items:
@@ -167,116 +143,9 @@ def _check(
         pairwise.check(judging)
 
 
-def _answers(
-    target: Target,
-    dataset: Dataset,
-    journal: Journal,
-    experiment: Experiment | None,
-    *,
-    at_once: int,
-    quiet: bool,
-) -> dict[str, Row]:
-    items = dataset.by_content
-
-    async def ask(item: Item) -> Row:
-        return await target.ask(item.messages)
-
-    if experiment:
-        experiment.answer(target, dataset, ask, journal, at_once=at_once)
-    run(do_all(items, ask, journal, title=target.name, at_once=at_once, quiet=quiet))
-    rows = {item.key: journal.rows[key] for key, item in items.items() if key in journal.rows}
-    return {
-        key: row if row.get("error") else {**row, "cost": target.cost(row)}
-        for key, row in rows.items()
-    }
-
-
-def _journal(target: Target, folder: Path) -> Journal:
-    about = {"target": target.name, "configuration": target.digest}
-    return Journal(folder / f"answers-{file_name(target.name)}.jsonl", about)
-
-
-def file_name(name: str) -> str:
-    """Convert the name of a target to a file name."""
-    plain = re.sub(r"[^\w.@-]+", "_", name)
-    return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}-{digest(name)}"
-
-
-def _mean_of(values: Mapping[str, float]) -> Row:
-    return intervals.mean(list(values.values())).as_dict()
-
-
-def _judged(
-    judging: Target,
-    baseline: str,
-    items: Sequence[Item],
-    answers: Mapping[str, Mapping[str, Row]],
-    folder: Path,
-    *,
-    at_once: int,
-    quiet: bool,
-) -> tuple[dict[str, dict[str, float]], dict[str, Row], Row]:
-    """Return the preferences by target and item, the details by target, and the judge's record."""
-    values = {baseline: {item.key: 0.5 for item in items}}
-    details: dict[str, Row] = {}
-    firsts: list[float] = []
-    cost: list[float | None] = []
-    without: list[str] = []
-    for name in answers:
-        if name == baseline:
-            continue
-        mine = {item.key: answers[name][item.key]["answer"] for item in items}
-        its = {item.key: answers[baseline][item.key]["answer"] for item in items}
-        same = {key for key in mine if mine[key].strip() == its[key].strip()}
-        pairs = {
-            (item.key, order): Pair(
-                item.text, item.reference, mine[item.key], its[item.key], answer_first=not order
-            )
-            for item in items
-            if item.key not in same
-            for order in range(len(ORDERS))
-        }
-        keys = {place: digest(asdict(pair)) for place, pair in pairs.items()}
-
-        async def judge(pair: Pair) -> Row:
-            return await pairwise.compare(judging, pair)
-
-        path = folder / f"judgments-{file_name(name)}-{file_name(baseline)}.jsonl"
-        about = {"judge": judging.digest, "target": name, "baseline": baseline}
-        with Journal(path, about) as journal:
-            title = f"{name} against {baseline}"
-            asked = {keys[place]: pair for place, pair in pairs.items()}
-            run(do_all(asked, judge, journal, title=title, at_once=at_once, quiet=quiet))
-            done = {place: row for place, key in keys.items() if (row := journal.result(key))}
-            cost += [judging.cost(journal.rows[key]) for key in asked if key in journal.rows]
-        both = {
-            item.key: [0.5, 0.5] if item.key in same else pairwise.complete(done, item.key)
-            for item in items
-        }
-        without += [f"{name}, item {key}" for key, row in both.items() if row is None]
-        known = {key: row for key, row in both.items() if row is not None}
-        if not known:
-            raise EvalFailed(f"The judge {judging.name} gave no verdict on any answer of {name}.")
-        firsts += [row["first"] for (key, _), row in done.items() if key in known]
-        means = {key: sum(row) / len(row) for key, row in known.items()}
-        values[name] = means
-        controlled = pairwise.length_controlled(
-            list(means.values()),
-            [len(mine[key]) for key in means],
-            [len(its[key]) for key in means],
-        )
-        details[name] = {
-            **pairwise.tally(list(known.values())),
-            "identical": len(same),
-            "length_controlled": controlled and controlled.as_dict(),
-        }
-    of_judge = {
-        "name": judging.name,
-        "position_bias": pairwise.position_bias(firsts),
-        "without_verdict": without,
-        "cost": _total(cost),
-    }
-    return values, details, of_judge
+def _mean_of(values: Mapping[str, float], questions: Mapping[str, str]) -> Row:
+    groups = [questions[key] for key in values]
+    return intervals.mean(list(values.values()), groups=groups).as_dict()
 
 
 def _spending(rows: Sequence[Row]) -> Row:
@@ -290,7 +159,7 @@ def _spending(rows: Sequence[Row]) -> Row:
     latencies = sorted(row["latency"] for row in rows)
     firsts = [row["first_token"] for row in rows if row["first_token"] is not None]
     return {
-        "cost": None if (total := _total(costs)) is None else total / n,
+        "cost": None if (spent := total(costs)) is None else spent / n,
         "calls": sum(row["calls"] for row in rows) / n,
         "tokens": tokens if any(row["usage"] for row in rows) else None,
         "latency": {
@@ -302,20 +171,22 @@ def _spending(rows: Sequence[Row]) -> Row:
     }
 
 
-def _total(costs: Sequence[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None
-
-
 def _pairs(
-    names: Sequence[str], baseline: str, values: Mapping[str, Mapping[str, float]]
+    names: Sequence[str],
+    baseline: str,
+    values: Mapping[str, Mapping[str, float]],
+    questions: Mapping[str, str],
 ) -> list[Row]:
     pairs = []
     others = [name for name in names if name != baseline]
     for a, b in itertools.combinations([baseline, *others], 2):
         both = [key for key in values[a] if key in values[b]]
         if both:
-            found = intervals.difference([values[b][k] for k in both], [values[a][k] for k in both])
+            found = intervals.difference(
+                [values[b][k] for k in both],
+                [values[a][k] for k in both],
+                groups=[questions[k] for k in both],
+            )
             pairs.append({"target": b, "other": a, **found.as_dict()})
     return pairs
 
@@ -331,6 +202,16 @@ def _says(found: Row) -> list[str]:
         )
         for pair in found["pairs"]
         if pair["other"] == found["baseline"] or len(found["targets"]) <= _ALL_PAIRS
+    ]
+    if (distinct := found["distinct"]) < found["n"]:
+        said.append(
+            f"Of {found['n']} questions, {distinct} are different: equal ones count once in the "
+            "intervals."
+        )
+    said += [
+        f"The length-controlled win rate of {name} is {why}."
+        for name, row in found["targets"].items()
+        if (why := row.get("length_controlled_note"))
     ]
     if judge := found["judge"]:
         said.append(judge["position_bias"]["sentence"])

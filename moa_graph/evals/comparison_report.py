@@ -49,7 +49,7 @@ def report(found: Row) -> str:
     parts = [
         title,
         "",
-        f"{how} Intervals are 95 % bootstraps over questions; costs are means a question.",
+        f"{how} Intervals are of 95 % confidence, over questions; costs are means a question.",
         "",
         table(headers, rows),
         "",

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl
@@ -42,6 +43,11 @@ class Item:
     """Function from an answer to a score from 0 to 1; None if a judge must decide."""
     example: Any = None
     """The LangSmith example, if the question is from LangSmith."""
+
+    @cached_property
+    def question(self) -> str:
+        """Hash of the messages, equal for equal questions."""
+        return digest([[m.type, m.text] for m in self.messages])
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -77,9 +83,8 @@ class Dataset:
         seen: Counter[str] = Counter()
         found = {}
         for item in self.items:
-            said = digest([[m.type, m.text] for m in item.messages])
-            seen[said] += 1
-            found[f"{said}-{seen[said]}"] = item
+            seen[item.question] += 1
+            found[f"{item.question}-{seen[item.question]}"] = item
         return found
 
 

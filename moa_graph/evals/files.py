@@ -15,6 +15,8 @@ from typing import Any, Self, TypeAlias
 
 from moa_graph.errors import MoAError, nearest
 
+_LONGEST_NAME = 80
+
 Row: TypeAlias = dict[str, Any]
 """A JSON object."""
 
@@ -83,6 +85,12 @@ def is_text(value: object) -> bool:
 def name_of(path: Path) -> str:
     """Return the default name of a results file: the file name without its extensions."""
     return re.sub(r"(\.jsonl?)?(\.gz)?$", "", path.name)
+
+
+def file_name(name: str) -> str:
+    """Convert the name of a target to a file name."""
+    plain = re.sub(r"[^\w.@-]+", "_", name)
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}-{digest(name)}"
 
 
 def read_text(path: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
@@ -152,48 +151,6 @@ def position_bias(firsts: Sequence[float]) -> Row:
         f"{share.percent()} % of {len(decided)} decided verdicts."
     )
     return {"first": share.as_dict(), "p": p, "biased": biased, "sentence": sentence}
-
-
-def length_controlled(
-    means: Sequence[float], lengths: Sequence[int], others: Sequence[int]
-) -> Interval | None:
-    """Estimate the win rate for answers of the same length as the baseline's.
-
-    The model is a logistic regression of the preference on an intercept and the hyperbolic tangent
-    of the length difference in standard deviations. It is AlpacaEval's model without the difficulty
-    of the instructions. The estimate is the prediction at a length difference of 0.
-
-    Args:
-        means: Mean preference of both orders, by item.
-        lengths: Lengths of the target's answers in characters.
-        others: Lengths of the baseline's answers in characters.
-
-    Returns:
-        The win rate with a bootstrap interval over items; None if all length differences are equal
-        or all preferences are equal.
-
-    Source: Dubois et al. (arXiv 2404.04475).
-    """
-    import numpy as np  # noqa: PLC0415 - needs [evals]
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-
-    gaps = np.asarray(lengths, dtype=float) - np.asarray(others, dtype=float)
-    wins = np.asarray(means, dtype=float)
-    if len(wins) < 2 or gaps.std() == 0 or wins.std() == 0:  # noqa: PLR2004
-        return None
-    rows = np.column_stack([np.tanh(gaps / gaps.std()), wins])
-
-    def at_no_difference(data: Any) -> float:
-        terms = np.column_stack([np.ones(len(data)), data[:, 0]])
-        both = np.concatenate([terms, terms])
-        labels = np.concatenate([np.ones(len(data)), np.zeros(len(data))])
-        weights = np.concatenate([data[:, 1], 1 - data[:, 1]])
-        if not 0 < weights[: len(data)].sum() < len(data):
-            return float(data[:, 1].mean())
-        model = LogisticRegression(C=100, fit_intercept=False).fit(both, labels, weights)
-        return float(1 / (1 + np.exp(-model.coef_[0][0])))
-
-    return intervals.of_statistic(at_no_difference, rows, resamples=499)
 
 
 def complete(rows: Mapping[tuple[str, int], Row], item: str) -> list[float] | None:

@@ -1,37 +1,37 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from moa_graph.evals import intervals
+from moa_graph.evals.length_control import length_controlled
 
 
-def test_interval_of_a_mean_is_scipys_bootstrap():
-    values = np.random.default_rng(1).normal(5, 2, 80)
-    found = intervals.mean(values.tolist())
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=4999, batch=500, method="percentile", rng=0
-    ).confidence_interval
-    assert found.value == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
-    assert found == intervals.mean(values.tolist())
+@pytest.mark.parametrize("right", [0, 1, 3, 10])
+def test_interval_of_a_share_is_clopper_and_pearsons(right):
+    found = intervals.mean([1.0] * right + [0.0] * (10 - right))
+    exact = stats.binomtest(right, 10).proportion_ci(0.95, method="exact")
+    assert found.value == right / 10
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert found == intervals.mean([1.0] * right + [0.0] * (10 - right))
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    inside = 0
-    for _ in range(60):
-        found = intervals.mean(rng.binomial(1, 0.3, 120).tolist())
-        inside += found.low <= 0.3 <= found.high
-    assert 51 <= inside <= 60
+@pytest.mark.parametrize(("wins", "losses"), [(6, 0), (9, 3), (30, 20)])
+def test_interval_of_a_difference_without_ties_is_that_of_the_sign_test(wins, losses):
+    found = intervals.difference([1] * wins + [0] * losses, [0] * wins + [1] * losses)
+    exact = stats.binomtest(wins, wins + losses).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == pytest.approx((2 * exact.low - 1, 2 * exact.high - 1))
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_all_right_or_all_wrong_is_not_certain(value):
-    found = intervals.mean([value] * 20)
-    assert found.value == value
-    assert 0.1 < found.high - found.low < 0.2
+def test_a_claim_agrees_with_the_exact_test():
+    for wins, losses in itertools.product(range(12), range(12)):
+        if wins + losses:
+            found = intervals.difference([1] * wins + [0] * losses, [0] * wins + [1] * losses)
+            p = stats.binomtest(wins, wins + losses).pvalue
+            assert (found.low > 0 or found.high < 0) == (p <= 0.05)
 
 
 def test_equal_answers_have_no_difference_but_leave_a_doubt():
@@ -44,22 +44,41 @@ def test_equal_answers_have_no_difference_but_leave_a_doubt():
 
 def test_values_that_are_all_the_same_are_no_certainty():
     ties = intervals.mean([0.5] * 8)
-    assert (ties.low, ties.high) == pytest.approx((0.338, 0.662), abs=1e-3)
+    assert (ties.low, ties.high) == pytest.approx((0.315, 0.685), abs=1e-3)
     unlike = intervals.mean([0.0] * 8, highest=100)
-    assert (unlike.low, unlike.high) == pytest.approx((0, 32.4), abs=0.1)
+    assert (unlike.low, unlike.high) == pytest.approx((0, 36.9), abs=0.1)
+
+
+@pytest.mark.parametrize("values", [[1.2], [-0.1], [float("nan")]])
+def test_values_out_of_bounds_are_refused(values):
+    with pytest.raises(ValueError, match="must be from 0 to 1"):
+        intervals.mean(values)
 
 
 def test_nothing_is_claimed_of_a_few_questions():
     assert "too few" in intervals.says("a", "b", intervals.difference([1.0], [0.5]))
     one, other = intervals.difference([1] * 9, [0] * 9), intervals.difference([0] * 9, [1] * 9)
     assert (one.low, one.high) == (-other.high, -other.low)
+    ties = [1, 0.5, 0, 0.5, 0.5, 1, 0.75]
+    one, other = intervals.mean(ties), intervals.mean([1 - tie for tie in ties])
+    assert (one.low, one.high) == pytest.approx((1 - other.high, 1 - other.low))
 
 
 def test_difference_is_paired():
     rng = np.random.default_rng(3)
-    hard = rng.normal(0, 10, 100)
-    found = intervals.difference((hard + 1 + rng.normal(0, 0.1, 100)).tolist(), hard.tolist())
-    assert 0.9 < found.low < found.high < 1.1
+    hard = rng.uniform(0, 0.7, 100)
+    found = intervals.difference((hard + 0.2 + rng.normal(0, 0.01, 100)).tolist(), hard.tolist())
+    assert 0.15 < found.low < 0.2 < found.high < 0.25
+
+
+def test_repeated_questions_count_once():
+    values, groups = [1, 1, 0, 0.5], ["a", "a", "b", "a"]
+    assert intervals.by_group(values, groups) == pytest.approx([2.5 / 3, 0])
+    found = intervals.mean(values, groups=groups)
+    assert found.n == 2
+    assert found == intervals.mean([2.5 / 3, 0])
+    tenfold = intervals.difference([1, 0, 1] * 10, [0, 0, 0] * 10, groups=[1, 2, 3] * 10)
+    assert tenfold == intervals.difference([1, 0, 1], [0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -67,10 +86,137 @@ def test_difference_is_paired():
     [
         (0.01, 0.2, "a has the higher accuracy than b: by 10.0 [1.0, 20.0] points."),
         (-0.2, -0.01, "a has the lower accuracy than b: by 10.0 [1.0, 20.0] points."),
-        (-0.1, 0.2, "No difference in accuracy is shown between a and b"),
-        (0.0, 0.2, "No difference in accuracy is shown between a and b"),
+        (-0.1, 0.2, "No difference in accuracy between a and b is statistically significant"),
+        (0.0, 0.2, "No difference in accuracy between a and b is statistically significant"),
     ],
 )
 def test_sentence_claims_only_what_is_shown(low, high, said):
     value = -0.1 if high < 0 else 0.1
     assert intervals.says("a", "b", intervals.Interval(value, low, high, 9)).startswith(said)
+
+
+@pytest.mark.parametrize("gap", [400, -400])
+@pytest.mark.parametrize("rate", [0.5, 0.9, 1.0])
+def test_length_is_not_separated_from_quality_where_lengths_do_not_overlap(gap, rate):
+    rng = np.random.default_rng(0)
+    lengths = 1000 + rng.normal(gap, 40, 100)
+    found, why = length_controlled(rng.binomial(1, rate, 100), lengths, [1000.0] * 100)
+    assert found is None
+    told = "not longer" if gap > 0 else "not shorter"
+    assert f"not available: in 0 of 100 questions the answer is {told}" in why
+
+
+@pytest.mark.parametrize("n", [1, 5, 9])
+def test_length_is_not_controlled_with_few_questions(n):
+    found, why = length_controlled([1.0] * n, range(n), [n / 2] * n)
+    assert found is None
+    assert "10 are needed" in why
+
+
+@pytest.mark.parametrize("wins", [0.0, 0.5, 1.0])
+def test_length_control_of_equal_lengths_is_the_plain_rate(wins):
+    found, why = length_controlled([wins] * 40, [7.0] * 40, [7.0] * 40)
+    assert why is None
+    assert found.value == pytest.approx(wins, abs=0.02)
+    assert found.low <= wins + 0.02
+    assert found.high >= wins - 0.02
+
+
+SIZES = (10, 20, 50, 200, 500)
+RUNS = 10_000
+KINDS = {  # shares of losses, ties and wins without and with a difference
+    "no ties": ((0.5, 0, 0.5), (0.35, 0, 0.65)),
+    "half ties": ((0.25, 0.5, 0.25), (0.15, 0.5, 0.35)),
+    "mostly ties": ((0.05, 0.9, 0.05), (0.02, 0.9, 0.08)),
+    "skewed": ((0.02, 0.96, 0.02), (0.0, 0.8, 0.2)),
+}
+
+
+def covered(samples, truth):
+    """Count the samples whose interval has the truth, and those of which something is claimed."""
+    known: dict[tuple[float, ...], intervals.Interval] = {}
+    inside = claims = 0
+    for sample in samples:
+        key = tuple(sorted(sample))
+        if key not in known:
+            known[key] = intervals.mean(key, lowest=-1.0)
+        inside += known[key].low <= truth <= known[key].high
+        claims += "No difference" not in intervals.says("a", "b", known[key])
+    return inside, claims
+
+
+@pytest.mark.full
+def test_intervals_hold_in_simulations(capsys):
+    """Coverage of 95 % and at most 5 % false claims: 10,000 comparisons in each cell."""
+    rng = np.random.default_rng(11)
+    rows = []
+    for n, (kind, both) in itertools.product(SIZES, KINDS.items()):
+        for claim, shares in zip(("null", "difference"), both, strict=True):
+            samples = rng.choice([-1.0, 0.0, 1.0], (RUNS, n), p=shares)
+            inside, claims = covered(samples, shares[2] - shares[0])
+            rows.append((kind, claim, n, inside, claims, RUNS))
+    for n, claim in itertools.product(SIZES, (0.0, 0.2)):
+        rows.append(("clusters", claim and "difference" or "null", n, *clustered(rng, n, claim)))
+    for n, rate in itertools.product(SIZES, (0.5, 0.8)):
+        kind = "null" if rate == 0.5 else "difference"
+        rows.append(("unequal lengths", kind, n, *controlled(rng, n, rate)))
+    with capsys.disabled():
+        print("\n| kind | truth | n | coverage | false claims | runs |\n|---|---|--:|--:|--:|--:|")
+        for kind, claim, n, inside, claims, runs in rows:
+            false = f"{claims / runs:.3f}" if claim == "null" and runs else "–"
+            share = f"{inside / runs:.3f}" if runs else "not available"
+            print(f"| {kind} | {claim} | {n} | {share} | {false} | {runs} |")
+    tests = [stats.binomtest(r[3], r[5], 0.95, alternative="less").pvalue for r in rows if r[5]]
+    tests += [
+        stats.binomtest(r[4], r[5], 0.05, alternative="greater").pvalue
+        for r in rows
+        if r[1] == "null" and r[5]
+    ]
+    ordered = sorted(tests)
+    assert all(p > 0.05 / (len(ordered) - i) for i, p in enumerate(ordered[:1]))  # Holm
+
+
+def clustered(rng, n, gain):
+    """Questions that are asked one to five times, with the same answer most of the time."""
+    inside = claims = 0
+    for _ in range(runs := RUNS // 10):
+        times = rng.integers(1, 6, n)
+        tendency = rng.choice([-1.0, 0.0, 1.0], n, p=[0.25 - gain / 2, 0.5, 0.25 + gain / 2])
+        groups = np.repeat(np.arange(n), times)
+        values = np.where(
+            rng.random(len(groups)) < 0.8,
+            tendency[groups],
+            rng.choice([-1.0, 0.0, 1.0], len(groups), p=[0.25 - gain / 2, 0.5, 0.25 + gain / 2]),
+        )
+        found = intervals.mean(values, lowest=-1.0, groups=groups.tolist())
+        inside += found.low <= gain <= found.high
+        claims += found.low > 0 or found.high < 0
+    return inside, claims, runs
+
+
+def controlled(rng, n, rate):
+    """Answers that are longer by 0.7 standard deviations, and a judge who likes long ones."""
+    inside = claims = available = 0
+    for _ in range(RUNS // 10):
+        gaps = rng.normal(0.7, 1, n)
+        odds = np.log(rate / (1 - rate)) + 1.5 * np.tanh(gaps)
+        wins = rng.binomial(1, 1 / (1 + np.exp(-odds)))
+        found, _ = length_controlled(wins, 1000 + 300 * gaps, [1000.0] * n)
+        if found is not None:
+            available += 1
+            inside += found.low <= rate <= found.high
+            claims += found.low > 0.5 or found.high < 0.5
+    return inside, claims, available
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_no_interval_is_much_wider_than_the_exact_one(n):
+    """For shares and for differences without ties the exact interval is known: equal widths."""
+    for right in {0, 1, n // 4, n // 2, n}:
+        exact = stats.binomtest(right, n).proportion_ci(0.95, method="exact")
+        share = intervals.mean([1.0] * right + [0.0] * (n - right))
+        both = intervals.difference(
+            [1.0] * right + [0.0] * (n - right), [0.0] * right + [1.0] * (n - right)
+        )
+        assert share.high - share.low <= 1.15 * (exact.high - exact.low)
+        assert both.high - both.low <= 1.15 * 2 * (exact.high - exact.low)
