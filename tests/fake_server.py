@@ -36,7 +36,7 @@ A model's name is a label, then `?` and `&`-joined behaviours:
                                  prompt that no earlier prompt began with
     alpha?...&times=1            does all that in the first call only
 
-`answers[label]` replaces the text; tools, response formats and `stop` are obeyed as a capable
+`answers[label]` replaces the text, or is a function from the call to it; tools, response formats and `stop` are obeyed as a capable
 model would. `calls` logs what every call saw and how it ended.
 """
 
@@ -110,7 +110,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.answers: dict[str, str] = {}
+        self.answers: dict[str, str | Callable[[Call], str]] = {}
         self.answer_all = ""
         self._seen: Counter[str] = Counter()
         self._random = random.Random(0)
@@ -233,7 +233,9 @@ class FakeServer:
         return web.json_response(_completion(call, message, does))
 
     def _known(self, call: Call) -> str:
-        return self.answers.get(call.label) or self.answer_all or _default_answer(call)
+        told = self.answers.get(call.label)
+        text = told(call) if callable(told) else told
+        return text or self.answer_all or _default_answer(call)
 
     def _message(self, call: Call, does: dict[str, str]) -> dict[str, Any]:
         if "refusal" in does:

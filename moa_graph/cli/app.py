@@ -29,7 +29,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from moa_graph.cli import benchmarks, evaluate  # noqa: F401 - the import adds commands
+    from moa_graph.cli import benchmarks, evaluate, pool  # noqa: F401 - imports add commands
     from moa_graph.cli.terminal import (
         FAILED,
         STOPPED,

@@ -272,7 +272,7 @@ class Journal:
 def _differs(path: Path, found: Row, about: Row) -> str:
     fields = [name for name in {**found, **about} if found.get(name) != about.get(name)]
     told = "; ".join(
-        f"{name} was {_short(found.get(name))}, and is {_short(about.get(name))}"
+        f"{name} was {short(found.get(name))}, and is {short(about.get(name))}"
         for name in fields[:3]
     )
     return (
@@ -281,7 +281,8 @@ def _differs(path: Path, found: Row, about: Row) -> str:
     )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value as JSON of at most 60 characters, for an error."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - length of a line
 

@@ -12,6 +12,7 @@ from moa_graph.evals.files import (
     EvalError,
     Row,
     read_results,
+    short,
 )
 
 _LOWEST, _HIGHEST = 1, 5
@@ -31,7 +32,7 @@ def read_reviews(path: Path) -> list[Row]:
             evaluation set.
 
     Raises:
-        EvalError: If a row has no review.
+        EvalError: If a row has no review, or one that is not a string.
     """
     rows = [
         {"idx": str(row["key"]).partition("-")[0], **row} if {"key", "error"} <= row.keys() else row
@@ -40,6 +41,9 @@ def read_reviews(path: Path) -> list[Row]:
     for i, row in enumerate(rows, 1):
         if not {*TEXTS, "error"} & row.keys():
             raise EvalError(f"{path}, row {i}: has no field 'review'. It has: {', '.join(row)}.")
+        name = next((name for name in TEXTS if name in row), None)
+        if name and not row.get("error") and not isinstance(row[name], str):
+            raise EvalError(f"{path}, row {i}: {name!r} must be a string, not {short(row[name])}.")
     return rows
 
 

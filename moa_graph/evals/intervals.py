@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -92,6 +93,30 @@ def difference(
     """
     pairs = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
     return mean(list(pairs), lowest=-1.0, groups=groups)
+
+
+def on_others(
+    found: Interval, *, lowest: float = 0.0, highest: float = 1.0, spread: float = 0.0
+) -> Interval:
+    """Return the interval of the mean that as many other items would have.
+
+    A confidence interval is about the expected value. The mean of other items varies by chance as
+    much as the one at hand, so the interval is wider by the square root of 2.
+
+    Args:
+        found: A mean with its confidence interval.
+        lowest: Lowest possible value.
+        highest: Highest possible value.
+        spread: Standard deviation of the expected value itself, such as among choices.
+    """
+    quantile = float(stats.norm.ppf(1 - _TAIL))
+    low, high = (
+        math.sqrt(2 * arm**2 + (quantile * spread) ** 2)
+        for arm in (found.value - found.low, found.high - found.value)
+    )
+    return Interval(
+        found.value, max(lowest, found.value - low), min(highest, found.value + high), found.n
+    )
 
 
 def by_group(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:

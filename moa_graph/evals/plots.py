@@ -44,7 +44,14 @@ def dominated(points: Sequence[Point]) -> set[str]:
     }
 
 
-def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "") -> Figure:
+def pareto(
+    points: Sequence[Point],
+    *,
+    quality: str,
+    cost: str,
+    title: str = "",
+    ceilings: Mapping[str, float] | None = None,
+) -> Figure:
     """Plot quality against cost with the Pareto front; dominated points are grey and hollow.
 
     Args:
@@ -52,6 +59,7 @@ def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "")
         quality: Label of the vertical axis; values are shares of 1 and are shown in percent.
         cost: Label of the horizontal axis, with the unit.
         title: Title above the plot.
+        ceilings: Quality that points cannot exceed, by name: a line above each.
     """
     figure, axes = _figure(9.5, 6, title)
     beaten = dominated(points)
@@ -84,16 +92,39 @@ def pareto(points: Sequence[Point], *, quality: str, cost: str, title: str = "")
                 zorder=3,
                 label=label,
             )
+    _draw_ceilings(axes, points, ceilings or {})
     costs = [p.cost for p in points if p.cost > 0]
     if len(costs) == len(points) and max(costs) > _LOG_FROM * min(costs):
         axes.set_xscale("log")
     axes.margins(x=0.18, y=0.15)
     axes.set_xlabel(_plain(cost))
     axes.set_ylabel(_plain(quality))
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _label(figure, axes, points, beaten)
     return figure
+
+
+def _draw_ceilings(axes: Axes, points: Sequence[Point], ceilings: Mapping[str, float]) -> None:
+    """Draw a dash at each ceiling, and a dotted line from its point."""
+    some = [p for p in points if p.name in ceilings]
+    if not some:
+        return
+    tops = [100 * ceilings[p.name] for p in some]
+    places = [p.cost for p in some]
+    axes.vlines(
+        places, [100 * p.quality.value for p in some], tops, color=_SOFT, linestyle=":", zorder=1
+    )
+    axes.plot(
+        places,
+        tops,
+        linestyle="",
+        marker="_",
+        markersize=14,
+        color=_COLOURS[1],
+        zorder=3,
+        label="ceiling of a pool",
+    )
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point], beaten: set[str]) -> None:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moa_graph.calling.sync import run
-from moa_graph.errors import MoAError, nearest
+from moa_graph.errors import MoAError
 from moa_graph.evals import intervals
 from moa_graph.evals.files import EvalError, Row
 from moa_graph.evals.intervals import Interval
+from moa_graph.evals.pools.answers import usable_models
+from moa_graph.evals.pools.choosing import vote_weight
 from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.evals.tables import table
 from moa_graph.evals.verifiable import RecordedModel, RecordedSet
@@ -30,8 +31,6 @@ _FOLDS = 5
 _SEED = 0
 _FEWEST, _POOL = 2, 5
 _AT_ONCE = 16
-_WRONG_ANSWERS = 9  # assumed number of possible wrong answers for a question
-_LEAST_WEIGHT = 0.01
 
 RANDOM, MAJORITY, WEIGHTED = "random pick", "majority", "weighted vote, cross-fitted"
 AGREEMENT, ORACLE, BEST = "agreement by TF-IDF", "oracle", "best model, cross-fitted"
@@ -123,7 +122,7 @@ def replay(
     Raises:
         EvalError: If a model is unknown or named twice, or there are fewer than two models.
     """
-    members = _members(recorded, pool)
+    members = usable_models(recorded, pool)
     keys = [k for k in recorded.questions if all(k in m.answers for m in members)][:limit]
     if not keys:
         raise EvalError(f"There is no question that all of {', '.join(pool)} were asked.")
@@ -164,20 +163,6 @@ def replay(
     }
 
 
-def _members(recorded: RecordedSet, pool: Sequence[str]) -> list[RecordedModel]:
-    if len(pool) < _FEWEST:
-        raise EvalError(f"A pool needs at least two models, not {len(pool)}.")
-    for name in pool:
-        if name not in recorded.models:
-            raise EvalError(
-                f"{recorded.name} has no model {name!r}.{nearest(name, recorded.models)} It has: "
-                f"{', '.join(recorded.models)}."
-            )
-        if pool.count(name) > 1:
-            raise EvalError(f"The pool names {name!r} twice.")
-    return [recorded.models[name] for name in pool]
-
-
 def _folds(n: int) -> list[int]:
     folds = [i % _FOLDS for i in range(n)]
     random.Random(_SEED).shuffle(folds)  # noqa: S311 - not for security
@@ -196,13 +181,8 @@ def _weights(
     right: Mapping[str, Sequence[float]], folds: Sequence[int]
 ) -> list[tuple[int, dict[str, float]]]:
     """Return weights by fold: log-odds of a right answer, from the questions of other folds."""
-
-    def weight(values: Sequence[float]) -> float:
-        share = (sum(values) + 1) / (len(values) + 2)
-        return max(_LEAST_WEIGHT, math.log(_WRONG_ANSWERS * share / (1 - share)))
-
     return [
-        (fold, {name: weight(_others(values, folds, fold)) for name, values in right.items()})
+        (fold, {name: vote_weight(_others(values, folds, fold)) for name, values in right.items()})
         for fold in set(folds)
     ]
 

@@ -255,7 +255,7 @@ def load_target(
             kept = cache(configuration.name) if cache and whole else None
             graph = configuration.create(cache=kept)
             return of_graph(configuration.name, graph, described, prices)
-        members = [Proposer(p, name=_name(p)) for p in recorded]
+        members = [Proposer(p, name=proposer_name(p)) for p in recorded]
         graph = configuration.create(proposers=members, layers=2)
         described["proposers"] = [proposals.digest for proposals in recorded]
         name = f"{configuration.name} over {len(recorded)} recorded"
@@ -325,7 +325,8 @@ def unique_names(targets: Sequence[Target]) -> None:
             )
 
 
-def _name(proposals: RecordedProposals) -> str:
+def proposer_name(proposals: RecordedProposals) -> str:
+    """Return the name of recorded answers as a proposer; a name of a node has neither : nor |."""
     return str(proposals.name).replace(":", "-").replace("|", "-")
 
 

@@ -44,6 +44,8 @@ class RecordedAnswer:
     answer: Any
     """Parsed answer; None if the reply has no answer."""
     correct: bool
+    tokens: int | None = None
+    """Tokens of the question and the reply; None if they were not recorded."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ class RecordedSet:
     parse: Callable[[str], Any]
     """Function from a reply to its answer, normalized so that equal answers compare equal."""
     models: Mapping[str, RecordedModel]
+    numbers: bool = False
+    """Whether all answers are numbers."""
+
+    def group(self, key: str) -> str:
+        """Return the text of a question as recorded, equal for questions asked more than once."""
+        return self.questions[key].removesuffix(_mark(key))
 
 
 def read_set(folder: Path) -> RecordedSet:
@@ -130,8 +138,9 @@ def read_set(folder: Path) -> RecordedSet:
             said = mine.answer if verdict.answer is None else verdict.answer
             parsed[key] = RecordedAnswer(mine.reply, said, verdict.correct)
         models[name] = RecordedModel(name, parsed, _published_of(name, published), tuple(differ))
-    texts = _distinct({key: str(row["question"]) for key, row in asked.items()})
-    return RecordedSet(folder.resolve().name, texts, partial(_answer, parse=parse), models)
+    texts = distinct({key: str(row["question"]) for key, row in asked.items()})
+    name, numbers = folder.resolve().name, parse is number_in
+    return RecordedSet(name, texts, partial(_answer, parse=parse), models, numbers)
 
 
 def _answer(reply: str, parse: Callable[[str], Any]) -> Any:
@@ -265,11 +274,15 @@ def _published_of(name: str, published: Mapping[str, float]) -> float | None:
     return published.get(name, published.get(dict(_RENAMED).get(name, name)))
 
 
-def _distinct(texts: Mapping[str, str]) -> dict[str, str]:
+def _mark(key: str) -> str:
+    return f"\n({key})"
+
+
+def distinct(texts: Mapping[str, str]) -> dict[str, str]:
     """Return unique texts of questions: add the key to repeated texts."""
     seen: set[str] = set()
     found = {}
     for key, text in texts.items():
-        found[key] = f"{text}\n({key})" if text in seen else text
+        found[key] = f"{text}{_mark(key)}" if text in seen else text
         seen.add(text)
     return found
