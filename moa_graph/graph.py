@@ -152,7 +152,8 @@ def create_moa(
         stream_proposals=stream_proposals,
         # Sync runs need one thread per proposer and one for the stream, on any number of cores.
         concurrency=(sum if mixture.progressive else max)(widths) + 2,
-        proposers=[[member.name for member in members] for members in mixture.members],
+        members=mixture.members,
+        reserves=mixture.reserves,
         limits=given_limits,
         calls=given_calls,
         overlaps=isinstance(mixture.progressive, Staircase),

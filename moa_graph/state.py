@@ -242,6 +242,8 @@ class Decision(TypedDict):
     """Tokens of the model calls for the decision."""
     attempts: int
     """Requests made for it."""
+    scores: NotRequired[dict[str, float]]
+    """Scores of the proposals by proposer, the best first."""
     texts: NotRequired[dict[str, str]]
     """Texts written for the decision: shortened references by proposer, an analysis …"""
     texts_of: NotRequired[dict[str, str]]

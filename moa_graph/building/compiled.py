@@ -125,7 +125,7 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
     def __repr__(self) -> str:
         plan = self.plan
         last = cast(Any, self.builder.nodes[AGGREGATOR].runnable).model_name
-        names = [" ".join(p) for p in plan.proposers]
+        names = [" ".join(member.name for member in members) for members in plan.members]
         shown = (
             f"{plan.layers - 1} × [{names[0]}]"
             if len(set(names)) == 1

@@ -139,6 +139,12 @@ class Mixture:
         return [part.members for part in self.parts] + own
 
     @property
+    def reserves(self) -> list[Sequence[Member]]:
+        """The reserve of each layer."""
+        own: list[Sequence[Member]] = [()] if self.own_members else []
+        return [*(part.reserve for part in self.parts), *own]
+
+    @property
     def policies(self) -> list[Policy]:
         """The policy of each layer."""
         own = [Policy(len(self.own_members))] if self.own_members else []

@@ -108,8 +108,10 @@ class Plan:
     cache: StoredProposals | None = None
     recipe: tuple[Any, Mapping[str, Any]] = (None, {})
     """Function and arguments that build the graph again."""
-    proposers: Sequence[Sequence[str]] = ()
-    """The names of each layer's proposers."""
+    members: Sequence[Sequence[Member]] = ()
+    """The proposers of each layer."""
+    reserves: Sequence[Sequence[Member]] = ()
+    """Those that take the places of failed proposers, by layer."""
     asked: dict[Any, Any] = field(default_factory=dict)
     """Models that the user's functions have called, by the value that they passed."""
     runs: RunsInProgress = field(default_factory=RunsInProgress)

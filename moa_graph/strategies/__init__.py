@@ -2,8 +2,8 @@
 
 | argument | strategies |
 |---|---|
-| `create_moa(aggregator)` | `Rank`, `Vote`, `MostCentral`, `Analyse`, `SelfMoASeq` |
-| | `DropoutAndVote`, `DropoutAndCluster` |
+| `create_moa(aggregator)` | `Rank`, `Vote`, `MostCentral`, `PeerReview`, `Analyse` |
+| | `SelfMoASeq`, `DropoutAndVote`, `DropoutAndCluster` |
 | `Layer(select=…)` | `TopK`, `Diverse`, `Deduplicate`, `Shuffle`, `Tree` |
 | | `ClusterAndFilter`, `Residual` |
 | `Layer(until=…)` | `Agree`, `Similar`, `JudgedAgreement`, `Unchanged` |
@@ -27,6 +27,7 @@ from moa_graph.progressive.pieces import Staircase
 from moa_graph.state import Decision
 from moa_graph.strategies.analyse import Analyse
 from moa_graph.strategies.names import register_strategy
+from moa_graph.strategies.peer_review import PeerReview
 from moa_graph.strategies.rank import MostCentral, Rank
 from moa_graph.strategies.residual import Residual
 from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
@@ -49,6 +50,7 @@ __all__ = [
     "DropoutAndVote",
     "JudgedAgreement",
     "MostCentral",
+    "PeerReview",
     "Rank",
     "Residual",
     "Route",

@@ -13,6 +13,7 @@ from moa_graph.errors import nearest, represented_as
 from moa_graph.progressive.pieces import Chunkwise, Staircase
 from moa_graph.strategies.analyse import Analyse
 from moa_graph.strategies.numerals import last_number
+from moa_graph.strategies.peer_review import PeerReview
 from moa_graph.strategies.rank import MostCentral, Rank
 from moa_graph.strategies.residual import Residual
 from moa_graph.strategies.robust import ClusterAndFilter, DropoutAndCluster, DropoutAndVote
@@ -62,7 +63,7 @@ STRATEGIES: dict[Place, dict[str, Any]] = {
     "select": _named(TopK, Diverse, Deduplicate, Shuffle, Tree, ClusterAndFilter, Residual),
     "until": _named(Agree, Similar, JudgedAgreement, Unchanged),
     "aggregator": _named(
-        Rank, Vote, MostCentral, Analyse, SelfMoASeq, DropoutAndVote, DropoutAndCluster
+        Rank, Vote, MostCentral, PeerReview, Analyse, SelfMoASeq, DropoutAndVote, DropoutAndCluster
     ),
     "route": _named(Route),
     "progressive": _named(Staircase, Chunkwise),

@@ -106,7 +106,7 @@ class _RankNode(ChoosingNode):
         if verdict.value is not None:
             place, by = verdict.value[0] - 1, "judge"
         else:
-            place, by = await _central(references, step, self._rank.embeddings), "agreement"
+            place, by = await central_place(references, step, self._rank.embeddings), "agreement"
         return _chosen(step, references, place, by, verdict)
 
 
@@ -120,13 +120,14 @@ class _CentralNode(ChoosingNode):
         references: list[Proposal],
         step: Step,
     ) -> tuple[AIMessage, Decision]:
-        place = await _central(references, step, self._embeddings)
+        place = await central_place(references, step, self._embeddings)
         return _chosen(step, references, place, "agreement", Verdict(None, None, None, 0))
 
 
-async def _central(
-    references: list[Proposal], step: Step, embeddings: Embeddings | str | None
+async def central_place(
+    references: Sequence[Proposal], step: Step, embeddings: Embeddings | str | None
 ) -> int:
+    """Return the place of the proposal that is most similar to the others."""
     texts = [p["content"] for p in references]
     return most_central(await similarities(texts, step.asked, embeddings))
 

@@ -65,7 +65,7 @@ BOTH = {"openai": 2}
 CAPABILITIES: dict[str, tuple[dict[str, Cell], Callable[[Any], bool]]] = {
     "proposers": (
         of_graph("proposers", ["openai:x"], ARGUMENT),
-        lambda moa: moa.plan.proposers[0] == ["x"],
+        lambda moa: [m.name for m in moa.plan.members[0]] == ["x"],
     ),
     "aggregator": (
         of_graph("aggregator", "openai:x", ARGUMENT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -21,6 +22,7 @@ from moa_graph.strategies import (
     DropoutAndVote,
     JudgedAgreement,
     MostCentral,
+    PeerReview,
     Rank,
     Residual,
     Route,
@@ -46,6 +48,8 @@ STRATEGIES: dict[str, Make] = {
     "Vote": lambda chat: {"aggregator": Vote()},
     "MostCentral": lambda chat: {"aggregator": MostCentral()},
     "Analyse": lambda chat: {"aggregator": Analyse(chat("agg?writes"))},
+    "PeerReview": lambda chat: {"aggregator": PeerReview()},
+    "PeerReview, written": lambda chat: {"aggregator": PeerReview(chat("agg?writes"), top=2)},
     "SelfMoASeq": lambda chat: {"aggregator": SelfMoASeq(chat("agg?writes"), window=2)},
     "DropoutAndVote": lambda chat: {"aggregator": DropoutAndVote(chat("agg?writes"), subsets=3)},
     "DropoutAndCluster": lambda chat: {"aggregator": DropoutAndCluster(chat("agg?writes"))},
@@ -79,6 +83,8 @@ STRATEGIES: dict[str, Make] = {
 
 PIECEWISE = {"Staircase", "Chunkwise"}
 ANSWERS = {"Rank", "Vote", "MostCentral", "Analyse", "SelfMoASeq"} | {
+    "PeerReview",
+    "PeerReview, written",
     "DropoutAndVote",
     "DropoutAndCluster",
 }
@@ -97,7 +103,7 @@ def refusal(one: str, other: str) -> str | None:
     if pair == {"Chunkwise", "cache"}:
         return "each chunk continues the aggregated text"
     if "Residual" in pair:
-        if pair & {"Rank", "Vote", "MostCentral"}:
+        if pair & {"Rank", "Vote", "MostCentral", "PeerReview"}:
             return "chosen among whole proposals"
         if pair & {"SelfMoASeq", "DropoutAndVote", "DropoutAndCluster", "Tree"}:
             return "refers to one reference in full"
@@ -137,11 +143,21 @@ def test_by_default_every_strategy_is_tried():
     assert {name for pair in _SAMPLED for name in pair} == set(STRATEGIES)
 
 
+def proposing(number: int) -> Any:
+    """The answer of a proposer, or its scores of the others' answers."""
+
+    def answer(call: Any) -> str:
+        count = re.search(r"the (\d+) scores", call.system)
+        return ", ".join("7" * int(count[1])) if count else f"It is Canberra, says number {number}."
+
+    return answer
+
+
 @pytest.mark.parametrize("pair", TABLE)
 async def test_every_pair_works_or_is_refused_with_the_reason(chat, server, pair):
     server.answers |= {"judge": "2", "judges": "1, 3", "says yes": "yes"}
     server.answers |= {"cheap": "Perhaps Canberra", "agg": "Canberra, says the aggregator."}
-    server.answers |= {f"p{i}": f"It is Canberra, says number {i}." for i in range(5)}
+    server.answers |= {f"p{i}": proposing(i) for i in range(5)}
     given = arguments(chat, *pair)
     proposers = [chat(f"p{i}?writes") for i in range(5)]
     if reason := refusal(*pair):

@@ -15,7 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import ChatMoA, Layer, Proposer, References, create_moa
 from moa_graph.calling.conversation import conversation_for, plain
-from moa_graph.strategies import Analyse, JudgedAgreement, Rank, TopK, Vote
+from moa_graph.strategies import Analyse, JudgedAgreement, PeerReview, Rank, TopK, Vote
 from tests.mock_openai import completion, mock_openai, refusal
 
 FOREIGN = {  # by provider, an answer with what it alone understands
@@ -228,6 +228,7 @@ BUILDS = {
     "rank": lambda model: create_moa([model, model], Rank(model)),
     "vote": lambda model: create_moa([model, model], Vote(tie=model)),
     "analyse": lambda model: create_moa([model, model], Analyse(model)),
+    "peer review": lambda model: create_moa([model] * 3, PeerReview(model, top=2)),
     "select": lambda model: create_moa(
         Layer([model] * 3, select=TopK(1, judge=model)), model, layers=3
     ),

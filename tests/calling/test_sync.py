@@ -19,7 +19,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.cache.memory import InMemoryCache
 
 from moa_graph import CallPolicy, ChatMoA, Layer, NotEnoughProposals, Proposer, create_moa
-from moa_graph.strategies import Analyse, JudgedAgreement, Rank, Route, Staircase, Vote
+from moa_graph.strategies import Analyse, JudgedAgreement, PeerReview, Rank, Route, Staircase, Vote
 from moa_graph.strategies.experimental import Chunkwise
 from tests.fake_server import eventually
 from tests.mixtures import mixture_of
@@ -40,6 +40,7 @@ BUILDS = {
         Layer([m("a"), m("b")], until=JudgedAgreement(m("j"))), m("g"), layers=3
     ),
     "analyse": lambda m: create_moa([m("a"), m("b")], Analyse(m("g"))),
+    "peer review": lambda m: create_moa([m("a"), m("b"), m("c")], PeerReview(m("g"))),
     "route": lambda m: create_moa([m("a")], m("g"), route=Route(m("r"), samples=2)),
     "progressive": lambda m: create_moa([m("a"), m("b")], m("g"), progressive=Staircase()),
     "quorum": lambda m: create_moa(Layer([m("a"), m("b")], quorum=2), m("g")),

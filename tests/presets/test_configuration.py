@@ -27,6 +27,7 @@ from moa_graph.strategies import (
     DropoutAndVote,
     JudgedAgreement,
     MostCentral,
+    PeerReview,
     Rank,
     Residual,
     Route,
@@ -59,6 +60,7 @@ UNTIL = [
 ANSWER = [
     Rank(M), Rank(M, embeddings=E), Vote(), Vote(parse=last_number, tie="shortest"), Vote(tie=M),
     Vote(schema=SCHEMA), Vote(weights={"a": 2.0}), MostCentral(), MostCentral(embeddings=E),
+    PeerReview(), PeerReview(M), PeerReview(M, top=2), PeerReview(embeddings="openai:e"),
     Analyse(M), Analyse(M, analyst="openai:n"), SelfMoASeq(M), SelfMoASeq(M, window=3),
     DropoutAndVote(M), DropoutAndVote(M, subsets=3, drop=1, seed=2, parse=last_number),
     DropoutAndCluster(M), DropoutAndCluster(M, subsets=2, drop=2, seed=1, embeddings=E),
