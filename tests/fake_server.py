@@ -36,8 +36,8 @@ A model's name is a label, then `?` and `&`-joined behaviours:
                                  prompt that no earlier prompt began with
     alpha?...&times=1            does all that in the first call only
 
-`answers[label]` replaces the text, or is a function from the call to it; tools, response formats and `stop` are obeyed as a capable
-model would. `calls` logs what every call saw and how it ended.
+`answers[label]` replaces the text, or is a function from the call to it; tools, response formats, `stop` and requests for
+scores are obeyed as a capable model would. `calls` logs what every call saw and how it ended.
 """
 
 from __future__ import annotations
@@ -234,8 +234,11 @@ class FakeServer:
 
     def _known(self, call: Call) -> str:
         told = self.answers.get(call.label)
-        text = told(call) if callable(told) else told
-        return text or self.answer_all or _default_answer(call)
+        if callable(told):
+            return told(call)
+        if count := re.search(r"the (\d+) scores in the order", call.system):
+            return ", ".join("7" * int(count[1]))
+        return told or self.answer_all or _default_answer(call)
 
     def _message(self, call: Call, does: dict[str, str]) -> dict[str, Any]:
         if "refusal" in does:

@@ -18,6 +18,7 @@ _MARK = "\n[… trimmed …]\n"
 _HEAD = 2 / 3  # share of the kept text; the rest is from the end, often a conclusion
 _ANSWER = 1 / 4  # largest share of the context window reserved for the answer
 _LEAST = 64  # minimum tokens of each reference, even if the conversation fills the window
+_MOST_REASONING = 2048  # tokens of a proposal's reasoning; its answer is what counts
 _SHRINK = 4  # divisor for the length of references when a provider rejects them as too long
 _MOST_SHRINKS = 10
 _MOST_GUESSES = 4  # limit of shrinks after errors that do not clearly say "too long"
@@ -194,8 +195,9 @@ class Question:
 
 
 def _with_reasoning(proposal: Proposal) -> str:
-    """Return a proposal's reasoning followed by its text."""
+    """Return a proposal's reasoning, shortened in the middle, followed by its text."""
     thought = proposal.get("reasoning")
     if not thought:
         return proposal["content"]
+    thought = trimmed(thought, _MOST_REASONING)
     return f"Reasoning:\n{thought}\n\nAnswer:\n{proposal['content']}"

@@ -25,6 +25,7 @@ from moa_graph.strategies import (
     DropoutAndVote,
     JudgedAgreement,
     MostCentral,
+    PeerReview,
     Rank,
     Residual,
     Route,
@@ -84,6 +85,8 @@ def _jobs(server: Server) -> dict[str, dict[str, Any] | None]:
         "Rank": {"aggregator": Rank(judge)},
         "Vote": {"aggregator": Vote()},
         "MostCentral": {"aggregator": MostCentral()},
+        "PeerReview": {"aggregator": PeerReview()},
+        "PeerReview(writer, top=2)": {"aggregator": PeerReview(agg, top=2)},
         "Analyse": {"aggregator": Analyse(agg)},
         "Self-MoA, 4 samples": {"proposers": [Proposer(agg, samples=4)], "aggregator": agg},
         "SelfMoASeq, 16 samples": {

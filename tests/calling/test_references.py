@@ -140,3 +140,18 @@ def test_shortening_ends():
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 150
     assert len(sizes) < 12
+
+
+@pytest.mark.parametrize("words", [0, 5, 20_000])
+async def test_the_writer_sees_reasoning_where_there_is_some_and_not_without_end(
+    chat, server, words
+):
+    thought = " ".join(f"step-{i}" for i in range(words))
+    server.answers["a"] = f"<think>{thought}</think>It is 42." if words else "It is 42."
+    moa = create_moa([chat("a")], chat("agg"), references=References(reasoning=True))
+    await moa.ainvoke({"messages": "What is it?"})
+    system = server.of("agg")[0].system
+    assert "It is 42." in system
+    assert ("Reasoning:\nstep-0" in system) is bool(words)
+    assert (f"step-{words - 1}" in system) is bool(words)  # how it ends is kept, too
+    assert estimated_tokens(system) < 3000
