@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache as memoized
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,10 +43,17 @@ def compare(
     targets: Annotated[
         list[str],
         typer.Argument(
-            help="Two or more: presets, configuration files, models as 'provider:model'."
+            help="Presets, configuration files, models as 'provider:model'; one mixture is enough."
         ),
     ],
     dataset: DatasetOption,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            help="Compare the first mixture with a chosen proposal, and with the best single "
+            "model, alone and at as many tokens."
+        ),
+    ] = True,
     judge: JudgeOption = None,
     scorer: ScorerOption = None,
     baseline: Annotated[
@@ -67,6 +75,7 @@ def compare(
     is configured, this runs through langsmith.evaluate.
     """
     with evaluating():
+        from moa_graph.evals.controls import first_synthesis  # noqa: PLC0415
         from moa_graph.evals.files import file_name  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals.targets import load_target  # noqa: PLC0415
 
@@ -74,14 +83,13 @@ def compare(
         folder, known = out or OUT / "compare" / file_name(dataset), load_prices(prices)
         for spec in targets:  # check all targets before a folder is created
             load_target(spec, recorded=recorded)
+
+        @memoized
+        def cache(name: str) -> Any:
+            return proposal_cache(folder, name)
+
         loaded = [
-            load_target(
-                spec,
-                prices=known,
-                recorded=recorded,
-                cache=lambda name: proposal_cache(folder, name),
-            )
-            for spec in targets
+            load_target(spec, prices=known, recorded=recorded, cache=cache) for spec in targets
         ]
         baseline = next(
             (it.name for spec, it in zip(targets, loaded, strict=True) if spec == baseline),
@@ -100,6 +108,8 @@ def compare(
             recorded=recorded,
             at_once=at_once,
             as_json=as_json,
+            mixture=first_synthesis(targets, loaded) if controls else None,
+            cache=cache,
         )
 
 
@@ -180,22 +190,41 @@ def _compare(
     recorded: Sequence[Any],
     at_once: int,
     as_json: bool,
+    mixture: Any = None,
+    cache: Callable[[str], Any] | None = None,
 ) -> None:
-    from moa_graph.evals import experiment  # noqa: PLC0415 - needs [evals]
-    from moa_graph.evals.compare import compare  # noqa: PLC0415
+    from moa_graph.evals import controls, experiment  # noqa: PLC0415 - needs [evals]
+    from moa_graph.evals.compare import check, compare  # noqa: PLC0415
     from moa_graph.evals.comparison_report import report  # noqa: PLC0415
     from moa_graph.evals.datasets import load_dataset  # noqa: PLC0415
 
     asked = load_dataset(dataset, size=size, seed=seed, **fields)
     check_covered(recorded, [item.turns for item in asked.items])
     judging = load_judge(judge, prices) if judge else None
+    first = baseline or targets[0].name
+    check(targets, asked, judging, first, fewest=1 if mixture else 2)
+    traced = experiment.Experiment() if experiment.is_configured() else None
+    together = None
+    if mixture:
+        targets, together = controls.with_controls(
+            mixture,
+            targets,
+            asked,
+            folder,
+            prices=load_prices(prices),
+            cache=cache or (lambda name: proposal_cache(folder, name)),
+            scorer=fields["scorer"],
+            experiment=traced,
+            at_once=at_once,
+        )
     found = compare(
         targets,
         asked,
         folder,
         judging=judging,
-        baseline=baseline,
-        experiment=experiment.Experiment() if experiment.is_configured() else None,
+        baseline=first,
+        controls=together,
+        experiment=traced,
         at_once=at_once,
     )
     print_found(found, lambda: report(found), as_json=as_json)

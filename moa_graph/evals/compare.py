@@ -10,6 +10,7 @@ from pathlib import Path
 from moa_graph.evals import intervals, pairwise, plots
 from moa_graph.evals.answering import answer_all, check_names, failures
 from moa_graph.evals.comparison_report import report
+from moa_graph.evals.controls import Controls, literature
 from moa_graph.evals.datasets import Dataset
 from moa_graph.evals.experiment import Experiment
 from moa_graph.evals.files import EvalError, EvalFailed, Row, replace, write_json
@@ -29,6 +30,7 @@ def compare(
     *,
     judging: Target | None = None,
     baseline: str | None = None,
+    controls: Controls | None = None,
     experiment: Experiment | None = None,
     at_once: int = 8,
     quiet: bool = False,
@@ -46,6 +48,7 @@ def compare(
             journals from which an interrupted run continues.
         judging: The judge; not needed if the questions have a scorer.
         baseline: Name of the target to compare the others with; the first by default.
+        controls: Targets that belong together, to say whether the literature agrees.
         experiment: LangSmith experiment that also stores the answers.
         at_once: Maximum number of questions at the same time.
         quiet: Whether to hide the progress bar.
@@ -54,7 +57,7 @@ def compare(
         The content of `report.json`: `dataset`, `n`, `baseline`, `measure` (`"accuracy"` or `"win
         rate"`), `targets` (by name: `quality`, `accuracy` if there is a scorer, the judge's
         counts, `cost`, `calls`, `tokens`, `latency`, `first_token`, `characters`, `dominated`),
-        `pairs` (paired differences), `judge`, `failures` and `says`.
+        `pairs` (paired differences), `judge`, `failures`, `literature` and `says`.
 
     Raises:
         EvalError: If there are fewer than two targets, two targets have the same name, there is
@@ -64,7 +67,7 @@ def compare(
     names = [target.name for target in targets]
     baseline = baseline or (names[0] if names else "")
     scored = all(item.score for item in dataset.items)
-    _check(targets, dataset, judging, baseline, scored=scored)
+    check(targets, dataset, judging, baseline)
     folder.mkdir(parents=True, exist_ok=True)
     answers = answer_all(
         targets, dataset, folder, experiment=experiment, at_once=at_once, quiet=quiet
@@ -105,6 +108,7 @@ def compare(
     }
     found["pairs"] = _pairs(names, baseline, values, questions)
     found["says"] = _says(found)
+    found["literature"] = literature(found, controls) if controls else []
     points, found["cost_axis"] = _points(found)
     beaten = plots.dominated(points)
     for name, row in found["targets"].items():
@@ -115,16 +119,28 @@ def compare(
     return found
 
 
-def _check(
+def check(
     targets: Sequence[Target],
     dataset: Dataset,
     judging: Target | None,
     baseline: str,
     *,
-    scored: bool,
+    fewest: int = _FEWEST,
 ) -> None:
-    """Check that the targets can be compared, before any paid request."""
-    if len(targets) < _FEWEST:
+    """Check that the targets can be compared, before any paid request.
+
+    Args:
+        targets: The targets.
+        dataset: The questions.
+        judging: The judge, if there is one.
+        baseline: Name of the target to compare the others with.
+        fewest: Minimum number of targets.
+
+    Raises:
+        EvalError: As for `compare`.
+    """
+    scored = all(item.score for item in dataset.items)
+    if len(targets) < fewest:
         raise EvalError("Give two or more configurations to compare.")
     check_names(targets)
     names = [target.name for target in targets]

@@ -55,6 +55,8 @@ def report(found: Row) -> str:
         "",
         *(f"- {sentence}" for sentence in found["says"]),
     ]
+    if found["literature"]:
+        parts += ["", _literature(found["literature"])]
     if found["failures"]:
         told = [f"{f['target']}, item {f['item']}: {f['error']}" for f in found["failures"]]
         left = f"{found['asked'] - found['n']} of {found['asked']}"
@@ -66,3 +68,18 @@ def report(found: Row) -> str:
         if len(told) > 20:  # noqa: PLR2004
             parts.append(f"- … and {len(told) - 20} more, in report.json.")
     return "\n".join(parts)
+
+
+def _literature(rows: list[Row]) -> str:
+    return table(
+        ["what publications say", "arXiv", "this run", "difference, points"],
+        [
+            [
+                row["claim"],
+                row["source"],
+                row["verdict"],
+                f"{row['first']} minus {row['second']}: {Interval(**row['difference']).percent()}",
+            ]
+            for row in rows
+        ],
+    )

@@ -41,6 +41,7 @@ class Experiment:
 
         self._client = client or Client()
         self._runs: dict[tuple[str, str], Any] = {}
+        self._answered: set[str] = set()
 
     def answer(
         self,
@@ -53,6 +54,8 @@ class Experiment:
     ) -> None:
         """Answer the questions missing in the journal, and create an experiment of all answers.
 
+        A target that has an experiment already gets no second one.
+
         Args:
             target: The target to evaluate.
             dataset: The questions; uploaded to LangSmith unless they come from there.
@@ -62,6 +65,9 @@ class Experiment:
         """
         from langsmith import aevaluate  # noqa: PLC0415
 
+        if target.name in self._answered:
+            return
+        self._answered.add(target.name)
         examples = self._examples(dataset)
         items = {str(examples[item.key].id): item for item in dataset.items}
         by_question = {

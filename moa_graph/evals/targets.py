@@ -247,21 +247,37 @@ def load_target(
             )
         else:
             return of_model(spec, prices)
-        described: Any = configuration.data()
-        if not recorded:
-            # Chunk-wise proposals are partial answers, which cannot be cached.
-            progressive = as_strategy("progressive", configuration.progressive, "progressive")
-            whole = not isinstance(progressive, Chunkwise)
-            kept = cache(configuration.name) if cache and whole else None
-            graph = configuration.create(cache=kept)
-            return of_graph(configuration.name, graph, described, prices)
-        members = [Proposer(p, name=proposer_name(p)) for p in recorded]
-        graph = configuration.create(proposers=members, layers=2)
-        described["proposers"] = [proposals.digest for proposals in recorded]
-        name = f"{configuration.name} over {len(recorded)} recorded"
-        return replace(of_graph(name, graph, described, prices), recorded=recorded)
+        return of_configuration(configuration, prices=prices, recorded=recorded, cache=cache)
     except (ValueError, TypeError, OSError) as error:
         raise EvalError(str(error) + _or_a_model(spec)) from None
+
+
+def of_configuration(
+    configuration: Configuration,
+    *,
+    prices: Prices | None = None,
+    recorded: Sequence[RecordedProposals] = (),
+    cache: Callable[[str], BaseCache[Any]] | None = None,
+) -> Target:
+    """Create a target from a configuration; see `load_target` for the arguments.
+
+    Raises:
+        TypeError: See `create_moa`.
+        ValueError: See `create_moa`.
+    """
+    described: Any = configuration.data()
+    if not recorded:
+        # Chunk-wise proposals are partial answers, which cannot be cached.
+        progressive = as_strategy("progressive", configuration.progressive, "progressive")
+        whole = not isinstance(progressive, Chunkwise)
+        kept = cache(configuration.name) if cache and whole else None
+        graph = configuration.create(cache=kept)
+        return of_graph(configuration.name, graph, described, prices)
+    members = [Proposer(p, name=proposer_name(p)) for p in recorded]
+    graph = configuration.create(proposers=members, layers=2)
+    described["proposers"] = [proposals.digest for proposals in recorded]
+    name = f"{configuration.name} over {len(recorded)} recorded"
+    return replace(of_graph(name, graph, described, prices), recorded=recorded)
 
 
 def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:

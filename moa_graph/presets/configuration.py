@@ -180,9 +180,9 @@ class Configuration(BaseModel):
         """
         given = {name: getattr(self, name) for name in _OPTIONS}
         return create_moa(
-            proposers or with_defaults(self.proposers, self._defaults),
-            answer_with_defaults(self.aggregator, self._defaults),
-            route=strategy_with_defaults(self.route, self._defaults),
+            proposers or with_defaults(self.proposers, self.defaults),
+            answer_with_defaults(self.aggregator, self.defaults),
+            route=strategy_with_defaults(self.route, self.defaults),
             progressive=self.progressive,
             **{**given, **options},
         )
@@ -248,7 +248,7 @@ class Configuration(BaseModel):
         if is_strategy(self.aggregator):
             return None
         model, own = _entry(self.aggregator)
-        return model, {**self._defaults, **own}
+        return model, {**self.defaults, **own}
 
     def to_toml(self) -> str:
         """Return the configuration as TOML.
@@ -295,7 +295,8 @@ class Configuration(BaseModel):
     # --- default settings of models ----------------------------------------------------------
 
     @property
-    def _defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, Any]:
+        """Settings of models without their own."""
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {name: value for name, value in own.items() if value is not None}
 

@@ -91,12 +91,16 @@ def test_compare_prints_a_table_and_writes_its_files(moa, tmp_path):
         "reasoning-gym:chain_sum",
         "--size",
         "4",
+        "--no-controls",
         "-o",
         "o",
     )
     assert result.exit_code == 0, result.stderr
     assert "| together:one " in result.stdout
-    assert "No difference in accuracy is shown between mix and together:one" in result.stdout
+    assert (
+        "No difference in accuracy is shown between mix and together:one: 4 questions are too few."
+        in result.stdout
+    )
     assert "Calls a question differ: together:one 1, mix 3." in result.stdout
     assert (tmp_path / "o/pareto.png").exists()
 
@@ -197,7 +201,7 @@ def test_replay_and_similarity(moa, data, tmp_path):
         (["mt-bench", "--from-gradings", "asked.json"], "has no field 'question_id'"),
         (["flask", "mix.toml"], "git clone https://github.com/kaistAI/FLASK"),
         (["flask", "--from-reviews", "empty.json"], "is empty"),
-        (["compare", "mix.toml", "-d", "asked.json"], "two or more"),
+        (["compare", "together:a", "-d", "asked.json"], "two or more"),
         (["compare", "mix.toml", "nope", "-d", "asked.json"], "There is no preset 'nope'"),
         (["compare", "mix.toml", "together:a", "-d", "asked.json", "--judge", "openai:x"], "KEY"),
         (["compare", "mix.toml", "together:a", "-d", "nowhere.json"], "There is no file"),
