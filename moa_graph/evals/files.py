@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def read_text(path: Path) -> str:
 
 def _array(path: Path, text: str) -> list[tuple[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = _parsed(text)
     except json.JSONDecodeError as error:
         cut = "Unterminated" in error.msg or error.pos >= len(text.rstrip()) - 1
         raise _broken(f"{path}, line {error.lineno}:", error, cut=cut) from None
@@ -136,12 +137,23 @@ def _lines(path: Path, text: str) -> list[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            rows.append((f"line {number}", json.loads(line)))
+            rows.append((f"line {number}", _parsed(line)))
         except (ValueError, RecursionError) as error:
             # A complete last line would end with a newline.
             cut = number == len(lines)
             raise _broken(f"{path}, line {number}:", error, cut=cut) from None
     return rows
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    """Return an integer that a float can hold, or else raise `ValueError`."""
+    if len(digits) > sys.float_info.max_10_exp:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
 
 
 def _broken(where: str, error: ValueError | RecursionError, *, cut: bool = False) -> EvalError:

@@ -36,76 +36,75 @@ def report(found: Row) -> str:
     repeated = "" if found["distinct"] == found["n"] else f" ({found['distinct']} different)"
     parts = [
         f"# {found['set']}: {found['n']} questions{repeated}, {len(found['models'])} models",
-        "",
         f"**{told['sentence']}**",
-        "",
         _OF_THE_GAIN,
-        "",
-        table(
-            ["model", "accuracy, %", "tokens", "error correlation with the best"],
-            [
-                [
-                    row["model"],
-                    Interval(**row["accuracy"]).percent(),
-                    _rounded(row["tokens"]),
-                    row["correlation"],
-                ]
-                for row in found["models"][:_SHOWN]
-            ],
-        ),
+        _models(found["models"][:_SHOWN]),
     ]
     if more := found["models"][_SHOWN:]:
-        parts += ["", f"… and {len(more)} more models (--json has all)."]
-    strategies = [
-        name
-        for name in (*PICKED, *ASKED)
-        if any(row["accuracy"][name] is not None for row in found["pools"])
-    ]
-    parts += [
-        "",
-        _OF_THE_CEILING,
-        "",
-        table(
-            [
-                "pool",
-                "chosen as",
-                "ceiling, %",
-                "bound, %",
-                "error correlation",
-                *(f"{name}, %" for name in strategies),
-                "× tokens",
-            ],
-            [
-                [
-                    ", ".join(row["members"]),
-                    row["chosen"],
-                    f"{100 * row['ceiling']:.1f}",
-                    f"{100 * row['bound']:.1f}",
-                    row["correlation"],
-                    *(_percent(row["accuracy"][name]) for name in strategies),
-                    None if row["times"] is None else f"{row['times']:.1f}",
-                ]
-                for row in _merged(found["pools"])
-            ],
-        ),
-    ]
+        parts.append(f"… and {len(more)} more models (--json has all).")
+    parts += [_OF_THE_CEILING, _pools(found["pools"])]
     if found["samples"]:
-        parts += [
-            "",
-            table(
-                ["self-consistency", "accuracy, %", "tokens"],
-                [
-                    [
-                        f"{told['best']}, {row['answers']} answers",
-                        _percent(row["accuracy"]),
-                        _rounded(row["tokens"]),
-                    ]
-                    for row in found["samples"]
-                ],
-            ),
-        ]
-    parts += ["", *(f"- {sentence}" for sentence in missing(found))]
-    return "\n".join(parts)
+        parts.append(_samples(told["best"], found["samples"]))
+    parts.append("\n".join(f"- {sentence}" for sentence in missing(found)))
+    return "\n\n".join(parts)
+
+
+def _models(rows: Sequence[Row]) -> str:
+    return table(
+        ["model", "accuracy, %", "tokens", "error correlation with the best"],
+        [
+            [
+                row["model"],
+                _percent(row["accuracy"]),
+                _rounded(row["tokens"]),
+                row["correlation"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _pools(rows: Sequence[Row]) -> str:
+    strategies = [
+        name for name in (*PICKED, *ASKED) if any(row["accuracy"][name] is not None for row in rows)
+    ]
+    return table(
+        [
+            "pool",
+            "chosen as",
+            "ceiling, %",
+            "bound, %",
+            "error correlation",
+            *(f"{name}, %" for name in strategies),
+            "× tokens",
+        ],
+        [
+            [
+                ", ".join(row["members"]),
+                row["chosen"],
+                f"{100 * row['ceiling']:.1f}",
+                f"{100 * row['bound']:.1f}",
+                row["correlation"],
+                *(_percent(row["accuracy"][name]) for name in strategies),
+                None if row["times"] is None else f"{row['times']:.1f}",
+            ]
+            for row in _merged(rows)
+        ],
+    )
+
+
+def _samples(best: str, rows: Sequence[Row]) -> str:
+    return table(
+        ["self-consistency", "accuracy, %", "tokens"],
+        [
+            [
+                f"{best}, {row['answers']} answers",
+                _percent(row["accuracy"]),
+                _rounded(row["tokens"]),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _merged(pools: Sequence[Row]) -> list[Row]:
