@@ -234,7 +234,8 @@ def _compare(
 @app.command()
 def replay(
     folders: Annotated[
-        list[Path], typer.Argument(help="Recorded answers: ZeroEval's, or in that form.")
+        list[Path],
+        typer.Argument(help="Recorded answers: ZeroEval's, or in that form, or logs of Inspect."),
     ],
     pool: Annotated[
         list[str] | None,
@@ -251,12 +252,12 @@ def replay(
     with evaluating():
         from moa_graph.evals import replay as bench  # noqa: PLC0415 - needs [evals]
         from moa_graph.evals.files import replace, write_json  # noqa: PLC0415
-        from moa_graph.evals.verifiable import read_set  # noqa: PLC0415
+        from moa_graph.evals.records import read_records  # noqa: PLC0415
 
         if out:
             folder_for(out)
         found, texts = [], []
-        sets = [read_set(folder) for folder in folders]
+        sets = read_records(folders)
         pools_of = [
             {p: [name.strip() for name in p.split(",")] for p in pool}
             if pool
