@@ -7,7 +7,7 @@ difference, whose prediction at a difference of 0 is the controlled rate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from moa_graph.evals.intervals import CONFIDENCE, Interval
 
 _FEWEST = 10  # answers of either side that are as long as the other's or longer
 _LEAST_SHARE = 0.1
-_LARGEST = 15.0  # log odds
+_LARGEST = 15.0  # log odds at equal lengths
+_STEEPEST = 60.0  # log odds for a difference of many standard deviations
 
 
 def length_controlled(
@@ -51,25 +52,29 @@ def length_controlled(
                 f"baseline's, and {needed} are needed to separate length from quality"
             )
     terms = np.tanh(gaps / (gaps.std() or 1.0))
-    fitted = optimize.minimize(lambda at: -_likelihood(at[0], at[1], terms, wins), [0.0, 0.0])
-    best, value = -float(fitted.fun), float(fitted.x[0])
     smaller = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
     allowed = stats.t.ppf((1 + CONFIDENCE) / 2, smaller - 1) ** 2 / 2
 
-    def excess(intercept: float) -> float:
-        slope = optimize.minimize_scalar(
-            lambda b: -_likelihood(intercept, b, terms, wins),
-            bounds=(-_LARGEST, _LARGEST),
-            method="bounded",
-        )
-        return float(best + slope.fun - allowed)
+    def profile(intercept: float) -> float:
+        return _highest(lambda slope: _likelihood(intercept, slope, terms, wins), _STEEPEST)[1]
 
+    value, best = _highest(profile, _LARGEST)
     low, high = (
-        optimize.brentq(excess, value, end) if excess(end) > 0 else end
+        optimize.brentq(lambda at: best - profile(at) - allowed, value, end)
+        if best - profile(end) > allowed
+        else end
         for end in (value - _LARGEST, value + _LARGEST)
     )
     rate, lowest, highest = (float(special.expit(at)) for at in (value, low, high))
     return Interval(rate, lowest, highest, n), None
+
+
+def _highest(function: Callable[[float], float], limit: float) -> tuple[float, float]:
+    """Return where a function of one variable is highest within ± `limit`, and its value there."""
+    found = optimize.minimize_scalar(
+        lambda at: -function(at), bounds=(-limit, limit), method="bounded"
+    )
+    return float(found.x), -float(found.fun)
 
 
 def _likelihood(intercept: float, slope: float, terms: Any, wins: Any) -> float:

@@ -53,13 +53,18 @@ def accuracies(recorded: RecordedSet) -> list[Row]:
                 "accuracy": round(100 * model.accuracy, 2),
                 "published": model.published,
                 "n": len(answers),
-                "interval": intervals.mean([a.correct for a in answers]).as_dict(),
+                "interval": _interval(recorded, model).as_dict(),
                 "no_answer": round(100 * sum(a.answer is None for a in answers) / len(answers), 2),
                 "replies": model.has_replies,
                 "disagreeing": len(model.disagreeing),
             }
         )
     return rows
+
+
+def _interval(recorded: RecordedSet, model: RecordedModel) -> Interval:
+    groups = [recorded.group(key) for key in model.answers]
+    return intervals.mean([float(a.correct) for a in model.answers.values()], groups=groups)
 
 
 def default_pools(recorded: RecordedSet) -> dict[str, list[str]]:
@@ -151,12 +156,15 @@ def replay(
     found = {name: correct[name] for name in order}
     best = found[BEST]
     assert best is not None
+    groups = [recorded.group(key) for key in keys]
     return {
         "pool": list(pool),
         "n": len(keys),
-        "strategies": {n: c and intervals.mean(c).as_dict() for n, c in found.items()},
+        "strategies": {
+            n: c and intervals.mean(c, groups=groups).as_dict() for n, c in found.items()
+        },
         "against_best": {
-            n: (c := found[n]) and intervals.difference(c, best).as_dict()
+            n: (c := found[n]) and intervals.difference(c, best, groups=groups).as_dict()
             for n in (RANDOM, MAJORITY, WEIGHTED, AGREEMENT)
         },
         "correct": found,
@@ -256,7 +264,7 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
     """Return accuracies and pools as tables, with sentences about the differences."""
     differing = [row for row in models if row["published"] not in {None, row["accuracy"]}]
     parts = [
-        f"## {recorded.name}: {len(recorded.questions)} questions",
+        f"## {recorded.name}: {len(recorded.questions)} questions{_repeated(recorded)}",
         "",
         table(
             ["model", "accuracy", "published", "difference", "no answer", "n", "replies"],
@@ -292,6 +300,12 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
     for name, row in pools.items():
         parts += ["", _pool_report(name, row)]
     return "\n".join(parts)
+
+
+def _repeated(recorded: RecordedSet) -> str:
+    """Return how many questions are different, if some are equal; these count once in intervals."""
+    distinct = len({recorded.group(key) for key in recorded.questions})
+    return "" if distinct == len(recorded.questions) else f" ({distinct} different)"
 
 
 def _difference(row: Row) -> str | None:
