@@ -22,6 +22,8 @@ def read_records(paths: Sequence[Path]) -> list[RecordedSet]:
     """
     found, logs = [], []
     for path in paths:
+        if not path.exists():
+            raise EvalError(f"There is no file or folder {path}.")
         if path.is_dir() and any(path.glob("*.eval")):
             logs += sorted(path.glob("*.eval"))
         elif path.is_dir():

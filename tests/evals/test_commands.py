@@ -206,7 +206,7 @@ def test_replay_and_similarity(moa, data, tmp_path):
         (["compare", "mix.toml", "together:a", "-d", "asked.json", "--judge", "openai:x"], "KEY"),
         (["compare", "mix.toml", "together:a", "-d", "nowhere.json"], "There is no file"),
         (["ablations", "together:a", "-d", "asked.json"], "two or more models"),
-        (["replay", "nowhere"], "There is no folder nowhere"),
+        (["replay", "nowhere"], "There is no file or folder nowhere"),
         (["similarity", "asked.json", "cut.json"], "is cut"),
         (["alpaca", "mix.toml", "--instructions", "asked.json", "-o", "cut.json/o"], "cut.json/o"),
         (

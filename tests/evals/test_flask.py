@@ -177,7 +177,7 @@ def test_own_rows_that_failed_and_empty_reviews_are_listed(tmp_path):
     rows = [
         {"about": {}},
         {"key": "7-x", "error": "late"},
-        {"idx": 8, "skill": "Factuality", "review": None},
+        {"idx": 8, "skill": "Factuality", "review": ""},
         {"idx": 9, "skill": "Factuality", "review": "{'Factuality': 3}"},
     ]
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -185,6 +185,14 @@ def test_own_rows_that_failed_and_empty_reviews_are_listed(tmp_path):
     assert found["skills"] == {"Factuality": 3}
     assert len(found["malformed"]) == 2
     assert found["missing"] == ["item 8: Factuality"]
+
+
+@pytest.mark.parametrize("review", ["null", "NaN", "Infinity", "[4]", "{}", "4", "true"])
+def test_a_review_that_is_no_string_is_refused(tmp_path, review):
+    path = tmp_path / "r.jsonl"
+    path.write_text(f'{{"idx": 8, "review": {review}}}')
+    with pytest.raises(EvalError, match="row 1: 'review' must be a string, not "):
+        flask_reviews.read_reviews(path)
 
 
 def test_missing_files_say_where_they_come_from(tmp_path):
