@@ -110,7 +110,8 @@ def with_controls(
         model, prices, **settings
     )
     single = answer_all([alone], dataset, folder, **asking)[alone.name]
-    matched = _matched(model, settings, _ratio(rows, single), scorer, dataset, prices)
+    made = _matched(model, settings, _ratio(rows, single), scorer, dataset)
+    matched = of_configuration(made, prices=prices, cache=cache)
     known = {t.name for t in targets}
     more = [t for t in (chosen, alone, matched) if t.name not in known]
     return [*targets, *more], Controls(target.name, chosen.name, alone.name, matched.name)
@@ -190,22 +191,21 @@ def _matched(
     ratio: float,
     scorer: Scorer | None,
     dataset: Dataset,
-    prices: Prices,
-) -> Target:
+) -> Configuration:
+    """Return the configuration of several answers of one model."""
     samples = min(_MOST_SAMPLES, max(2, round(ratio)))
     own = {name: value for name, value in settings.items() if name in {"temperature", "max_tokens"}}
     params = {name: value for name, value in settings.items() if name not in own}
     asked = {"model": model, **own, **({"params": params} if params else {})}
     scored = all(item.score for item in dataset.items) and scorer != "contains"
     vote = {"strategy": "vote", "parse": "number" if scorer == "number" else "text"}
-    made = Configuration.model_validate(
+    return Configuration.model_validate(
         {
             "name": f"{model}, {samples} answers",
             "proposers": [{**asked, "samples": samples}],
             "aggregator": vote if scored else {"strategy": "rank", "judge": asked},
         }
     )
-    return of_configuration(made, prices=prices)
 
 
 def literature(found: Row, controls: Controls) -> list[Row]:

@@ -41,8 +41,9 @@ def accuracies(recorded: RecordedSet) -> list[Row]:
 
     Returns:
         Rows with `model`, `accuracy` and `published` (percent; `accuracy` has two decimals), `n`,
-        `interval`, `no_answer` (percent), `replies` (whether full replies are recorded), and
-        `disagreeing` (number of recorded verdicts that differ from the parsed reply).
+        `interval`, `no_answer` (percent), `replies` (whether full replies are recorded),
+        `disagreeing` (number of recorded verdicts that differ from the parsed reply), and `cause`
+        (why the accuracy is not as published; None if it is, or if none was published).
     """
     rows = []
     for model in sorted(recorded.models.values(), key=lambda m: -m.accuracy):
@@ -57,9 +58,20 @@ def accuracies(recorded: RecordedSet) -> list[Row]:
                 "no_answer": round(100 * sum(a.answer is None for a in answers) / len(answers), 2),
                 "replies": model.has_replies,
                 "disagreeing": len(model.disagreeing),
+                "cause": _cause(recorded, model),
             }
         )
     return rows
+
+
+def _cause(recorded: RecordedSet, model: RecordedModel) -> str | None:
+    if model.published in {None, round(100 * model.accuracy, 2)}:
+        return None
+    if (n := len(model.answers)) < len(recorded.questions):
+        return f"{n} of {len(recorded.questions)} answers are recorded"
+    if model.has_verdicts:
+        return "the recorded verdicts give it, so other answers were published"
+    return "the answers are read differently here, or other answers were published"
 
 
 def _interval(recorded: RecordedSet, model: RecordedModel) -> Interval:
@@ -284,11 +296,11 @@ def report(recorded: RecordedSet, models: Sequence[Row], pools: Mapping[str, Row
     ]
     if differing:
         told = ", ".join(
-            f"{row['model']} ({row['accuracy']:.2f}, {_difference(row)})" for row in differing
+            f"{row['model']} ({row['accuracy']:.2f}, {_difference(row)}: {row['cause']})"
+            for row in differing
         )
         warning = f"WARNING: {len(differing)} of {len(models)} accuracies are not as published"
-        cause = "The answers are read differently here, or other answers were published."
-        parts += ["", f"**{warning}:** {told}. {cause}"]
+        parts += ["", f"**{warning}:** {told}."]
     if other := [row for row in models if row["disagreeing"]]:
         told = ", ".join(f"{row['model']} {row['disagreeing']}" for row in other)
         parts += ["", f"Recorded verdicts that differ from what the replies say here: {told}."]

@@ -58,6 +58,8 @@ class RecordedModel:
     """Published accuracy in percent; None if unknown."""
     disagreeing: tuple[str, ...]
     """Questions for which the recorded verdict differs from the parsed reply."""
+    has_verdicts: bool = False
+    """Whether verdicts are recorded, from which the accuracy is computed."""
 
     @property
     def accuracy(self) -> float:
@@ -137,7 +139,9 @@ def read_set(folder: Path) -> RecordedSet:
                 differ.append(key)
             said = mine.answer if verdict.answer is None else verdict.answer
             parsed[key] = RecordedAnswer(mine.reply, said, verdict.correct)
-        models[name] = RecordedModel(name, parsed, _published_of(name, published), tuple(differ))
+        models[name] = RecordedModel(
+            name, parsed, _published_of(name, published), tuple(differ), name in verdicts
+        )
     texts = distinct({key: str(row["question"]) for key, row in asked.items()})
     name, numbers = folder.resolve().name, parse is number_in
     return RecordedSet(name, texts, partial(_answer, parse=parse), models, numbers)

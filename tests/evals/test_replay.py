@@ -294,4 +294,4 @@ def test_accuracies_that_are_not_as_published_are_told_loudly(sets):
     rows[0] |= {"published": rows[0]["accuracy"] - 0.5}
     report = replay.report(sets["gsm"], rows, {})
     assert "**WARNING: " in report
-    assert f"{rows[0]['model']} ({rows[0]['accuracy']:.2f}, +0.50)" in report
+    assert f"{rows[0]['model']} ({rows[0]['accuracy']:.2f}, +0.50: None)" in report
