@@ -239,12 +239,16 @@ class Call:
             settle(self._terms.account.spent(attempt.used))
 
     def _limit_by(self, account: Account) -> None:
-        """Limit the answer to the model's share of the budget, if nothing else limits it."""
+        """Limit the answer to the model's share of the budget, if its own limit is not lower.
+
+        The limit of the model that writes the run's answer is never lowered.
+        """
         prompt = estimated_prompt(self.question.messages)
         longest = max_tokens_of(self.question.prepare(self._model))
-        if longest is None:
-            longest = account.ledger.longest_answer(prompt, account.price, always=account.always)
-            if longest is not None:
+        if longest is None or not (self.question.is_part or account.always):
+            share = account.ledger.longest_answer(prompt, account.price, always=account.always)
+            if share is not None and (longest is None or share < longest):
+                longest = share
                 self._settings = self._settings.with_(max_tokens=longest)
         elif not self.question.is_part:
             account.ledger.expect_one_call_less()

@@ -209,10 +209,10 @@ class Reading:
         )
         if over_budget or late:
             for layer in range(self._step.layer_before, 0, -1):
-                if what_there_is := usable(proposals_of_layer(self._step.proposals, layer)):
-                    return what_there_is
-        if over_budget:
-            return []
+                earlier = usable(proposals_of_layer(self._step.proposals, layer))
+                fewest = 1 if late else self._step.plan.policies[layer - 1].min_proposals
+                if len(earlier) >= fewest:
+                    return earlier
         raise self.not_enough(self._step.layer_before)
 
     def not_enough(self, layer: int) -> NotEnoughProposals:

@@ -13,6 +13,7 @@ from moa_graph.state import total_usage
 from tests.nodes.test_nodes import run
 
 QUESTION = {"messages": "hi"}
+USED_UP = {"input_tokens": 10, "output_tokens": 1980, "total_tokens": 1990}
 
 
 def spent(state) -> int:
@@ -29,6 +30,11 @@ async def test_a_budget_is_exceeded_by_one_calls_limit_at_most(chat, server, lim
     models = [chat(f"m{i}?max_tokens", **longest) for i in range(4)]
     aggregator = chat("agg?max_tokens", max_tokens=100)
     graph = create_moa(models, aggregator, layers=3, limits=RunLimits(tokens=tokens))
+    if tokens <= 50:  # the aggregator is not asked without a proposal
+        with pytest.raises(NotEnoughProposals, match=f"the run's budget of {tokens} tokens is too"):
+            await run(graph, mode, QUESTION)
+        assert not server.calls
+        return
     state = await run(graph, mode, QUESTION)
     assert state["messages"][-1].text.startswith("word")
     assert spent(state) <= tokens + state["messages"][-1].usage_metadata["total_tokens"]
@@ -42,19 +48,46 @@ async def test_a_budget_is_exceeded_by_one_calls_limit_at_most(chat, server, lim
         assert len(asked) == 8
 
 
-async def test_the_aggregator_gets_what_there_is(chat, server):
+@pytest.mark.parametrize("fewest", [1, 2, 3])
+async def test_a_budget_leaves_no_fewer_proposals_than_the_layer_needs(chat, server, fewest):
     models = [chat(f"m{i}?max_tokens", max_tokens=50) for i in range(4)]
-    graph = create_moa(Layer(models, min_proposals=3), chat("agg"), limits=RunLimits(tokens=150))
-    state = await graph.ainvoke(QUESTION)
-    usable = [p for p in state["proposals"] if p["status"] == "ok"]
-    assert 1 <= len(usable) < 3
-    assert server.of("agg")[0].system.count("word word") > 0
+    layer = Layer(models, min_proposals=fewest)
+    graph = create_moa(layer, chat("agg"), limits=RunLimits(tokens=110))
+    try:
+        state = await graph.ainvoke(QUESTION)
+    except NotEnoughProposals as error:
+        usable = [p for p in error.proposals if p["status"] == "ok"]
+        assert len(usable) < fewest
+        assert "the run's budget of 110 tokens is too small" in str(error)
+        assert not server.of("agg")
+    else:
+        usable = [p for p in state["proposals"] if p["status"] == "ok"]
+        assert fewest <= len(usable) < 4
+        assert server.of("agg")[0].system.count("word word") > 0
 
-    server.reset()
-    layers = [[chat("a")], [chat("b?max_tokens", max_tokens=5000)]]
+
+async def test_a_layer_that_the_budget_leaves_out_leaves_that_before_it(chat, server):
+    tells = RunnableLambda(lambda _: AIMessage("a: hi", usage_metadata=USED_UP))
+    layers = [[Proposer(tells, name="a")], [chat("b?max_tokens", max_tokens=5000)]]
     state = await create_moa(layers, chat("agg"), limits=RunLimits(tokens=2000)).ainvoke(QUESTION)
     assert [p["status"] for p in state["proposals"]] == ["ok", "abandoned"]
     assert "1. a: hi" in server.of("agg")[0].system
+
+
+async def test_a_long_limit_of_a_model_leaves_room_for_the_others(chat, server):
+    """Three proposers of 8,192 tokens each, with a budget for one: each gets its share."""
+    models = [chat(name, max_tokens=8192) for name in "abc"]
+    layer = Layer(models, min_proposals=3)
+    state = await create_moa(layer, chat("agg"), limits=RunLimits(tokens=10_000)).ainvoke(QUESTION)
+    assert [p["status"] for p in state["proposals"]] == ["ok"] * 3
+    for name in "abc":
+        asked = server.of(name)[0].body
+        assert 1500 < (asked.get("max_completion_tokens") or asked["max_tokens"]) < 3500
+    # With room for all, each has its own limit.
+    server.reset()
+    await create_moa(layer, chat("agg"), limits=RunLimits(tokens=100_000)).ainvoke(QUESTION)
+    asked = server.of("a")[0].body
+    assert (asked.get("max_completion_tokens") or asked["max_tokens"]) == 8192
 
 
 async def test_failures_are_still_failures(chat, server):
@@ -67,9 +100,12 @@ async def test_dollars_are_counted_with_the_prices_given(chat, server):
     prices = {f"m{i}?max_tokens": (0.0, 1000.0) for i in range(4)} | {"agg": (0.0, 0.0)}
     models = [chat(f"m{i}?max_tokens", max_tokens=100) for i in range(4)]
     graph = create_moa(models, chat("agg"), limits=RunLimits(usd=0.25, prices=prices))
-    state = await graph.ainvoke(QUESTION)  # ten cents each
-    assert [p["status"] for p in state["proposals"]].count("ok") == 2
-    assert "$0.25" in state["proposals"][-1]["error"]
+    state = await graph.ainvoke(QUESTION)  # ten cents each, or less
+    assert [p["status"] for p in state["proposals"]].count("ok") == 4
+    assert sum(p["usage"]["output_tokens"] for p in state["proposals"]) <= 250
+    graph = create_moa(models, chat("agg"), limits=RunLimits(usd=0.01, prices=prices))
+    with pytest.raises(NotEnoughProposals, match=r"\$0.01"):
+        await graph.ainvoke(QUESTION)
 
 
 async def test_a_retry_is_paid_from_the_same_budget(chat, server):
@@ -86,16 +122,19 @@ async def test_a_run_has_its_own_budget_and_runs_do_not_share_it(chat, server, m
     graph = create_moa(models, chat("agg"))
     for _ in range(2):
         state = await run(graph, mode, QUESTION, context={"token_budget": 260})
-        assert [p["status"] for p in state["proposals"]].count("ok") == 2
+        assert [p["status"] for p in state["proposals"]].count("ok") == 3
+        assert sum(p["usage"]["total_tokens"] for p in state["proposals"]) <= 260
     state = await run(graph, mode, QUESTION)
-    assert [p["status"] for p in state["proposals"]] == ["ok"] * 3
+    assert sum(p["usage"]["output_tokens"] for p in state["proposals"]) == 300
 
 
 async def test_turns_and_concurrent_runs_have_a_budget_each(chat, server):
     models = [chat(f"m{i}?max_tokens", max_tokens=100) for i in range(3)]
     graph = create_moa(models, chat("agg"), limits=RunLimits(tokens=260))
     states = await asyncio.gather(*(graph.ainvoke({"messages": "hi"}) for _ in range(10)))
-    assert [[p["status"] for p in s["proposals"]].count("ok") for s in states] == [2] * 10
+    used = [sum(p["usage"]["total_tokens"] for p in s["proposals"]) for s in states]
+    assert all(150 < tokens <= 260 for tokens in used)
+    assert len(set(used)) == 1
 
 
 async def test_what_is_no_chat_model_is_counted_by_what_it_tells(chat, server):
