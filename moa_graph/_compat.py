@@ -7,6 +7,7 @@ it. Each docstring here names the public API that could replace the use ("Public
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
@@ -170,6 +171,19 @@ def takes_all_configuration(model: Any) -> bool:
     """
     fields = getattr(model, "_configurable_fields", None)
     return fields == "any" and not getattr(model, "_config_prefix", "")
+
+
+# --- servers -------------------------------------------------------------------------------------
+
+
+def uvicorn_is_stopping() -> bool:
+    """Return whether uvicorn, which serves this process, was told to stop.
+
+    Public way: an event of the lifespan, or of the ASGI server, at the signal. The lifespan's end
+    comes after all connections have ended.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return bool(getattr(server, "should_exit", False))
 
 
 # --- providers' clients --------------------------------------------------------------------------

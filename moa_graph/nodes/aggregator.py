@@ -35,6 +35,11 @@ from moa_graph.state import (
     TrimmedReference,
 )
 
+_ADVICE = (
+    "The proposals are kept in this error's `proposals`. With a checkpointer, invoke the same "
+    "thread with None to call only the aggregator again."
+)
+
 
 class AnswerNode(Runnable[MoAState, dict[str, Any]]):
     """The last node, which makes the answer from the proposals.
@@ -108,12 +113,12 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         cause = None if refused_credentials(error) else error
         reason = why(error, call)
         refused = step.context.aggregator_options is not None and refused_request(error)
-        raise (AggregationRefused if refused else AggregationFailed)(
-            f"The aggregator {self.model_name} failed: {reason}. The proposals are "
-            "kept in this error's `proposals`; with a checkpointer, invoke the same thread with "
-            "None to call only the aggregator again.",
-            self.paid_for(step),
-        ) from cause
+        failed = (AggregationRefused if refused else AggregationFailed)(
+            f"The aggregator {self.model_name} failed: {reason}", self.paid_for(step)
+        )
+        # A note is shown in tracebacks, and not to the clients of a server.
+        failed.add_note(_ADVICE)
+        raise failed from cause
 
     def paid_for(self, step: Step) -> list[Proposal]:
         """Return the proposals to put in an error."""

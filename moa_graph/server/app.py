@@ -17,8 +17,10 @@ from markdown_it.utils import EnvType, OptionsDict
 from starlette.staticfiles import StaticFiles
 
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
+from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.openai_api import routes
+from moa_graph.server.requests import BodyBound
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST = 1_000_000  # bytes of Markdown
@@ -69,7 +71,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
-    yield
+    async with draining():
+        yield
 
 
 app = FastAPI(
@@ -96,6 +99,8 @@ async def markdown(request: Request) -> Response:
     return HTMLResponse(html, headers=_POLICY)
 
 
+app.add_middleware(BodyBound)
 app.add_middleware(Guard)
+app.add_middleware(ToldEnds)
 app.mount("/moa", _Files(directory=_PAGE))
 app.include_router(routes.router)

@@ -252,18 +252,20 @@ def _served(graph: MoAGraph) -> MoAGraph:
     return graph.builder.compile(name=graph.name, transformers=(ProposalStream,))
 
 
-def check_given(given: Mapping[str, Any]) -> None:
+def check_given(given: Mapping[str, Any], *, whole: bool = False) -> None:
     """Check the context of a run or an assistant, before it is started or stored.
 
     Args:
         given: Context, or a part of one.
+        whole: Whether it is the context of an assistant, so that defaults are checked, too.
 
     Raises:
         ValueError: If a field is unknown or invalid, or exceeds a bound. The message names the
             field and the reason.
     """
     configuration = _configuration(_shape(_context_of(given)))
-    check_bounds(configuration, [f for f in ("proposers", "aggregator", "route") if f in given])
+    fields = ("proposers", "aggregator", "route")
+    check_bounds(configuration, [field for field in fields if whole or field in given])
 
 
 def _shape(context: AssistantContext) -> dict[str, Any]:

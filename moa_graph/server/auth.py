@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from langgraph_sdk import Auth
 from limits import RateLimitItemPerMinute
@@ -13,8 +15,10 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 from starlette.concurrency import run_in_threadpool
 
+from moa_graph.server.addresses import check_addresses
 from moa_graph.server.assistants import check_given, mixture
-from moa_graph.server.bounds import check_question
+from moa_graph.server.bounds import TooLarge, check_question
+from moa_graph.server.requests import current_batch
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
@@ -68,7 +72,7 @@ async def own_threads(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Fil
 async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
     """Check the bounds and the rate limit of a new run."""
     _check_configuration(value.get("kwargs") or value)
-    await _check_rate(ctx.user.identity)
+    await _check_start(ctx.user.identity)
     return _own(ctx, value)
 
 
@@ -121,7 +125,12 @@ async def own_store(ctx: Auth.types.AuthContext, value: Any) -> None:
         if place in value:
             given = value[place]
             names = given.split(".") if isinstance(given, str) else given or ()
-            value[place] = (ctx.user.identity, *names)
+            value[place] = (_label(ctx.user.identity), *names)
+
+
+def _label(user: str) -> str:
+    """Return a user's name as a label of a namespace, which has no periods."""
+    return quote(user, safe="@").replace(".", "%2E")
 
 
 def _own(ctx: Auth.types.AuthContext, value: Any) -> dict[str, Any]:
@@ -147,28 +156,75 @@ _SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
 
 def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return the validated context of a request; refuse an invalid one with status 422."""
-    configurable = (value.get("config") or {}).get("configurable") or {}
-    given = {
-        name: setting
-        for name, setting in {**configurable, **(value.get("context") or {})}.items()
-        if name not in _SERVERS_OWN and not name.startswith(_SERVERS_OWN_PREFIXES)
-    }
     with _told():
+        config = _object(value, "config")
+        settings = {**_object(config, "configurable"), **_object(value, "context")}
+        given = {
+            name: setting
+            for name, setting in settings.items()
+            if name not in _SERVERS_OWN and not name.startswith(_SERVERS_OWN_PREFIXES)
+        }
+        _check_run_settings(config)
         check_given(given)
-        check_question(value.get("input"))
+        for part in ("input", "command"):
+            check_question(value.get(part))
+            check_addresses(value.get(part))
+        check_question(given)
     return given
+
+
+def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = value.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name} must be an object, not {found!r:.60}.")
+    return found
+
+
+def _check_run_settings(config: Mapping[str, Any]) -> None:
+    limit = config.get("recursion_limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ValueError(f"config.recursion_limit must be an integer of at least 1, not {limit!r}.")
+    tags = config.get("tags")
+    if tags is not None and not (
+        isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+    ):
+        raise ValueError(f"config.tags must be a list of strings, not {tags!r:.60}.")
+    _object(config, "metadata")
 
 
 @contextmanager
 def _told() -> Iterator[None]:
     try:
         yield
+    except TooLarge as error:
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        raise Auth.exceptions.HTTPException(status_code=status, detail=str(error)) from None
     except ValueError as error:
         raise Auth.exceptions.HTTPException(status_code=422, detail=str(error)) from None
 
 
-async def _check_rate(user: str) -> None:
-    if user == LOCAL_USER or await _rates.hit(_RATE, user):
+async def _check_start(user: str) -> None:
+    """Check the rate limit of a run; of a batch, check all its runs, so that all or none start."""
+    if (batch := current_batch.get()) is None:
+        await _check_rate(user, 1)
+        return
+    async with batch.lock:
+        if batch.allowed is None:
+            batch.allowed = False
+            for run in batch.runs:
+                _check_configuration(run if isinstance(run, Mapping) else {})
+            await _check_rate(user, max(1, len(batch.runs)))
+            batch.allowed = True
+    if not batch.allowed:
+        raise Auth.exceptions.HTTPException(
+            status_code=422, detail="Another run of this batch is refused."
+        )
+
+
+async def _check_rate(user: str, runs: int) -> None:
+    if user == LOCAL_USER or await _rates.hit(_RATE, user, cost=runs):
         return
     stats = await _rates.get_window_stats(_RATE, user)
     raise Auth.exceptions.HTTPException(

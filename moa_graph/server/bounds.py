@@ -102,10 +102,34 @@ def check_question(given: Any) -> None:
         given: Input of a run, or None.
 
     Raises:
+        TooLarge: If it has too many messages.
         ValueError: If the input is too long.
     """
+    if (messages := _most_messages(given)) > SETTINGS.max_messages:
+        raise TooLarge(too_many(messages))
     tokens = len(json.dumps(given, default=str)) // _CHARACTERS_OF_A_TOKEN if given else 0
     _check("tokens of input", tokens, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
+
+
+def _most_messages(value: Any) -> int:
+    """Return the length of the longest list of messages, at any depth."""
+    if isinstance(value, Mapping):
+        own = value.get("messages")
+        inner = max(map(_most_messages, value.values()), default=0)
+        return max(inner, len(own) if isinstance(own, list) else 0)
+    return max(map(_most_messages, value), default=0) if isinstance(value, list) else 0
+
+
+class TooLarge(ValueError):
+    """Error for an input with too many messages."""
+
+
+def too_many(messages: int) -> str:
+    """Return the sentence for an input with too many messages."""
+    return (
+        f"The request has {messages:,} messages; this server takes at most "
+        f"{SETTINGS.max_messages:,} (MOA_MAX_MESSAGES)."
+    )
 
 
 def _check(what: str, value: int, most: int, setting: str) -> None:

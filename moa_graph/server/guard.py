@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -70,6 +71,7 @@ async def _refuse(status: int, message: str, scope: Scope, receive: Receive, sen
         return
     body: dict[str, Any] = {"detail": message}
     if "/v1/" in scope["path"]:  # in OpenAI's error format
-        said = {"message": message, "type": "invalid_request_error", "code": "invalid_api_key"}
+        code = "invalid_api_key" if status == HTTPStatus.UNAUTHORIZED else None
+        said = {"message": message, "type": "invalid_request_error", "code": code}
         body = {"error": {**said, "param": None}}
     await JSONResponse(body, status)(scope, receive, send)

@@ -90,6 +90,14 @@ class Settings(BaseSettings):
     """Maximum samples of a proposer."""
     max_tokens: int = Field(default=1_000_000, ge=1)
     """Maximum tokens of a run's input, of all its proposers together, and of one answer."""
+    max_messages: int = Field(default=500, ge=1)
+    """Maximum messages of a run's input."""
+    max_bytes: int = Field(default=10_000_000, ge=1)
+    """Maximum bytes of a request's body."""
+    private_urls: bool = False
+    """Whether images, audio and files may be at loopback, link-local and private addresses."""
+    drain_seconds: float = Field(default=20, ge=0)
+    """Seconds that streams have to finish after the server is told to stop."""
     runs_per_minute: int = Field(default=60, ge=1)
     """Maximum runs that each user may start per minute."""
     rate_storage: str = "async+memory://"

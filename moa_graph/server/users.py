@@ -50,11 +50,16 @@ def _check_local(headers: Mapping[str, str]) -> None:
     host, origin = headers.get("host", ""), headers.get("origin")
     for place in (f"//{host}", *([origin] if origin else [])):
         name = _host_of(place)
-        if not _is_local(name) and not (place == origin and f".{name}".endswith(_STUDIO)):
+        if not _is_local(name) and not (place == origin and _is_studio(origin)):
             raise PermissionError(
                 f"This server has no API keys, so it accepts requests from this machine only, not "
                 f"from {name!r}: set MOA_API_KEYS."
             )
+
+
+def _is_studio(origin: str) -> bool:
+    """Return whether a web site is LangGraph Studio. Over plain HTTP, anyone could pose as it."""
+    return origin.startswith("https://") and f".{_host_of(origin)}".endswith(_STUDIO)
 
 
 def _host_of(address: str) -> str:

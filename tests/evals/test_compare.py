@@ -66,7 +66,7 @@ def test_judge_that_prefers_the_first_answer_gives_half_and_is_told(together, ca
     assert bias["biased"]
     assert bias["first"]["value"] == 1
     assert "The judge has a position bias: it preferred the first answer in 100.0" in report(found)
-    assert "No difference in win rate between" in report(found)
+    assert "No difference in win rate is shown" in report(found)
     assert found["targets"]["together:b"]["by_order"] == 4
     orders = [c.messages[1]["content"].index("a: Capital") for c in together.of("first")[:2]]
     assert orders[0] != orders[1]

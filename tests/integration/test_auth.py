@@ -13,7 +13,8 @@ from langgraph_sdk import get_client
 
 from tests.integration.langgraph_server import langgraph_dev
 
-ALICE, BOB, CAROL = (f"{name}-0123456789abcdef" for name in ("alice", "bob", "carol"))
+NAMES = ("alice", "bob", "carol", "dave", "me")
+ALICE, BOB, CAROL, DAVE, ME = (f"{name}-0123456789abcdef" for name in NAMES)
 RUNS_PER_MINUTE = 12
 INPUT = {"messages": [{"role": "user", "content": "hi"}]}
 MIXTURE = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
@@ -22,13 +23,14 @@ MIXTURE = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
 @pytest.fixture(scope="module")
 def guarded(_server, tmp_path_factory):
     settings = {
-        "MOA_API_KEYS": f"alice={ALICE},bob={BOB},carol={CAROL}",
+        "MOA_API_KEYS": f"alice={ALICE},bob={BOB},carol={CAROL},dave={DAVE},me@example.com={ME}",
         "MOA_ALLOWED_MODELS": "openai:a*,openai:b*,openai:agg*",
         "MOA_MAX_LAYERS": "3",
         "MOA_MAX_PROPOSERS": "4",
         "MOA_MAX_SAMPLES": "2",
         "MOA_MAX_TOKENS": "100000",
         "MOA_RUNS_PER_MINUTE": str(RUNS_PER_MINUTE),
+        "MOA_MAX_MESSAGES": "50",
         "OPENAI_BASE_URL": _server.url,
         "OPENAI_API_KEY": "sk-test-0123456789",
     }
@@ -287,3 +289,106 @@ def test_without_keys_a_server_that_others_can_reach_answers_nobody(tmp_path):
             answer = client.request(method, path, json=body)
             assert answer.status_code == 401, f"{method} {path}: {answer.text}"
             assert "set MOA_API_KEYS" in answer.text
+
+
+# --- findings of an attack -------------------------------------------------------------------
+
+
+async def posted(guarded, path, body, key=ME):
+    async with httpx.AsyncClient(base_url=guarded.url, headers={"x-api-key": key}) as client:
+        return await client.post(path, json=body, timeout=30)
+
+
+async def test_a_name_may_be_an_address(guarded):
+    async with get_client(url=guarded.url, api_key=ME) as me:
+        await me.store.put_item(["notes"], "a", {"x": 1})
+        assert (await me.store.get_item(["notes"], "a"))["value"] == {"x": 1}
+        found = await me.store.search_items(["notes"])
+        assert [item["key"] for item in found["items"]] == ["a"]
+        state = await me.runs.wait(None, (await made(me))["assistant_id"], input=INPUT)
+        assert state["messages"][-1]["content"] == "agg: hi"
+
+
+async def made(client, **context):
+    return await client.assistants.create("mixture", context={**MIXTURE, **context})
+
+
+@pytest.mark.parametrize("key", ["threads", "stateless"])
+async def test_many_messages_are_refused_at_once(guarded, key, server):
+    async with get_client(url=guarded.url, api_key=ME) as me:
+        assistant = await made(me, token_budget=9999)
+        many = {"messages": INPUT["messages"] * 51}
+        thread = (await me.threads.create())["thread_id"] if key == "threads" else None
+        said = await refused(413, me.runs.wait(thread, assistant["assistant_id"], input=many))
+        assert "51 messages" in said
+        command = {"update": many}
+        given = me.runs.wait(thread, assistant["assistant_id"], command=command)
+        assert "51 messages" in await refused(413, given)
+    body = {"model": assistant["assistant_id"], "messages": many["messages"]}
+    response = await posted(guarded, "/v1/chat/completions", body)
+    assert response.status_code == 413
+    assert "at most 50 (MOA_MAX_MESSAGES)" in response.json()["error"]["message"]
+    assert not server.calls
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"configurable": "x"},
+        {"configurable": [1]},
+        {"recursion_limit": 0},
+        {"recursion_limit": "many"},
+        {"tags": "x"},
+        {"tags": [1]},
+        {"metadata": [1]},
+    ],
+)
+async def test_a_malformed_configuration_is_refused_before_the_run(guarded, config, server):
+    response = await posted(
+        guarded, "/runs/wait", {"assistant_id": "mixture", "input": INPUT, "config": config}
+    )
+    assert response.status_code == 422, response.text
+    assert "500" not in response.text
+    assert not server.calls
+
+
+async def test_a_private_address_is_refused(guarded, server):
+    image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}
+    messages = [{"role": "user", "content": [image]}]
+    async with get_client(url=guarded.url, api_key=ME) as me:
+        assistant = (await made(me, token_budget=9998))["assistant_id"]
+        call = me.runs.wait(None, assistant, input={"messages": messages})
+        assert "MOA_PRIVATE_URLS" in await refused(422, call)
+    body = {"model": assistant, "messages": messages}
+    response = await posted(guarded, "/v1/chat/completions", body)
+    assert response.status_code == 400
+    assert "private network" in response.json()["error"]["message"]
+    assert not server.calls
+
+
+async def test_a_batch_is_started_whole_or_not_at_all(guarded, server):
+    async with get_client(url=guarded.url, api_key=DAVE) as dave:
+        assistant = (await made(dave))["assistant_id"]
+    runs = [{"assistant_id": assistant, "input": INPUT}] * (RUNS_PER_MINUTE + 1)
+    response = await posted(guarded, "/runs/batch", runs, DAVE)
+    assert response.status_code == 429, response.text
+    await asyncio.sleep(1)
+    assert not server.calls
+    bad = [*runs[:2], {"assistant_id": assistant, "input": {"messages": INPUT["messages"] * 51}}]
+    response = await posted(guarded, "/runs/batch", bad, DAVE)
+    assert response.status_code == 413
+    await asyncio.sleep(1)
+    assert not server.calls
+    response = await posted(guarded, "/runs/batch", runs[:3], DAVE)
+    assert response.status_code == 200
+
+
+def test_models_are_those_that_the_key_may_use(guarded):
+    listed = httpx.get(f"{guarded.url}/v1/models", headers={"x-api-key": ME}).json()["data"]
+    assert not {"together", "local", "moa"} & {model["id"] for model in listed}
+
+
+def test_an_unknown_path_has_no_code_of_a_wrong_key(guarded):
+    response = httpx.get(f"{guarded.url}/xx/v1/models", headers={"x-api-key": ME})
+    assert response.status_code == 404
+    assert "invalid_api_key" not in response.text

@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage
 from moa_graph.calling.answer import was_cut
 from moa_graph.calling.filters import filter_reason
 from moa_graph.calling.streams import is_answer
+from moa_graph.server.drain import MESSAGE, cut
 from moa_graph.server.openai_api.errors import ApiError, failed
 from moa_graph.server.openai_api.protocol import ChatCompletionRequest, given
 from moa_graph.state import total_usage
@@ -113,7 +114,8 @@ class Answer:
             elif event.event == "updates":
                 self._note(event.data)
         if self._message is None:
-            raise ApiError(502, "The run ended without an answer.", "no_answer")
+            said = MESSAGE if cut.is_set() else "The run was cancelled, or ended without an answer."
+            raise ApiError(502, said, "no_answer")
         if not told:
             yield self._delta(self._message.model_dump()) or {"content": ""}
 

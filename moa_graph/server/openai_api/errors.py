@@ -10,6 +10,8 @@ from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from moa_graph.server.bounds import too_many
+
 
 class ApiError(Exception):
     """Error response in OpenAI's format.
@@ -46,8 +48,14 @@ class ApiError(Exception):
         }
 
     def response(self) -> Response:
-        """Return the HTTP response."""
-        return JSONResponse(self.body, self.status, headers=self.headers)
+        """Return the HTTP response.
+
+        OpenAI's clients repeat requests that failed with a status of 500 or more. A run that has
+        failed was paid for, and would be paid for again, so they are told not to.
+        """
+        fails = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        once = {"X-Should-Retry": "false"} if fails else {}
+        return JSONResponse(self.body, self.status, headers={**once, **(self.headers or {})})
 
 
 _CLIENTS_FAULT = ("AggregationRefused", "ValueError", "ValidationError")
@@ -73,6 +81,8 @@ def wrong_request(error: RequestValidationError) -> ApiError:
     said = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         said = "this field is unknown or not supported"
+    if first["type"] == "too_long" and steps == ["messages"]:
+        return ApiError(413, too_many(len(first["input"])), param="messages")
     place = ".".join(steps)
     return ApiError(400, f"{place}: {said}." if place else f"{said}.", param=place or None)
 
@@ -103,5 +113,4 @@ def failed(said: Any) -> ApiError:
     kind, message = str(said.get("error", "")), str(said.get("message") or "The run failed.")
     if kind in _CLIENTS_FAULT:
         return ApiError(400, message)
-    # Transient errors were retried already; a client's retry would pay for every proposal again.
-    return ApiError(502, message, kind or None, headers={"X-Should-Retry": "false"})
+    return ApiError(502, message, kind or None)

@@ -14,6 +14,8 @@ import orjson
 from openai.types import ErrorObject, Model
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from moa_graph.server.settings import SETTINGS
+
 _INT64 = 2**63
 
 
@@ -214,7 +216,7 @@ class ChatCompletionRequest(_Known):
     """
 
     model: Text = Field(min_length=1)
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=SETTINGS.max_messages)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -28,6 +28,8 @@ from moa_graph.server.openai_api.runs import Server, described
 
 _PATIENCE = 15.0  # seconds to wait for the first token before sending headers, and between pings
 
+_LAST_WORDS = 5.0  # seconds to send the error of a stream that a shutdown cuts
+
 T = TypeVar("T")
 
 
@@ -108,7 +110,9 @@ async def chat_completions(asked: ChatCompletionRequest, request: Request) -> Re
     except BaseException:
         await answer.end()
         raise
-    return EventSourceResponse(answer.chunks(), ping=int(_PATIENCE), sep="\n")
+    return EventSourceResponse(
+        answer.chunks(), ping=int(_PATIENCE), sep="\n", shutdown_grace_period=_LAST_WORDS
+    )
 
 
 @router.api_route(

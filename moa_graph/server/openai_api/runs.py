@@ -14,6 +14,7 @@ from langchain_core.messages import convert_to_messages
 from langgraph_sdk.client import LangGraphClient
 
 from moa_graph.presets import PRESETS
+from moa_graph.server.assistants import check_given
 from moa_graph.server.openai_api.errors import ApiError, refused, unknown
 from moa_graph.server.openai_api.protocol import (
     ChatCompletionRequest,
@@ -135,11 +136,22 @@ def _names(assistants: list[Any]) -> list[tuple[str, Any]]:
     named: dict[str, Any] = {}
     for assistant in sorted(assistants, key=lambda a: not _is_system(a)):
         name = assistant["graph_id"] if _is_system(assistant) else assistant["name"]
-        preset = PRESETS.get(name) if _is_system(assistant) else None
-        if preset and not all(map(SETTINGS.allows, preset.models())):
+        if not _is_usable(name, assistant):
             continue
         named[assistant["assistant_id"] if not name or name in named else name] = assistant
     return list(named.items())
+
+
+def _is_usable(name: str, assistant: Any) -> bool:
+    """Return whether this server allows the models and the size of an assistant."""
+    if _is_system(assistant) and name in PRESETS:
+        return all(map(SETTINGS.allows, PRESETS[name].models()))
+    configured = (assistant.get("config") or {}).get("configurable") or {}
+    try:
+        check_given({**configured, **(assistant.get("context") or {})}, whole=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_system(assistant: Any) -> bool:
