@@ -6,13 +6,13 @@ The literature disagrees on which of them is best, so a comparison has all of th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from langgraph.cache.base import BaseCache
 
-from moa_graph.evals.answering import answer_all
+from moa_graph.evals.answering import answer_all, check_names
 from moa_graph.evals.datasets import Dataset, Item, Scorer
 from moa_graph.evals.experiment import Experiment
 from moa_graph.evals.files import EvalError, Row
@@ -103,18 +103,20 @@ def with_controls(
     asking: dict[str, Any] = {"experiment": experiment, "at_once": at_once, "quiet": quiet}
     configuration, target = mixture.configuration, mixture.target
     chosen = _chosen(mixture, prices, cache)
+    check_names([*targets, chosen])
     chosen.check()
     rows = answer_all([target], dataset, folder, **asking)[target.name]
     model, settings = _best_model(configuration, rows, dataset)
-    alone = next((t for t in targets if t.name == model), None) or of_model(
-        model, prices, **settings
-    )
+    alone = of_model(model, prices, **settings)
+    if settings:
+        alone = replace(alone, name=f"{model} alone")
+    alone = next((t for t in targets if t.digest == alone.digest), alone)
+    check_names([t for t in (*targets, chosen) if t is not alone] + [alone])
     single = answer_all([alone], dataset, folder, **asking)[alone.name]
     made = _matched(model, settings, _ratio(rows, single), scorer, dataset)
     matched = of_configuration(made, prices=prices, cache=cache)
-    known = {t.name for t in targets}
-    more = [t for t in (chosen, alone, matched) if t.name not in known]
-    return [*targets, *more], Controls(target.name, chosen.name, alone.name, matched.name)
+    everyone = [*targets, chosen, *([] if alone in targets else [alone]), matched]
+    return everyone, Controls(target.name, chosen.name, alone.name, matched.name)
 
 
 def _chosen(mixture: Mixture, prices: Prices, cache: Callable[[str], BaseCache[Any]]) -> Target:

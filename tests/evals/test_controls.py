@@ -101,6 +101,25 @@ def test_a_judge_decides_where_there_is_no_scorer(moa, together):
     assert {row["verdict"] for row in found["literature"]} == {"not statistically significant"}
 
 
+def test_a_control_that_has_the_name_of_a_target_is_refused(moa, together, tmp_path):
+    (tmp_path / "other.toml").write_text(
+        'name = "mix, chosen"\nproposers = ["together:b"]\naggregator = "vote"\n'
+    )
+    result = moa("mix.toml", "other.toml", *ASKED)
+    assert result.exit_code == 2
+    assert "Two configurations are named 'mix, chosen'" in result.stderr
+    assert not together.calls
+
+
+def test_a_model_with_the_mixtures_settings_is_not_the_one_without(moa, tmp_path):
+    text = (tmp_path / "mix.toml").read_text()
+    (tmp_path / "mix.toml").write_text(text + "temperature = 0.3\n")
+    for targets in (("mix.toml",), ("mix.toml", "together:a")):
+        result = moa(*targets, *ASKED, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert "together:a alone" in json.loads(result.stdout)["targets"]
+
+
 def test_without_a_synthesis_there_is_no_control(moa):
     result = moa("together:a", "together:b", *ASKED, "--json")
     assert list(json.loads(result.stdout)["targets"]) == ["together:a", "together:b"]

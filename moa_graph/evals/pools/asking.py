@@ -176,7 +176,8 @@ def _mixture(proposals: Sequence[RecordedProposals], strategy: str, writer: Targ
     proposers = [Proposer(p, name=proposer_name(p)) for p in proposals]
     model = writer.models[0]
     graph = create_moa(proposers, Rank(model) if strategy == RANK else model)
-    described = [strategy, writer.digest, [p.digest for p in proposals]]
+    # Results are stored by question, and stay valid when more questions are answered.
+    described = [strategy, writer.digest, [str(p.name) for p in proposals]]
     name = f"{strategy} by {writer.name} of {', '.join(str(p.name) for p in proposals)}"
     return replace(of_graph(name, graph, described, writer.prices), recorded=proposals)
 

@@ -155,6 +155,18 @@ def test_questions_that_a_model_did_not_answer_are_left_out_and_asked_again(moa,
     assert len(together.of("a")) == N
 
 
+def test_rankings_are_kept_when_more_questions_are_answered(moa, together):
+    failing = "together:b?status=400&times=5"
+    arguments = ("eval", "pool", "together:a", failing, "-d", "asked.jsonl", *NUMBERS)
+    writing = ("--no-samples", "--writer", "together:writer")
+    first = moa(*arguments, *writing)
+    assert first.exit_code == 0, first.stderr
+    assert len(together.of("writer")) == 2 * (N - 5)
+    second = moa(*arguments, *writing)
+    assert second.exit_code == 0, second.stderr
+    assert len(together.of("writer")) == 2 * N
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("what", ["pool", "compare"])
 def test_killed_at_any_moment_only_what_was_in_flight_is_paid_twice(moa, together, tmp_path, what):
