@@ -133,13 +133,14 @@ class Ledger:
             self._calls = max(1, self._calls - 1)
 
     def longest_answer(
-        self, input_tokens: int, price: Price, *, always: bool = False
+        self, input_tokens: int, price: Price, *, own: int | None = None, always: bool = False
     ) -> int | None:
         """Return the maximum length of an answer: an equal share of the remaining budget.
 
         Args:
             input_tokens: Number of tokens in the prompt.
             price: Price of the model.
+            own: Limit of the model itself; a share of that size is never too small.
             always: Whether the call is made even if the share is too small for an answer.
 
         Returns:
@@ -154,11 +155,12 @@ class Ledger:
         if price[1] > 0:
             for_input = input_tokens * price[0] / _MILLION
             share = min(share, (self.usd_left / calls - for_input) / price[1] * _MILLION)
-        if share < _SHORTEST_ANSWER and not always:
+        shortest = min(_SHORTEST_ANSWER, own or _SHORTEST_ANSWER)
+        if share < shortest and not always:
             raise OverBudget(self.budget)
         if math.isinf(share):
             return None
-        return int(max(share, _LAST_ANSWER if always else _SHORTEST_ANSWER))
+        return int(max(share, _LAST_ANSWER if always else shortest))
 
     def reserve(self, limit: Amount, *, always: bool = False) -> Callable[[Amount], None]:
         """Reserve the most that a call may spend, before the call is made.

@@ -246,7 +246,9 @@ class Call:
         prompt = estimated_prompt(self.question.messages)
         longest = max_tokens_of(self.question.prepare(self._model))
         if longest is None or not (self.question.is_part or account.always):
-            share = account.ledger.longest_answer(prompt, account.price, always=account.always)
+            share = account.ledger.longest_answer(
+                prompt, account.price, own=longest, always=account.always
+            )
             if share is not None and (longest is None or share < longest):
                 longest = share
                 self._settings = self._settings.with_(max_tokens=longest)

@@ -98,10 +98,14 @@ def pool(
             )
         if recorded and (dataset or writer):
             raise EvalError("--dataset and --writer are for models to ask, not for records.")
+        if recorded and scorer:
+            raise EvalError("--scorer is for models to ask; records have their own verdicts.")
+        if not recorded and names:
+            raise EvalError("--models is for records; leave out the models that are not asked.")
         folder = folder_for(out or OUT / "pool")
         if recorded:
             found = [
-                {**one, "parse": "number" if records.numbers else "text"}
+                {**one, "parse": "number" if records.numbers else "text", "asks": True}
                 for records, one in _of_records(recorded, names, largest, size)
             ]
         else:
@@ -121,9 +125,19 @@ def pool(
                 )
             ]
         texts = [
-            _write(one, folder, serving, provider, writer, several=len(found) > 1) for one in found
+            _write(one, folder, serving, provider, writer, several=len(found) > 1)
+            for one in _distinct(found)
         ]
         print_found({"sets": found}, lambda: "\n\n".join(texts), as_json=as_json)
+
+
+def _distinct(found: list[Any]) -> list[Any]:
+    """Return the studies with unique names of sets, which are names of files."""
+    seen: dict[str, int] = {}
+    for one in found:
+        number = seen[one["set"]] = seen.get(one["set"], 0) + 1
+        one["set"] += f"-{number}" if number > 1 else ""
+    return found
 
 
 def _served(given: Sequence[str] | None) -> dict[str, str]:
@@ -188,7 +202,7 @@ def _asked(
             answers, recorded, asked, by_name, folder, largest=largest, at_once=at_once
         )
     parse = "number" if fields["scorer"] == "number" else "text"
-    return {**study(answers, largest=largest), "parse": parse}
+    return {**study(answers, largest=largest), "parse": parse, "asks": False}
 
 
 def _write(
@@ -206,13 +220,28 @@ def _write(
     from moa_graph.evals.pools.configure import configuration  # noqa: PLC0415
     from moa_graph.evals.pools.report import figure, report  # noqa: PLC0415
 
-    parse = found.pop("parse")
+    parse, asks = found.pop("parse"), found.pop("asks")
+    unknown = [name for name in served if name not in {row["model"] for row in found["models"]}]
+    if unknown:
+        raise EvalError(f"--served names {unknown[0]!r}, which is not a model of {found['set']}.")
     stem = f"pool-{file_name(found['set'])}" if several else "pool"
-    made = configuration(
-        found["recommendation"], served=served, provider=provider, parse=parse, writer=writer
-    )
     path = folder / f"{stem}.toml"
-    made.save(path)
+    try:
+        made = configuration(
+            found["recommendation"],
+            served=served,
+            provider=provider,
+            parse=parse,
+            writer=writer,
+            asks=asks,
+        )
+        made.create()
+        made.save(path)
+    except ValueError as error:
+        raise EvalError(
+            f"The recommended models make no configuration: {error} Say who serves them (--served, "
+            "--provider)."
+        ) from None
     text = report(found)
     write_json(folder / f"{stem}.json", found)
     replace(folder / f"{stem}.md", f"{text}\n\n![]({stem}.png)\n")

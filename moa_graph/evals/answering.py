@@ -63,6 +63,17 @@ def answer_all(
         }
 
 
+def check_journals(targets: Sequence[Target], folder: Path) -> None:
+    """Check that the folder has no results of other settings for these targets.
+
+    Raises:
+        EvalError: If it does, or another process uses the folder.
+    """
+    for target in targets:
+        with _journal(target, folder):
+            pass
+
+
 def failures(dataset: Dataset, answers: Mapping[str, Mapping[str, Row]]) -> list[Row]:
     """Return the questions without an answer, with `target`, `item` and `error`."""
     return [

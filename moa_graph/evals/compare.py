@@ -141,7 +141,10 @@ def check(
     """
     scored = all(item.score for item in dataset.items)
     if len(targets) < fewest:
-        raise EvalError("Give two or more configurations to compare.")
+        raise EvalError(
+            "Give two or more configurations to compare. One is enough if it is a mixture whose "
+            "aggregator is a model, which is compared with its controls."
+        )
     check_names(targets)
     names = [target.name for target in targets]
     if baseline not in names:

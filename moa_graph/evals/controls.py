@@ -12,16 +12,17 @@ from typing import Any
 
 from langgraph.cache.base import BaseCache
 
-from moa_graph.evals.answering import answer_all, check_names
+from moa_graph.evals.answering import answer_all, check_journals, check_names
 from moa_graph.evals.datasets import Dataset, Item, Scorer
 from moa_graph.evals.experiment import Experiment
-from moa_graph.evals.files import EvalError, Row
+from moa_graph.evals.files import EvalError, Row, read_rows, write_json
 from moa_graph.evals.intervals import Interval
 from moa_graph.evals.targets import Prices, Target, of_configuration, of_model
 from moa_graph.presets import load_preset
 from moa_graph.presets.configuration import Configuration
 
-_MOST_SAMPLES = 10
+_MOST_SAMPLES = 20
+_NEARLY = 0.15  # relative difference of tokens that still counts as equal
 
 
 @dataclass(frozen=True)
@@ -104,19 +105,51 @@ def with_controls(
     configuration, target = mixture.configuration, mixture.target
     chosen = _chosen(mixture, prices, cache)
     check_names([*targets, chosen])
+    check_journals([*targets, chosen], folder)
     chosen.check()
     rows = answer_all([target], dataset, folder, **asking)[target.name]
-    model, settings = _best_model(configuration, rows, dataset)
+    # What was chosen first stays, so that answers that come later leave it and its results alone.
+    kept = _Kept(folder / "controls.json", target)
+    model, settings = kept.model or _best_model(configuration, rows, dataset)
     alone = of_model(model, prices, **settings)
     if settings:
         alone = replace(alone, name=f"{model} alone")
     alone = next((t for t in targets if t.digest == alone.digest), alone)
     check_names([t for t in (*targets, chosen) if t is not alone] + [alone])
     single = answer_all([alone], dataset, folder, **asking)[alone.name]
-    made = _matched(model, settings, _ratio(rows, single), scorer, dataset)
+    # A judge that chooses among the answers reads them once more.
+    each = 1 if _is_voted(dataset, scorer) else 2
+    samples = kept.samples or min(_MOST_SAMPLES, max(2, round(_ratio(rows, single) / each)))
+    kept.save(model, settings, samples)
+    made = _matched(model, settings, samples, scorer, dataset)
     matched = of_configuration(made, prices=prices, cache=cache)
     everyone = [*targets, chosen, *([] if alone in targets else [alone]), matched]
     return everyone, Controls(target.name, chosen.name, alone.name, matched.name)
+
+
+class _Kept:
+    """The best single model and its number of answers, as an earlier run has chosen them.
+
+    Args:
+        path: The file.
+        target: The mixture. A choice for another one does not count.
+    """
+
+    def __init__(self, path: Path, target: Target) -> None:
+        self._path = path
+        self._mixture = target.digest
+        self.model: tuple[str, dict[str, Any]] | None = None
+        self.samples: int | None = None
+        if path.exists():
+            (row,) = read_rows(path)
+            if row.get("mixture") == self._mixture:
+                self.model = (str(row["model"]), dict(row["settings"]))
+                self.samples = int(row["samples"])
+
+    def save(self, model: str, settings: Mapping[str, Any], samples: int) -> None:
+        """Write the file."""
+        about = {"mixture": self._mixture, "model": model, "settings": dict(settings)}
+        write_json(self._path, [{**about, "samples": samples}])
 
 
 def _chosen(mixture: Mixture, prices: Prices, cache: Callable[[str], BaseCache[Any]]) -> Target:
@@ -190,24 +223,28 @@ def _tokens(row: Row) -> int:
 def _matched(
     model: str,
     settings: Mapping[str, Any],
-    ratio: float,
+    samples: int,
     scorer: Scorer | None,
     dataset: Dataset,
 ) -> Configuration:
     """Return the configuration of several answers of one model."""
-    samples = min(_MOST_SAMPLES, max(2, round(ratio)))
     own = {name: value for name, value in settings.items() if name in {"temperature", "max_tokens"}}
     params = {name: value for name, value in settings.items() if name not in own}
     asked = {"model": model, **own, **({"params": params} if params else {})}
-    scored = all(item.score for item in dataset.items) and scorer != "contains"
     vote = {"strategy": "vote", "parse": "number" if scorer == "number" else "text"}
     return Configuration.model_validate(
         {
             "name": f"{model}, {samples} answers",
             "proposers": [{**asked, "samples": samples}],
-            "aggregator": vote if scored else {"strategy": "rank", "judge": asked},
+            "aggregator": vote
+            if _is_voted(dataset, scorer)
+            else {"strategy": "rank", "judge": asked},
         }
     )
+
+
+def _is_voted(dataset: Dataset, scorer: Scorer | None) -> bool:
+    return all(item.score for item in dataset.items) and scorer != "contains"
 
 
 def literature(found: Row, controls: Controls) -> list[Row]:
@@ -219,8 +256,8 @@ def literature(found: Row, controls: Controls) -> list[Row]:
 
     Returns:
         Rows with `claim`, `source`, `first` and `second` (names of targets), `difference` (an
-        interval: the first minus the second) and `verdict`: `"agrees"`, `"disagrees"` or `"not
-        statistically significant"`.
+        interval: the first minus the second) and `verdict`: `"agrees"`, `"disagrees"`, `"not
+        statistically significant"`, or that tokens are not equal where a claim needs that.
     """
     claims = [
         (
@@ -251,6 +288,7 @@ def literature(found: Row, controls: Controls) -> list[Row]:
     rows = []
     for claim, source, first, second in claims:
         difference = _difference(found["pairs"], first, second)
+        times = _not_equal(found, first, second) if first == controls.matched else None
         if difference is not None:
             rows.append(
                 {
@@ -259,7 +297,7 @@ def literature(found: Row, controls: Controls) -> list[Row]:
                     "first": first,
                     "second": second,
                     "difference": difference.as_dict(),
-                    "verdict": _verdict(difference),
+                    "verdict": times or _verdict(difference),
                 }
             )
     return rows
@@ -273,6 +311,16 @@ def _difference(pairs: Sequence[Row], first: str, second: str) -> Interval | Non
         if (pair["target"], pair["other"]) == (second, first):
             return Interval(-found.value, -found.high, -found.low, found.n)
     return None
+
+
+def _not_equal(found: Row, first: str, second: str) -> str | None:
+    """Return how the tokens of two targets differ; None if they are nearly equal or unknown."""
+    tokens = [found["targets"][name]["tokens"] for name in (first, second)]
+    if not all(tokens):
+        return None
+    one, other = (sum(of.values()) for of in tokens)
+    times = one / other if other else 1.0
+    return None if abs(times - 1) <= _NEARLY else f"not comparable: {times:.2f} times the tokens"
 
 
 def _verdict(difference: Interval) -> str:

@@ -97,6 +97,8 @@ def _set_of(task: str, logs: Sequence[tuple[Path, Any]]) -> RecordedSet:
             questions.setdefault(key, _text(sample.input))
             if sample.error is None and key not in answers:
                 answers[key] = _answer(path, sample)
+        if not answers:
+            raise EvalError(f"{path} has no answers: all of its samples ended in an error.")
         models[name] = RecordedModel(name, answers, None, ())
     return RecordedSet(task.rpartition("/")[2], distinct(questions), _parse, models)
 

@@ -13,6 +13,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
 _DRAWS = 9999
+_MANY, _FEWER_DRAWS = 10_000, 1999  # different values, and random weights for so many
 _AT_ONCE = 2_000_000  # random numbers in memory at a time
 _SEED = 0
 _ROUNDING = 1e-9
@@ -65,12 +66,14 @@ def mean(
         intervals.
 
     Raises:
-        ValueError: If a value is outside of the bounds or not a number.
+        ValueError: If there is no value, or one is outside of the bounds or not a number.
 
     Source: Gaffke, "Three test statistics for a nonparametric one-sided hypothesis on the mean of
         a nonnegative variable" (2005); Learned-Miller and Thomas (arXiv 1905.06208).
     """
     data = np.asarray(values if groups is None else by_group(values, groups), dtype=float)
+    if not len(data):
+        raise ValueError("A mean needs at least one value.")
     if not ((data > lowest - _ROUNDING) & (data < highest + _ROUNDING)).all():
         raise ValueError(f"The values must be from {lowest:g} to {highest:g}.")
     data = data.clip(lowest, highest)
@@ -146,9 +149,10 @@ def _upper_limit(data: Any, highest: float) -> float:
         return float(found[0] + share * (found[1] - found[0]))
     rng = np.random.default_rng(_SEED)
     means: list[Any] = []
+    draws = _DRAWS if len(found) < _MANY else _FEWER_DRAWS
     step = max(1, _AT_ONCE // len(found))
-    for start in range(0, _DRAWS, step):
-        weights = rng.standard_gamma(counts, size=(min(step, _DRAWS - start), len(found)))
+    for start in range(0, draws, step):
+        weights = rng.standard_gamma(counts, size=(min(step, draws - start), len(found)))
         means.append(weights @ found / weights.sum(axis=1))
     return float(np.quantile(np.concatenate(means), 1 - _TAIL))
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special, stats
 
+from moa_graph.evals import intervals
 from moa_graph.evals.intervals import CONFIDENCE, Interval
 
 _FEWEST = 10  # answers of either side that are as long as the other's or longer
@@ -51,7 +52,9 @@ def length_controlled(
                 f"not available: in {found} of {n} questions the answer is {told} than the "
                 f"baseline's, and {needed} are needed to separate length from quality"
             )
-    terms = np.tanh(gaps / (gaps.std() or 1.0))
+    if not gaps.any():
+        return intervals.mean(wins.tolist()), None
+    terms = np.tanh(gaps / gaps.std()) if gaps.std() else np.sign(gaps)
     smaller = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
     allowed = stats.t.ppf((1 + CONFIDENCE) / 2, smaller - 1) ** 2 / 2
 

@@ -64,7 +64,7 @@ class RecordedModel:
     @property
     def accuracy(self) -> float:
         """Share of right answers among the recorded answers."""
-        return sum(a.correct for a in self.answers.values()) / len(self.answers)
+        return sum(a.correct for a in self.answers.values()) / max(1, len(self.answers))
 
     @property
     def has_replies(self) -> bool:
@@ -208,7 +208,13 @@ def _zero_eval(folder: Path) -> tuple[list[Row], dict[str, dict[str, str]]]:
         replies[name_of(path)] = {key: _text(item) for key, item in by_id.items()}
         for item in items:
             row = {"id": item["id"], "question": item["question"], "gold": _gold(path, item)}
-            rows.setdefault(str(item["id"]), row)
+            known = rows.setdefault(str(item["id"]), row)
+            for field in ("question", "gold"):
+                if known[field] != row[field]:
+                    raise EvalError(
+                        f"{path}: the {field} of {item['id']!r} is {row[field]!r:.60}, but another "
+                        f"file has {known[field]!r:.60}."
+                    )
     if not rows:
         raise EvalError(
             f"{folder} has neither questions.jsonl nor results of ZeroEval (MODEL.json)."
@@ -219,7 +225,10 @@ def _zero_eval(folder: Path) -> tuple[list[Row], dict[str, dict[str, str]]]:
 def _gold(path: Path, item: Row) -> str:
     choices = item.get("choices")
     if isinstance(choices, list) and item.get("correct_answer") in choices:
-        return string.ascii_uppercase[choices.index(item["correct_answer"])]
+        place = choices.index(item["correct_answer"])
+        if place >= len(string.ascii_uppercase):
+            raise EvalError(f"{path}: {item['id']!r} has more choices than there are letters.")
+        return string.ascii_uppercase[place]
     if item.get("answer") is None:
         raise EvalError(
             f"{path}: {item['id']!r} has neither `answer` nor a `correct_answer` among `choices`."

@@ -279,7 +279,7 @@ class Configuration(BaseModel):
         if suffix not in SUFFIXES:
             raise ValueError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
         text = self.to_toml() if suffix == ".toml" else self.to_yaml()
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8", errors="replace")
 
     def data(self) -> dict[str, Any]:
         """Return the data for a file: the name, and all fields that differ from the defaults."""

@@ -35,7 +35,19 @@ REVIEW = (
 
 _AGAIN = "Reply with one line of {count} numbers from 1 to 10, separated by commas."
 _LOWEST, _HIGHEST = 1.0, 10.0
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_OF_TEN = r"(?:\s*(?:/|out of)\s*10)?"
+_ONE = rf"\d+(?:\.\d+)?{_OF_TEN}"
+_SCORE = re.compile(rf"(\d+(?:\.\d+)?){_OF_TEN}")
+_PREFIX = re.compile(r"^(?:the\s+)?scores?\W*", re.IGNORECASE)
+_ROW = re.compile(
+    rf"(?:(?:the\s+)?scores?\W*)?[\[(]?{_ONE}(?:\s*[,;|]\s*{_ONE}|\s+{_ONE})*[\])]?\.?",
+    re.IGNORECASE,
+)
+_LABELLED = re.compile(
+    rf"(?:(?:response|answer|model|no)\W*)?(\d+)\W*[:.=)–-]\W*(\d+(?:\.\d+)?){_OF_TEN}\W*",
+    re.IGNORECASE,
+)
+_AROUND = " *_`#>•\t"
 _ROUNDS = 100
 _TOP = 3
 
@@ -48,8 +60,9 @@ class PeerReview(AnswerStrategy):
     after the difference between reviewers was estimated and subtracted. With two proposers, which
     score one answer each, there is nothing to estimate it from, and the scores count as they are.
 
-    A review that fails is recorded, and the others decide. If all fail, the writer sees all
-    proposals; without a writer, the answer is the proposal that is most similar to the others.
+    A review that fails is recorded, and the others decide. If they leave a proposal without a
+    score, none counts: the writer sees all proposals; without a writer, the answer is the proposal
+    that is most similar to the others.
 
     Args:
         writer: Model that synthesizes the best proposals; by default the best proposal is the
@@ -132,6 +145,8 @@ class _ReviewNode(DecidingNode):
             for place, verdict in zip(reviewers, verdicts, strict=True)
             if verdict.value is not None
         }
+        if len({place for given in scores.values() for place in given}) < len(references):
+            scores = {}  # an answer that nobody has scored is neither good nor bad
         merits = unbiased(scores, len(references))
         order = sorted(range(len(references)), key=lambda i: (-round(merits[i], 9), i))
         most = self._review.top if self._review.writer else 1
@@ -159,16 +174,18 @@ def _reviewers(step: Step, references: Sequence[Proposal]) -> dict[int, Model]:
     """Return the models that review: those of the proposals, by place; none of a single one."""
     if len(references) <= 1:
         return {}
-    return {i: _model_of(step.plan, reference) for i, reference in enumerate(references)}
+    models = {i: _model_of(step.plan, reference) for i, reference in enumerate(references)}
+    return {i: model for i, model in models.items() if model is not None}
 
 
-def _model_of(plan: Plan, proposal: Proposal) -> Model:
-    """Return the model that was asked for a proposal."""
+def _model_of(plan: Plan, proposal: Proposal) -> Model | None:
+    """Return the model that was asked for a proposal; None if the graph has it no more."""
     layer = proposal["layer"] - 1
-    own = next(m for m in plan.members[layer] if m.name == proposal["proposer"])
     asked = proposal.get("asked_model", proposal["model"])
     reserve = plan.reserves[layer] if "replaces" in proposal else ()
-    return next((member.model for member in reserve if member.model.name == asked), own.model)
+    own = [member for member in plan.members[layer] if member.name == proposal["proposer"]]
+    found = [*(member for member in reserve if member.model.name == asked), *own]
+    return found[0].model if found else None
 
 
 async def _scores(
@@ -190,15 +207,27 @@ async def _scores(
 
 
 def scores_in(text: str, count: int) -> list[float] | None:
-    """Return the scores in the last line that has `count` numbers from 1 to 10; None without one.
+    """Return the scores of `count` responses, from 1 to 10; None if a text does not say them.
 
-    A denominator, as in `7/10`, is ignored.
+    They are in one line of nothing but numbers (`7, 9`, `Scores: 7/10, 9/10`), the last of several;
+    or in a line for each response that begins with its number (`Response 1: 7`, `2. 9`).
     """
-    for line in reversed(text.splitlines()):
-        found = [float(number) for number in _NUMBER.findall(line.replace("/10", ""))]
-        if len(found) == count and all(_LOWEST <= score <= _HIGHEST for score in found):
-            return found
-    return None
+    lines = [line.strip(_AROUND) for line in text.splitlines()]
+    for line in reversed(lines):
+        if _ROW.fullmatch(line):
+            found = [float(score) for score in _SCORE.findall(_PREFIX.sub("", line))]
+            if len(found) == count:
+                return found if all(map(_is_score, found)) else None
+    labelled = [match for line in lines if (match := _LABELLED.fullmatch(line))]
+    by_label = {int(match[1]): float(match[2]) for match in labelled}
+    complete = len(labelled) == count and sorted(by_label) == list(range(1, count + 1))
+    if not complete or not all(map(_is_score, by_label.values())):
+        return None
+    return [by_label[label] for label in range(1, count + 1)]
+
+
+def _is_score(value: float) -> bool:
+    return _LOWEST <= value <= _HIGHEST
 
 
 def unbiased(scores: Mapping[int, Mapping[int, float]], count: int) -> list[float]:

@@ -98,7 +98,8 @@ def test_a_judge_decides_where_there_is_no_scorer(moa, together):
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert "together:agg" in found["targets"]  # proposals are not judged: the aggregator's model
-    assert {row["verdict"] for row in found["literature"]} == {"not statistically significant"}
+    verdicts = {row["verdict"] for row in found["literature"]}
+    assert {v for v in verdicts if "comparable" not in v} == {"not statistically significant"}
 
 
 def test_a_control_that_has_the_name_of_a_target_is_refused(moa, together, tmp_path):
@@ -149,12 +150,14 @@ def pair(target, other, low, high):
 
 
 def test_the_literature_is_told_with_the_difference_in_its_own_direction():
+    tokens = {"input": 100, "output": 100}
     found = {
+        "targets": {name: {"tokens": tokens} for name in ("mix", "chosen", "one", "many")},
         "pairs": [
             pair("chosen", "mix", 0.1, 0.3),
             pair("one", "mix", -0.3, -0.1),
             pair("many", "mix", -0.1, 0.1),
-        ]
+        ],
     }
     rows = literature(found, Controls("mix", "chosen", "one", "many"))
     assert [row["verdict"] for row in rows] == [
@@ -164,3 +167,22 @@ def test_the_literature_is_told_with_the_difference_in_its_own_direction():
         "not statistically significant",
     ]
     assert rows[0]["difference"]["low"] == pytest.approx(0.1)
+    found["targets"]["many"] = {"tokens": {"input": 40, "output": 42}}
+    rows = literature(found, Controls("mix", "chosen", "one", "many"))
+    assert rows[3]["verdict"] == "not comparable: 0.41 times the tokens"
+
+
+def test_what_was_chosen_first_is_not_chosen_anew(moa, together, tmp_path):
+    """Neither the model nor its number of answers depends on answers that come later."""
+    first = json.loads(moa("mix.toml", *ASKED, "--json").stdout)
+    path = tmp_path / "o" / "controls.json"
+    (kept,) = json.loads(path.read_text())
+    assert kept["model"] == "together:a"
+    path.write_text(json.dumps([{**kept, "samples": kept["samples"] + 1}]))
+    calls = len(together.of("a"))
+    second = json.loads(moa("mix.toml", *ASKED, "--json").stdout)
+    assert f"together:a, {kept['samples'] + 1} answers" in second["targets"]
+    assert len(together.of("a")) - calls == N * (kept["samples"] + 1)
+    path.write_text(json.dumps([{**kept, "mixture": "another", "samples": 19}]))
+    third = json.loads(moa("mix.toml", *ASKED, "--json").stdout)
+    assert list(third["targets"]) == list(first["targets"])

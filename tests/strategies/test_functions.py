@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 
 from moa_graph import (
     AggregationFailed,
@@ -18,6 +19,7 @@ from moa_graph import (
     Layer,
     MoAError,
     Proposal,
+    Proposer,
     RunLimits,
     create_moa,
 )
@@ -157,7 +159,7 @@ ASKED: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "retries": ("j?fail_first=1", {}, None),
     "a refused key": ("j?status=401", {}, "401"),
     "a deadline": ("j?hang", {"limits": RunLimits(timeout=1)}, "share of the run's 1"),
-    "a budget": ("j", {"limits": RunLimits(tokens=24)}, "budget"),
+    "a budget": ("j", {"limits": RunLimits(tokens=2000)}, "budget"),
     "a quoted key": ("j?echo_key", {}, "failed"),
 }
 
@@ -174,7 +176,12 @@ async def test_a_run_asks_as_every_other_call_does(chat, what):
             said.append(str(error))
             return "not called"
 
-    moa = create_moa([chat("a", max_tokens=10)], ask, calls=CallPolicy(retries=1), **options)
+    def spend(messages: Any) -> AIMessage:
+        usage = {"input_tokens": 10, "output_tokens": 1985, "total_tokens": 1995}
+        return AIMessage("here", usage_metadata=usage)
+
+    proposer = Proposer(RunnableLambda(spend), name="a") if what == "a budget" else chat("a")
+    moa = create_moa([proposer], ask, calls=CallPolicy(retries=1), **options)
     state = await moa.ainvoke(QUESTION)
     assert state["messages"][-1].text == ("not called" if says else "j: hi")
     assert not says or says in said[0]

@@ -109,6 +109,18 @@ def test_two_proposers_score_one_answer_each():
         ("7/10, 9/10", 2, [7, 9]),
         ("I think of 3 things.\n7, 9\n", 2, [7, 9]),
         ("Scores: 10, 1, 1", 3, [10, 1, 1]),
+        ("Response 1: 9\nResponse 2: 3", 2, [9, 3]),
+        ("2. 3\n1. 9", 2, [9, 3]),
+        ("1) 9/10\n2) 3/10", 2, [9, 3]),
+        ("**Scores:** [9, 3]", 2, [9, 3]),
+        ("9 3", 2, [9, 3]),
+        ("8 out of 10", 1, [8]),
+        ("8", 1, [8]),
+        ("9, 3\nResponse 1 scores 6 higher", 2, [9, 3]),
+        ("Response 1: 9\nResponse 1: 3", 2, None),
+        ("Response 1: 9", 2, None),
+        ("3-9", 2, None),
+        ("-5", 1, None),
         ("7", 2, None),
         ("7, 9, 3", 2, None),
         ("0, 9", 2, None),
@@ -137,6 +149,16 @@ async def test_if_all_reviews_fail_all_are_shown_or_the_most_central_is_given(ch
     assert all(f"{n}'s answer" in server.of("agg")[0].system for n in "abc")
     assert decision(state, "peer_review")["outcome"] == "failed"
     state = await create_moa([chat(n) for n in "abc"], PeerReview()).ainvoke(QUESTION)
+    assert decision(state, "aggregator")["by"] == "agreement"
+
+
+@pytest.mark.parametrize("failing", ["a", "b"])
+async def test_an_answer_that_nobody_scored_does_not_lose(chat, server, failing):
+    server.answers |= reviewing(a="1", b="1") | reviewing(**{failing: "?"})
+    state = await create_moa([chat("a"), chat("b")], PeerReview()).ainvoke(QUESTION)
+    found = decision(state, "peer_review")
+    assert (found["outcome"], found["left_out"]) == ("failed", {})
+    assert "scores" not in found
     assert decision(state, "aggregator")["by"] == "agreement"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +25,7 @@ Right: TypeAlias = NDArray[np.bool_]
 """Whether the answer to each question is right."""
 
 _FEWEST = 2
+_NEARLY_ALL = 0.95  # share of the questions that a model has to have answered
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Answers:
         asked: Whether the answers of a strategy that asks a model are right, by pool and strategy.
         asked_tokens: Mean tokens of these calls for a question, without those of the pool.
         samples: By number of answers, whether the self-consistency of the best model is right.
+        left_out: Models with too few answers, with their numbers of answers.
     """
 
     name: str
@@ -54,11 +58,28 @@ class Answers:
     asked: Mapping[tuple[frozenset[int], str], Right] = field(default_factory=dict)
     asked_tokens: Mapping[tuple[frozenset[int], str], float] = field(default_factory=dict)
     samples: Mapping[int, Right] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
         """Number of questions."""
         return len(self.groups)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """Weight of each question, so that equal questions together count as one."""
+        times = Counter(self.groups)
+        return np.array([1 / times[group] for group in self.groups])
+
+    def accuracy(self, right: Any, places: NDArray[np.int_] | None = None) -> float:
+        """Return the share of right answers; equal questions count once.
+
+        Args:
+            right: Whether each answer is right, for every question.
+            places: Questions to use; all by default.
+        """
+        weights = self.weights if places is None else self.weights[places]
+        return float(np.average(right if places is None else right[places], weights=weights))
 
     def tokens_of(self, members: Sequence[int]) -> float | None:
         """Return the mean tokens of the models for a question; None if unknown."""
@@ -71,14 +92,15 @@ def usable_models(recorded: RecordedSet, names: Sequence[str] | None = None) -> 
 
     Args:
         recorded: Recorded answers.
-        names: Names of the models; by default all that answered every question, or all models if
-            fewer than two did.
+        names: Names of the models; by default all that answered 95 % of the questions or more, or
+            all models if fewer than two did.
 
     Raises:
         EvalError: If a name is unknown or given twice, or there are fewer than two models.
     """
     if names is None:
-        found = [m for m in recorded.models.values() if len(m.answers) == len(recorded.questions)]
+        most = _NEARLY_ALL * len(recorded.questions)
+        found = [m for m in recorded.models.values() if len(m.answers) >= most]
         found = found if len(found) >= _FEWEST else list(recorded.models.values())
         if len(found) < _FEWEST:
             raise EvalError(f"{recorded.name} has the answers of one model; a pool needs two.")
@@ -121,10 +143,22 @@ def answers_of(
             f"There is no question that all of {', '.join(m.name for m in models)} were asked."
         )
     table = [[m.answers[k] for k in keys] for m in models]
+    for model, row in zip(models, table, strict=True):
+        if all(a.answer is None for a in row) and any(a.correct for a in row):
+            raise EvalError(
+                f"{recorded.name} has verdicts of {model.name}, but not its answers, so that no "
+                "vote can be evaluated. Record the answers, or leave the model out (--models)."
+            )
+    used = {m.name for m in models}
     return Answers(
         name=recorded.name,
         models=tuple(m.name for m in models),
         groups=tuple(recorded.group(key) for key in keys),
+        left_out={
+            name: len(model.answers)
+            for name, model in recorded.models.items()
+            if names is None and name not in used
+        },
         right=np.array([[a.correct for a in row] for row in table]),
         codes=_codes([[a.answer for a in row] for row in table]),
         tokens=np.array(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from moa_graph.evals.files import EvalError, Row
@@ -10,6 +11,8 @@ from moa_graph.evals.pools.choosing import CENTRAL, RANK, SYNTHESIS, WEIGHTED
 from moa_graph.presets.configuration import Configuration
 
 PROVIDER = "together"
+ASKING = 'End your reply with a line of its own: "Answer: " and then your answer, and nothing else.'
+"""Role of proposers whose answers a vote reads."""
 
 
 def configuration(
@@ -19,6 +22,7 @@ def configuration(
     provider: str = PROVIDER,
     parse: Literal["number", "text"] = "text",
     writer: str | None = None,
+    asks: bool = False,
 ) -> Configuration:
     """Return the configuration of a recommendation; of the best model alone if it is not to mix.
 
@@ -28,12 +32,22 @@ def configuration(
         provider: Provider of the other models whose names do not say it.
         parse: How a vote finds the answer in a proposal.
         writer: The model that ranked or synthesized.
+        asks: Whether the proposers are told to end with a line that a vote can read, because the
+            recorded answers were found in another way.
 
     Raises:
         EvalError: If the models make no configuration.
     """
     names = found["members"] if found["mix"] else [found["best"]]
-    models = {name: model_of(name, served or {}, provider) for name in names}
+    titles = _titles(names)
+    proposers = [
+        {
+            "model": model_of(name, served or {}, provider),
+            "name": titles[name],
+            **({"prompt": ASKING} if asks and found["mix"] else {}),
+        }
+        for name in names
+    ]
     strategy = found["strategy"] if found["mix"] else None
     aggregator: Any = {"strategy": "vote", "parse": parse}
     if strategy == CENTRAL:
@@ -43,11 +57,9 @@ def configuration(
     elif strategy == SYNTHESIS:
         aggregator = writer
     elif strategy == WEIGHTED:
-        weights = {
-            models[name].partition(":")[2]: round(weight, 4)
-            for name, weight in found["weights"].items()
+        aggregator["weights"] = {
+            titles[name]: round(weight, 4) for name, weight in found["weights"].items()
         }
-        aggregator["weights"] = weights
     elif strategy is None:  # an answer of one model wins any vote, as it is
         aggregator["parse"] = "text"
     try:
@@ -55,12 +67,23 @@ def configuration(
             {
                 "name": "pool",
                 "description": found["sentence"],
-                "proposers": list(models.values()),
+                "proposers": proposers,
                 "aggregator": aggregator,
             }
         )
     except ValueError as error:
         raise EvalError(f"The recommended models make no configuration: {error}") from None
+
+
+def _titles(names: Sequence[str]) -> dict[str, str]:
+    """Return a unique name for each proposer, with the characters that names of nodes may have."""
+    found: dict[str, str] = {}
+    for name in names:
+        title = re.sub(r"[^\w.@-]+", "_", name) or "model"
+        while title in found.values():
+            title += "_"
+        found[name] = title
+    return found
 
 
 def model_of(name: str, served: Mapping[str, str], provider: str) -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _SHOWN = 12  # models in the table
 _OF_THE_GAIN = (
     "The gain was measured on questions that neither the mixture nor the single model was chosen "
-    "on. 95 % of repetitions on as many other questions have a gain in the interval."
+    "on, for mixtures that were chosen in this way. The chosen mixture has a gain in the interval "
+    "in 95 % of repetitions on as many other questions."
 )
 _OF_THE_CEILING = (
     "No strategy that picks an answer of the pool can exceed its ceiling; the bound holds for as "
@@ -76,7 +77,7 @@ def _pools(rows: Sequence[Row]) -> str:
             "bound, %",
             "error correlation",
             *(f"{name}, %" for name in strategies),
-            "× tokens",
+            "× tokens, without a writer's",
         ],
         [
             [
@@ -133,6 +134,9 @@ def missing(found: Row) -> list[str]:
         said.append(
             f"self-consistency of {best}: not evaluated, as it answered each question once."
         )
+    if found["left_out"]:
+        told = ", ".join(f"{name} ({n})" for name, n in found["left_out"].items())
+        said.append(f"left out, as they have too few answers: {told}; name models with --models.")
     if any(row["tokens"] is None for row in found["models"]):
         said.append("tokens: unknown for the models whose full replies are not recorded.")
     return said
@@ -166,7 +170,8 @@ def figure(found: Row) -> Figure:
     ceilings = {}
     for size, (row, strategy) in best.items():
         name = f"{size} by {strategy}"
-        cost = row["tokens"] if known else size
+        more = row["asked_tokens"].get(strategy, 0)
+        cost = row["tokens"] + more if known else size + bool(more)
         points.append(plots.Point(name, cost, Interval(**row["accuracy"][strategy])))
         ceilings[name] = row["ceiling"]
     points += [

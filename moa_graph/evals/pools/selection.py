@@ -48,7 +48,7 @@ class Choice:
 
 def best_model(answers: Answers, places: Places) -> int:
     """Return the row of the model with the most right answers; the first of several."""
-    return int(answers.right[:, places].sum(axis=1).argmax())
+    return int(np.argmax([answers.accuracy(row, places) for row in answers.right]))
 
 
 def pools(answers: Answers, places: Places, largest: int) -> dict[tuple[str, int], Members]:
@@ -66,14 +66,14 @@ def pools(answers: Answers, places: Places, largest: int) -> dict[tuple[str, int
     """
     right = answers.right[:, places]
     first = best_model(answers, places)
-    accuracy = right.mean(axis=1)
+    accuracy = np.array([answers.accuracy(row, places) for row in answers.right])
     weights = [vote_weight(row) for row in right]
 
     def covered(members: Members) -> float:
-        return float(right[list(members)].any(axis=0).mean())
+        return answers.accuracy(np.any(answers.right[list(members)], axis=0), places)
 
     def voted(members: Members) -> float:
-        return float(by_vote(answers, members, [weights[i] for i in members])[places].mean())
+        return answers.accuracy(by_vote(answers, members, [weights[i] for i in members]), places)
 
     found = {}
     goals: dict[str, Callable[[Members], float]] = {
@@ -171,13 +171,14 @@ def choose(answers: Answers, places: Places, largest: int) -> Choice:
     """
     found = pools(answers, places, largest)
     estimates = {
-        key: float(row.mean()) for key, row in cross_fitted(answers, places, largest).items()
+        key: float(np.average(row, weights=answers.weights[places]))
+        for key, row in cross_fitted(answers, places, largest).items()
     }
     options = []
     for (family, size), members in found.items():
         for choice in choices(answers, members, places):
             if choice.strategy in ASKED:
-                estimate = float(results(answers, choice)[places].mean())
+                estimate = answers.accuracy(results(answers, choice), places)
             else:
                 estimate = estimates[family, size, choice.strategy]
             options.append((estimate, -size, choice))

@@ -43,10 +43,10 @@ def study(answers: Answers, *, largest: int = LARGEST) -> Row:
 
     Returns:
         `set`, `n` (questions), `distinct` (different questions), `recommendation` (`mix`,
-        `members`, `strategy`, `weights`, `best`, `baseline`, `gain`, `tokens` as a multiple of the
-        baseline's, `sentence`), `models`, `pools`, `everyone` (the ceiling of all models
-        together), `samples` (self-consistency of the best model), and `correlations` of errors by
-        pair of models.
+        `members`, `strategy`, `weights`, `best`, `baseline`, `gain`, `expected`, `tokens` as a
+        multiple of the baseline's, `sentence`), `models`, `pools`, `everyone` (the ceiling of all
+        models together), `samples` (self-consistency of the best model), `left_out` (models with
+        too few answers, with their numbers), and `correlations` of errors by pair of models.
 
     Raises:
         EvalError: If there are fewer than 20 different questions, or `largest` is below 2.
@@ -66,6 +66,7 @@ def study(answers: Answers, *, largest: int = LARGEST) -> Row:
         "pools": _pools(answers, largest, best),
         "everyone": _ceiling(answers, tuple(range(len(answers.models)))),
         "samples": _samples(answers, best),
+        "left_out": dict(answers.left_out),
         "correlations": _correlations(answers),
     }
 
@@ -87,12 +88,15 @@ def check_enough(name: str, distinct: int) -> None:
         )
 
 
-def expected_gain(answers: Answers, largest: int) -> Interval:
+def expected_gain(answers: Answers, largest: int) -> tuple[Interval, Interval]:
     """Return the gain of the chosen mixture over the baseline on as many other questions.
 
     The value is the mean over questions that were not used for any choice. The interval has the
     gain on other questions of this kind in 95 % of repetitions; it allows for the chance in both
     sets of questions, and for the difference between the mixtures that each fold chose.
+
+    Returns:
+        The gain with that interval, and with the confidence interval of the expected gain.
     """
     differences, means = np.zeros(answers.n), []
     folds = folds_of(answers.groups)
@@ -102,11 +106,11 @@ def expected_gain(answers: Answers, largest: int) -> Interval:
         alone = baseline(answers, chosen, train)[1].astype(float)
         gains = results(answers, chosen).astype(float) - alone
         differences[test] = gains[test]
-        means.append(float(gains.mean()))
+        means.append(float(np.average(gains, weights=answers.weights)))
     found = intervals.mean(differences.tolist(), lowest=-1.0, groups=answers.groups)
     # Folds share most of their questions: the jackknife scales the spread of their choices.
     spread = (FOLDS - 1) * float(np.std(means)) / math.sqrt(FOLDS - 1)
-    return intervals.on_others(found, lowest=-1.0, spread=spread)
+    return intervals.on_others(found, lowest=-1.0, spread=spread), found
 
 
 def baseline(answers: Answers, choice: Choice, places: Places) -> tuple[str, Right, float | None]:
@@ -129,14 +133,14 @@ def baseline(answers: Answers, choice: Choice, places: Places) -> tuple[str, Rig
         if alone is not None and spent is not None and count * alone <= spent * 1.1:
             name = f"the self-consistency of {answers.models[best]} with {count} answers"
             found.append((name, right, count * alone))
-    return max(found, key=lambda one: float(one[1][places].mean()))
+    return max(found, key=lambda one: answers.accuracy(one[1], places))
 
 
 def _recommendation(answers: Answers, largest: int, best: int) -> Row:
     everywhere = np.arange(answers.n)
     chosen = choose(answers, everywhere, largest)
     name, _, spent = baseline(answers, chosen, everywhere)
-    gain = expected_gain(answers, largest)
+    gain, expected = expected_gain(answers, largest)
     own = tokens(answers, chosen)
     ceiling = _ceiling(answers, tuple(range(len(answers.models))))
     found = {
@@ -149,9 +153,10 @@ def _recommendation(answers: Answers, largest: int, best: int) -> Row:
             else None
         ),
         "best": answers.models[best],
-        "accuracy": float(answers.right[best].mean()),
+        "accuracy": answers.accuracy(answers.right[best]),
         "baseline": name,
         "gain": gain.as_dict(),
+        "expected": expected.as_dict(),
         "tokens": None if own is None or not spent else own / spent,
         "calls": len(chosen.members) + (chosen.strategy in ASKED),
     }
@@ -164,6 +169,7 @@ def _sentence(found: Row, ceiling: Row) -> str:
     alone = 100 * found["accuracy"]
     bound = 100 * ceiling["bound"]
     told = f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}] points"
+    expected = Interval(**found["expected"]).percent()
     if found["mix"]:
         cost = (
             f"{found['calls']} calls instead of one"
@@ -181,8 +187,9 @@ def _sentence(found: Row, ceiling: Row) -> str:
             f"{found['best']}, has {alone:.1f} %."
         )
     return (
-        f"Do not mix: no gain over {found['baseline']} is statistically significant. The best pool "
-        f"({names}, by {found['strategy']}) has {told}. The best model alone, {found['best']}, has "
+        f"Do not mix: a gain over {found['baseline']} on other questions is not assured. Pools "
+        f"that were chosen as the best one ({names}, by {found['strategy']}) gained {told} (95 % "
+        f"confidence interval: {expected}). The best model alone, {found['best']}, has "
         f"{alone:.1f} %, and no pool can exceed {bound:.1f} %."
     )
 
@@ -248,6 +255,11 @@ def _pools(answers: Answers, largest: int, best: int) -> list[Row]:
                 "correlation": _number(float(np.mean(pairs))),
                 "accuracy": accuracy,
                 "tokens": spent,
+                "asked_tokens": {
+                    strategy: answers.asked_tokens[frozenset(members), strategy]
+                    for strategy in ASKED
+                    if (frozenset(members), strategy) in answers.asked_tokens
+                },
                 "times": None if spent is None or not alone else spent / alone,
             }
         )
