@@ -125,7 +125,7 @@ def test_length_control_of_equal_lengths_is_the_plain_rate(wins):
 
 
 SIZES = (10, 20, 50, 200, 500)
-RUNS = int(os.environ.get("MOA_SIMULATIONS", "1000"))  # 10,000 for the table of the guide
+RUNS = int(os.environ.get("MOA_SIMULATIONS", "300"))  # 10,000 for the table of the guide
 SHARES = {  # shares of losses, ties and wins without and with a difference
     "no ties": ((0.5, 0, 0.5), (0.35, 0, 0.65)),
     "half ties": ((0.25, 0.5, 0.25), (0.15, 0.5, 0.35)),

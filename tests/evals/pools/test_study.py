@@ -157,7 +157,7 @@ GROUPS = ["all", "lower half", "second quarter", "strong and weak"]
 HALVES = (  # all of them with the simulations of the guide
     list(itertools.product(["gsm", "math-l5"], GROUPS))
     if "MOA_SIMULATIONS" in os.environ
-    else [("gsm", GROUPS[2]), ("gsm", GROUPS[3]), ("math-l5", GROUPS[0]), ("math-l5", GROUPS[1])]
+    else [("gsm", "strong and weak"), ("math-l5", "lower half")]
 )
 
 
