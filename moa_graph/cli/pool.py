@@ -226,22 +226,15 @@ def _write(
         raise EvalError(f"--served names {unknown[0]!r}, which is not a model of {found['set']}.")
     stem = f"pool-{file_name(found['set'])}" if several else "pool"
     path = folder / f"{stem}.toml"
-    try:
-        made = configuration(
-            found["recommendation"],
-            served=served,
-            provider=provider,
-            parse=parse,
-            writer=writer,
-            asks=asks,
-        )
-        made.create()
-        made.save(path)
-    except ValueError as error:
-        raise EvalError(
-            f"The recommended models make no configuration: {error} Say who serves them (--served, "
-            "--provider)."
-        ) from None
+    made = configuration(
+        found["recommendation"],
+        served=served,
+        provider=provider,
+        parse=parse,
+        writer=writer,
+        asks=asks,
+    )
+    made.save(path)
     text = report(found)
     write_json(folder / f"{stem}.json", found)
     replace(folder / f"{stem}.md", f"{text}\n\n![]({stem}.png)\n")

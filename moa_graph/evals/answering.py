@@ -74,6 +74,11 @@ def check_journals(targets: Sequence[Target], folder: Path) -> None:
             pass
 
 
+def tokens_of(row: Row) -> int:
+    """Return the tokens of an answer, read and written; 0 if they are unknown."""
+    return sum(int(of["input"] + of["output"]) for of in row["usage"].values())
+
+
 def failures(dataset: Dataset, answers: Mapping[str, Mapping[str, Row]]) -> list[Row]:
     """Return the questions without an answer, with `target`, `item` and `error`."""
     return [

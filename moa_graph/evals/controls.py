@@ -12,7 +12,7 @@ from typing import Any
 
 from langgraph.cache.base import BaseCache
 
-from moa_graph.evals.answering import answer_all, check_journals, check_names
+from moa_graph.evals.answering import answer_all, check_journals, check_names, tokens_of
 from moa_graph.evals.datasets import Dataset, Item, Scorer
 from moa_graph.evals.experiment import Experiment
 from moa_graph.evals.files import EvalError, Row, read_rows, write_json
@@ -209,15 +209,11 @@ def _ratio(rows: Mapping[str, Row], single: Mapping[str, Row]) -> float:
         for key in rows
         if key in single and not rows[key].get("error") and not single[key].get("error")
     ]
-    tokens = [sum(map(_tokens, side)) for side in zip(*both, strict=True)] or [0, 0]
+    tokens = [sum(map(tokens_of, side)) for side in zip(*both, strict=True)] or [0, 0]
     if all(tokens):
         return tokens[0] / tokens[1]
     calls = [sum(int(row["calls"]) for row in side) for side in zip(*both, strict=True)] or [1, 1]
     return calls[0] / max(1, calls[1])
-
-
-def _tokens(row: Row) -> int:
-    return sum(int(of["input"] + of["output"]) for of in row["usage"].values())
 
 
 def _matched(

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from moa_graph.server.openai_api.errors import ApiError
 from moa_graph.server.settings import LOCAL_USER
 from moa_graph.server.users import user_of
 
@@ -70,8 +71,7 @@ async def _refuse(status: int, message: str, scope: Scope, receive: Receive, sen
         await send({"type": "websocket.close", "code": 1008, "reason": message[:120]})
         return
     body: dict[str, Any] = {"detail": message}
-    if "/v1/" in scope["path"]:  # in OpenAI's error format
+    if "/v1/" in scope["path"]:
         code = "invalid_api_key" if status == HTTPStatus.UNAUTHORIZED else None
-        said = {"message": message, "type": "invalid_request_error", "code": code}
-        body = {"error": {**said, "param": None}}
+        body = ApiError(status, message, code).body
     await JSONResponse(body, status)(scope, receive, send)

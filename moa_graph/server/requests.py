@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moa_graph.server.openai_api.errors import ApiError
 from moa_graph.server.settings import SETTINGS
 
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
@@ -109,9 +110,8 @@ def _items(body: bytes) -> list[Any]:
 
 async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
     said = f"The request has more than {SETTINGS.max_bytes:,} bytes (MOA_MAX_BYTES)."
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     body: dict[str, Any] = {"detail": said}
     if "/v1/" in scope["path"]:
-        about = {"type": "invalid_request_error", "code": None, "param": None}
-        body = {"error": {"message": said, **about}}
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        body = ApiError(status, said).body
     await JSONResponse(body, status, {"Connection": "close"})(scope, receive, send)

@@ -13,13 +13,13 @@ from moa_graph.calling.references import Question
 from moa_graph.models import Model, ModelLike, as_model
 from moa_graph.nodes.aggregator import AggregatorNode, AnswerNode
 from moa_graph.nodes.decision import DecidingNode, decided
-from moa_graph.nodes.plan import AGGREGATOR, Plan
+from moa_graph.nodes.plan import Plan
 from moa_graph.nodes.step import Step
 from moa_graph.state import Decision, Proposal, total_usage
-from moa_graph.strategies.aggregate import AnswerStrategy, ChoosingNode, word_for_word
+from moa_graph.strategies.aggregate import AnswerStrategy, ChoosingNode
 from moa_graph.strategies.checks import check_comparable, check_whole
 from moa_graph.strategies.judge import Case, Verdict, judge
-from moa_graph.strategies.rank import central_place
+from moa_graph.strategies.rank import central_place, chosen_proposal
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -281,16 +281,8 @@ class _BestNode(ChoosingNode):
         best, by = kept[0], "peers"
         if len(kept) > 1:  # no review
             best, by = kept[await central_place(kept, step, self._embeddings)], "agreement"
-        decision = decided(
-            step,
-            AGGREGATOR,
-            best["layer"],
-            "chosen",
-            kept=[best],
-            left_out={p["proposer"]: "not chosen" for p in references if p is not best},
-            by=by,
-        )
-        return word_for_word(best), decision
+        none: Verdict[list[int]] = Verdict(None, None, None, 0)
+        return chosen_proposal(step, references, references.index(best), by, none)
 
 
 class _WriterNode(AggregatorNode):

@@ -107,7 +107,7 @@ class _RankNode(ChoosingNode):
             place, by = verdict.value[0] - 1, "judge"
         else:
             place, by = await central_place(references, step, self._rank.embeddings), "agreement"
-        return _chosen(step, references, place, by, verdict)
+        return chosen_proposal(step, references, place, by, verdict)
 
 
 class _CentralNode(ChoosingNode):
@@ -121,7 +121,7 @@ class _CentralNode(ChoosingNode):
         step: Step,
     ) -> tuple[AIMessage, Decision]:
         place = await central_place(references, step, self._embeddings)
-        return _chosen(step, references, place, "agreement", Verdict(None, None, None, 0))
+        return chosen_proposal(step, references, place, "agreement", Verdict(None, None, None, 0))
 
 
 async def central_place(
@@ -132,9 +132,18 @@ async def central_place(
     return most_central(await similarities(texts, step.asked, embeddings))
 
 
-def _chosen(
+def chosen_proposal(
     step: Step, references: list[Proposal], place: int, by: str, verdict: Verdict[list[int]]
 ) -> tuple[AIMessage, Decision]:
+    """Return a proposal as the answer, with the record of the decision.
+
+    Args:
+        step: Current step of the run.
+        references: The proposals.
+        place: Position of the chosen one.
+        by: Basis of the decision.
+        verdict: Verdict of the judge, with its usage.
+    """
     best = references[place]
     decision = decided(
         step,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from moa_graph.evals.answering import answer_all, check_names, failures
+from moa_graph.evals.answering import answer_all, check_names, failures, tokens_of
 from moa_graph.evals.datasets import Dataset, Scorer
 from moa_graph.evals.files import EvalError, EvalFailed, Row
 from moa_graph.evals.pools.answers import Answers, Right
@@ -99,7 +99,9 @@ def ask_models(
             assert item.score is not None
             text = rows[item.key]["answer"]
             right = item.score(text) >= _RIGHT
-            found[item.key] = RecordedAnswer(text, parse(text), right, _tokens_of(rows[item.key]))
+            found[item.key] = RecordedAnswer(
+                text, parse(text), right, tokens_of(rows[item.key]) or None
+            )
         models[name] = RecordedModel(name, found, None, ())
     questions = distinct({item.key: item.text for item in items})
     return RecordedSet(dataset.name, questions, parse, models)
@@ -109,9 +111,9 @@ def _number(text: str) -> float | None:
     return last_number(text, english=True)
 
 
-def _tokens_of(row: Row) -> int | None:
-    used = row["usage"].values()
-    return sum(of["input"] + of["output"] for of in used) if used else None
+def _answered(dataset: Dataset, recorded: RecordedSet) -> Dataset:
+    """Return the questions that all models answered."""
+    return replace(dataset, items=[i for i in dataset.items if i.key in recorded.questions])
 
 
 def ask_strategies(
@@ -150,8 +152,7 @@ def ask_strategies(
         for (family, _), found in pools(answers, places, largest).items()
         if family == COMPLEMENTARY
     }
-    items = [item for item in dataset.items if item.key in recorded.questions]
-    some = replace(dataset, items=items)
+    some = _answered(dataset, recorded)
     proposals = [_proposals(recorded.models[name], some) for name in answers.models]
     targets = {
         (pool, strategy): _mixture([proposals[i] for i in sorted(pool)], strategy, writer)
@@ -162,7 +163,7 @@ def ask_strategies(
     right, tokens = {}, {}
     for key, target in targets.items():
         right[key] = _right(some, rows[target.name])
-        spent = [_tokens_of(row) or 0 for row in rows[target.name].values()]
+        spent = [tokens_of(row) for row in rows[target.name].values()]
         tokens[key] = float(np.mean(spent))
     return replace(answers, asked=right, asked_tokens=tokens)
 
@@ -219,8 +220,7 @@ def ask_samples(
     if not counts:
         return answers
     name = answers.models[best]
-    items = [item for item in dataset.items if item.key in recorded.questions]
-    some = replace(dataset, items=items)
+    some = _answered(dataset, recorded)
     more = [
         replace(targets[name], name=f"{name}, answer {number}")
         for number in range(2, max(counts) + 1)
@@ -239,8 +239,8 @@ def ask_samples(
         right=np.array([answers.right[best], *(_right(some, rows[t.name]) for t in more)]),
         codes=np.array(
             [
-                [code(first[item.key].reply or "") for item in items],
-                *([code(rows[t.name][item.key]["answer"]) for item in items] for t in more),
+                [code(first[item.key].reply or "") for item in some.items],
+                *([code(rows[t.name][item.key]["answer"]) for item in some.items] for t in more),
             ]
         ),
     )

@@ -63,7 +63,7 @@ def configuration(
     elif strategy is None:  # an answer of one model wins any vote, as it is
         aggregator["parse"] = "text"
     try:
-        return Configuration.model_validate(
+        made = Configuration.model_validate(
             {
                 "name": "pool",
                 "description": found["sentence"],
@@ -71,8 +71,13 @@ def configuration(
                 "aggregator": aggregator,
             }
         )
-    except ValueError as error:
-        raise EvalError(f"The recommended models make no configuration: {error}") from None
+        made.create()
+    except (ValueError, TypeError) as error:
+        raise EvalError(
+            f"The recommended models make no configuration: {error} Say who serves them (--served, "
+            "--provider)."
+        ) from None
+    return made
 
 
 def _titles(names: Sequence[str]) -> dict[str, str]:
