@@ -72,6 +72,32 @@ class AggregatorOptions(BaseModel):
         default=None, title="Seed", description="For answers that can be repeated, where served."
     )
 
+    reasoning_effort: str | None = Field(
+        default=None, title="Reasoning effort", description="How much it reasons: “low”, “high” …"
+    )
+    verbosity: str | None = Field(
+        default=None, title="Verbosity", description="How long its answers are: “low”, “high” …"
+    )
+    logit_bias: dict[str, float] | None = Field(
+        default=None, title="Logit bias", description="How likely tokens are, by their id."
+    )
+    top_k: int | None = Field(
+        default=None, ge=-1, title="Top k", description="From how many tokens to sample."
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        title="Min p",
+        description="The least probability of a token, as a share of the most likely one's.",
+    )
+    repetition_penalty: float | None = Field(
+        default=None,
+        gt=0,
+        title="Repetition penalty",
+        description="How much tokens are avoided that came at all, as a factor.",
+    )
+
     @field_validator("tools")
     @classmethod
     def _functions(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

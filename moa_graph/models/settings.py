@@ -31,6 +31,11 @@ _FIELDS = {  # setting -> names of it in providers' chat models and APIs
     "frequency_penalty": ("frequency_penalty", "frequencyPenalty"),
     "presence_penalty": ("presence_penalty", "presencePenalty"),
     "stop": ("stop", "stop_sequences", "stopSequences"),
+    "reasoning_effort": ("reasoning_effort", "reasoningEffort", "effort"),
+    "verbosity": ("verbosity",),
+    "logit_bias": ("logit_bias", "logitBias"),
+    "min_p": ("min_p", "minP"),
+    "repetition_penalty": ("repetition_penalty", "repetitionPenalty"),
 }
 """Settings that may be left out of a call. Tools and the response format may not."""
 
@@ -43,6 +48,8 @@ _REFUSED = re.compile(
     r"|too (?:large|high|low|small)|got multiple|incompat",
     re.IGNORECASE,
 )
+_IN_BODY = {"top_k", "min_p", "repetition_penalty"}
+"""Settings of other servers with OpenAI's protocol, which OpenAI's client does not have."""
 _MOST_KEPT = 256
 _WEIGHTS = {"model_path", "pipeline"}  # a class with these loads weights when it is constructed
 
@@ -138,7 +145,7 @@ def with_settings(model: Runnable[Any, Any], values: Mapping[str, Any]) -> Runna
 
 
 def _validated(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable[Any, Any]:
-    key = (id(chat_model), tuple(sorted(values.items())))
+    key = (id(chat_model), repr(sorted(values.items())))  # a value may be unhashable
     with _lock:
         if key in _kept:
             _kept.move_to_end(key)
@@ -159,6 +166,9 @@ def _changed(chat_model: BaseChatModel, values: Mapping[str, Any]) -> Runnable[A
     fields = type(chat_model).model_fields
     update: dict[str, Any] = {}
     kwargs: dict[str, Any] = {}
+    if "extra_body" in fields and (extra := {k: values[k] for k in _IN_BODY & values.keys()}):
+        kwargs["extra_body"] = {**(getattr(chat_model, "extra_body", None) or {}), **extra}
+        values = {name: value for name, value in values.items() if name not in extra}
     for name, value in values.items():
         own = next((f for f in _FIELDS.get(name, (name,)) if f in fields), None)
         if own:

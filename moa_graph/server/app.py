@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
-from moa_graph.server.openai_api import routes
+from moa_graph.server.protocols import routes
 from moa_graph.server.requests import BodyBound
 
 _PAGE = Path(__file__).parent / "page"

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moa_graph.server.openai_api.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError
 from moa_graph.server.settings import LOCAL_USER
 from moa_graph.server.users import user_of
 
@@ -73,5 +73,5 @@ async def _refuse(status: int, message: str, scope: Scope, receive: Receive, sen
     body: dict[str, Any] = {"detail": message}
     if "/v1/" in scope["path"]:
         code = "invalid_api_key" if status == HTTPStatus.UNAUTHORIZED else None
-        body = ApiError(status, message, code).body
+        body = ApiError(status, message, code).body_for(scope["path"])
     await JSONResponse(body, status)(scope, receive, send)

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moa_graph.server.openai_api.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError
 from moa_graph.server.settings import SETTINGS
 
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
@@ -113,5 +113,5 @@ async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     body: dict[str, Any] = {"detail": said}
     if "/v1/" in scope["path"]:
-        body = ApiError(status, said).body
+        body = ApiError(status, said).body_for(scope["path"])
     await JSONResponse(body, status, {"Connection": "close"})(scope, receive, send)

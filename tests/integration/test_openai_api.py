@@ -38,19 +38,6 @@ class Weather(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def named(langgraph_server):
-    """`named(name, proposers, aggregator)`: an assistant of that name."""
-    client = get_sync_client(url=langgraph_server.url)
-
-    def create(name: str, proposers=("openai:a", "openai:b"), aggregator="openai:agg", **context):
-        context = {"proposers": list(proposers), "aggregator": aggregator, **context}
-        client.assistants.create("mixture", name=name, context=context)
-        return name
-
-    return create
-
-
-@pytest.fixture(scope="module")
 def mine(named):
     return named("mine", layers=3)
 
@@ -290,11 +277,9 @@ WRONG = {
     "no such role": ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0"),
     "two answers": ({"n": 2}, "n"),
     "probabilities": ({"logprobs": True}, "logprobs"),
-    "a base URL": ({"base_url": "http://evil"}, "base_url"),
-    "a key": ({"api_key": "sk-mine"}, "api_key"),
-    "a provider": ({"model_provider": "langchain_openai.ChatOpenAI"}, "model_provider"),
-    "headers": ({"extra_headers": {"a": "b"}}, "extra_headers"),
     "a context": ({"context": {"proposers": ["openai:x"]}}, "context"),
+    "proposers": ({"proposers": ["openai:x"]}, "proposers"),
+    "old functions": ({"functions": [{"name": "f"}]}, "functions: this server does not support"),
     "too hot": ({"temperature": 3}, "temperature"),
     "a tool choice without tools": ({"tool_choice": "required"}, "tool_choice"),
     "an unknown tool": (
@@ -339,6 +324,61 @@ def test_a_wrong_request_is_told_and_calls_no_model(langgraph_server, mine, serv
     assert says in error["message"]
     assert "https://errors.pydantic.dev" not in error["message"]
     assert server.calls == []
+
+
+IGNORED = {
+    "a base URL": ({"base_url": "http://evil"}, ["base_url"]),
+    "a key": ({"api_key": "sk-mine"}, ["api_key"]),
+    "a provider": ({"model_provider": "langchain_openai.ChatOpenAI"}, ["model_provider"]),
+    "two": ({"best_of": 3, "guided_regex": "a+"}, ["best_of", "guided_regex"]),
+    "a field of a tool": (
+        {"tools": [{**SEARCH, "cache": 1}], "tool_choice": "none"},
+        ["tools.0.cache"],
+    ),
+    "an odd name": ({'a"\r\nX-Evil: 1': 1}, ['a\\"\\r\\nX-Evil: 1']),
+    "a name in Greek": ({"λ": 1}, ["\\u03bb"]),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("case", IGNORED)
+def test_unknown_fields_are_ignored_and_named(langgraph_server, mine, server, case, stream):
+    changes, named = IGNORED[case]
+    body = {"model": mine, "messages": QUESTION, "stream": stream, **changes}
+    answer = httpx.post(f"{langgraph_server.url}/v1/chat/completions", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    told = (
+        json.dumps(", ".join(named))[1:-1]
+        if named[0].isascii() and "\\" not in named[0]
+        else named[0]
+    )
+    assert answer.headers["warning"] == f'299 moa-graph "Ignored: {told}"'
+    assert "x-evil" not in answer.headers
+    sent = json.dumps([call.body for call in server.calls])
+    assert not any(name.split(".")[-1] in sent for name in named if name.isidentifier())
+
+
+def test_sampling_that_the_aggregators_model_takes_is_passed_on(client, named, server):
+    model = named("sampling")
+    sampling = {"reasoning_effort": "low", "verbosity": "high", "logit_bias": {"7": -100}}
+    extra = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1}
+    told = client.chat.completions.with_raw_response.create(
+        model=model, messages=QUESTION, extra_body=extra, **sampling
+    )
+    assert "warning" not in told.headers
+    (call,) = server.of("agg")
+    assert {name: call.body[name] for name in {**sampling, **extra}} == {**sampling, **extra}
+    assert not any(name in c.body for c in server.of("a") for name in {**sampling, **extra})
+
+
+@pytest.mark.parametrize("name", ["reasoning_effort", "top_k"])
+def test_sampling_that_it_does_not_take_is_left_out_and_named(client, named, server, name):
+    model = named(f"without {name}", aggregator=f"openai:agg?refuses={name}")
+    given = {"extra_body": {name: {"reasoning_effort": "low", "top_k": 5}[name]}}
+    told = client.chat.completions.with_raw_response.create(model=model, messages=QUESTION, **given)
+    assert told.parse().choices[0].message.content == "agg: hi"
+    assert told.headers["warning"] == f'299 moa-graph "Ignored: {name}"'
+    assert [name in call.body for call in server.of("agg")] == [True, False]
 
 
 def test_an_unknown_model_is_told(client, server):

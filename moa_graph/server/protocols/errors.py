@@ -1,4 +1,4 @@
-"""Errors in OpenAI's format."""
+"""Errors in the formats of OpenAI's and of Anthropic's API."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ import httpx
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from moa_graph.server.bounds import too_many
 
+PREFIX = "/v1/"
+"""Path under which the routes of all protocols are."""
+_ANTHROPIC = {  # https://docs.anthropic.com/en/api/errors
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+
 
 class ApiError(Exception):
-    """Error response in OpenAI's format.
+    """Error response of one of the protocols.
 
     Args:
         status: HTTP status.
@@ -35,29 +46,53 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
         self.headers = headers
-        self.body = {
-            "error": {
-                "message": message,
-                "type": "invalid_request_error"
-                if status < HTTPStatus.INTERNAL_SERVER_ERROR
-                else "server_error",
-                "param": param,
-                "code": code,
-            }
+
+    @property
+    def openai(self) -> dict[str, Any]:
+        """The body in OpenAI's format."""
+        fails = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        said = {
+            "message": self.message,
+            "type": "server_error" if fails else "invalid_request_error",
+            "param": self.param,
+            "code": self.code,
         }
+        return {"error": said}
 
-    def response(self) -> Response:
-        """Return the HTTP response.
+    @property
+    def anthropic(self) -> dict[str, Any]:
+        """The body in Anthropic's format."""
+        fails = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        other = "api_error" if fails else "invalid_request_error"
+        said = {"type": _ANTHROPIC.get(self.status, other), "message": self.message}
+        return {"type": "error", "error": said}
 
-        OpenAI's clients repeat requests that failed with a status of 500 or more. A run that has
-        failed was paid for, and would be paid for again, so they are told not to.
+    def body_for(self, path: str) -> dict[str, Any]:
+        """Return the body in the format of the protocol that a path belongs to."""
+        messages = f"{path}/".partition(PREFIX)[2].startswith("messages/")
+        return self.anthropic if messages else self.openai
+
+    def response(self, path: str) -> Response:
+        """Return the HTTP response to a request.
+
+        The clients repeat requests that failed with a status of 500 or more. A run that has failed
+        was paid for, and would be paid for again, so they are told not to.
+
+        Args:
+            path: Path of the request.
         """
         fails = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         once = {"X-Should-Retry": "false"} if fails else {}
-        return JSONResponse(self.body, self.status, headers={**once, **(self.headers or {})})
+        headers = {**once, **(self.headers or {})}
+        return JSONResponse(self.body_for(path), self.status, headers=headers)
 
 
+_KEPT = {401: "invalid_api_key", 403: None, 404: None, 413: None}
+"""Statuses of the server's own API that clients are told, and their codes."""
 _CLIENTS_FAULT = ("AggregationRefused", "ValueError", "ValidationError")
 
 
@@ -71,19 +106,24 @@ def unknown(model: str) -> ApiError:
     )
 
 
-def wrong_request(error: RequestValidationError) -> ApiError:
-    """Return the error for an invalid request. It names the field and the reason."""
+def wrong_request(
+    error: RequestValidationError | ValidationError, field: str | None = None
+) -> ApiError:
+    """Return the error for an invalid request. It names the field and the reason.
+
+    Args:
+        error: The error of its validation.
+        field: Field of the client's request, if another request made from it is invalid.
+    """
     # For a union, pydantic reports an error per alternative; the deepest one is most specific.
-    first = max(error.errors(), key=lambda said: len(said["loc"]))
+    first = max(error.errors(), key=lambda said: (len(said["loc"]), said["type"] != "string_type"))
     if first["type"] == "json_invalid":
         return ApiError(400, "The request's body is not JSON.")
     steps = [str(step) for step in first["loc"] if step != "body" and "[" not in str(step)]
     said = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        said = "this field is unknown or not supported"
-    if first["type"] == "too_long" and steps == ["messages"]:
-        return ApiError(413, too_many(len(first["input"])), param="messages")
-    place = ".".join(steps)
+    if first["type"] == "too_long" and steps in (["messages"], ["input"]):
+        return ApiError(413, too_many(len(first["input"])), param=field or steps[0])
+    place = ".".join(steps) if field is None else ""
     return ApiError(400, f"{place}: {said}." if place else f"{said}.", param=place or None)
 
 
@@ -100,8 +140,8 @@ def refused(error: httpx.HTTPError, model: str | None = None) -> ApiError:
     if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         wait = {"Retry-After": response.headers.get("Retry-After", "60")}
         return ApiError(429, message, "rate_limit_exceeded", headers=wait)
-    if response.status_code == HTTPStatus.UNAUTHORIZED:
-        return ApiError(401, message, "invalid_api_key")
+    if response.status_code in _KEPT:
+        return ApiError(response.status_code, message, _KEPT[response.status_code])
     if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return ApiError(400, message)
     return ApiError(502, message, "server_error")

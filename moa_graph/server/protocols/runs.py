@@ -1,27 +1,22 @@
-"""Calls from the OpenAI-compatible endpoint to this server's own API."""
+"""Calls from the routes of the protocols to this server's own API."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 from fastapi import FastAPI, Request
-from langchain_core.messages import convert_to_messages
 from langgraph_sdk.client import LangGraphClient
 
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import check_given
-from moa_graph.server.openai_api.errors import ApiError, refused, unknown
-from moa_graph.server.openai_api.protocol import (
-    ChatCompletionRequest,
-    TextFormat,
-    ToolChoice,
-    given,
-)
+from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
+from moa_graph.server.protocols.errors import refused, unknown
+from moa_graph.server.protocols.translation import context_of, input_of
 from moa_graph.server.settings import SETTINGS
 
 try:  # LangGraph Server's transport; httpx's does not stream
@@ -58,17 +53,68 @@ class Server:
             found += page
         return _names(found)
 
-    async def start(self, asked: ChatCompletionRequest) -> AsyncGenerator[Any, None]:
-        """Return the events of a run that answers the request. Reading the first one starts it."""
+    async def start(
+        self, asked: ChatCompletionRequest, thread: str | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Return the events of a run that answers the request. Reading the first one starts it.
+
+        Args:
+            asked: The request.
+            thread: Thread in which the run is kept; None for a run without a thread.
+
+        Raises:
+            ApiError: If the request is invalid, or its model is unknown.
+        """
         question = input_of(asked)
         assistant = await self._assistant(asked.model)
-        return self._events(assistant, question, asked)
+        return self._events(assistant, question, asked, thread)
+
+    async def check(self, asked: ChatCompletionRequest) -> None:
+        """Check a request before anything is stored for it.
+
+        Raises:
+            ApiError: If it is invalid, or its model is unknown.
+        """
+        input_of(asked)
+        await self._assistant(asked.model)
+
+    async def create_thread(self, thread: str, metadata: dict[str, Any]) -> str:
+        """Create a thread with an id and metadata, and return its id."""
+        threads = self._client.threads
+        await self._told(threads.create(thread_id=thread, metadata=metadata, headers=self._headers))
+        return thread
+
+    async def thread(self, thread: str) -> dict[str, Any]:
+        """Return a thread, with the values of its state."""
+        threads = self._client.threads
+        found = await self._told(threads.get(thread, headers=self._headers))
+        state = await self._told(threads.get_state(thread, headers=self._headers))
+        return {**found, "values": state["values"]}
+
+    async def threads(self, metadata: dict[str, Any], limit: int) -> list[Any]:
+        """Return the threads with this metadata, the newest first."""
+        found = self._client.threads.search(
+            metadata=metadata,
+            limit=limit,
+            sort_by="created_at",
+            sort_order="desc",
+            headers=self._headers,
+        )
+        return list(await self._told(found))
+
+    async def delete_thread(self, thread: str) -> None:
+        """Delete a thread."""
+        await self._told(self._client.threads.delete(thread, headers=self._headers))
 
     async def _events(
-        self, assistant: str, question: dict[str, Any], asked: ChatCompletionRequest
+        self,
+        assistant: str,
+        question: dict[str, Any],
+        asked: ChatCompletionRequest,
+        thread: str | None,
     ) -> AsyncGenerator[Any, None]:
-        events = self._client.runs.stream(
-            None,
+        events = self._client.runs.stream(  # type: ignore[call-overload]
+            thread,
             assistant,
             input=question,
             context=context_of(asked),
@@ -83,7 +129,7 @@ class Server:
         except httpx.HTTPError as error:
             raise refused(error, asked.model) from error
         finally:
-            await events.aclose()  # type: ignore[attr-defined]
+            await events.aclose()
 
     async def _assistant(self, model: str) -> str:
         if model in PRESETS:
@@ -159,69 +205,19 @@ def _is_system(assistant: Any) -> bool:
 
 
 def described(name: str, assistant: Any) -> dict[str, Any]:
-    """Return an assistant as a model object of OpenAI's API."""
+    """Return an assistant as a model, in the forms of OpenAI's and of Anthropic's API."""
+    created = _moment(assistant.get("created_at"))
     return {
         "id": name,
-        "object": "model",
-        "created": _seconds(assistant.get("created_at")),
+        "created": int(created.timestamp()),
         "owned_by": "system" if _is_system(assistant) else "user",
+        "display_name": name,
+        "created_at": created.isoformat(),
     }
 
 
-def _seconds(moment: Any) -> int:
+def _moment(written: Any) -> datetime:
     try:
-        return int(datetime.fromisoformat(str(moment)).timestamp())
+        return datetime.fromisoformat(str(written)).astimezone(UTC)
     except ValueError:
-        return 0
-
-
-def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
-    """Return the input of the graph.
-
-    Raises:
-        ApiError: If the messages are not a valid conversation.
-    """
-    # OpenAI's tool-call messages may omit the content; LangChain requires an empty string.
-    messages = [
-        {"content": "", **message.model_dump(exclude_none=True)} for message in asked.messages
-    ]
-    try:
-        convert_to_messages(messages)
-    except Exception as error:
-        said = str(error).splitlines()[0]
-        raise ApiError(400, f"messages: {said}", param="messages") from error
-    return {"messages": messages}
-
-
-def context_of(asked: ChatCompletionRequest) -> dict[str, Any]:
-    """Return the settings of the run. All of them apply to the aggregator."""
-    choice: str | None = None
-    if isinstance(asked.tool_choice, ToolChoice):
-        choice = asked.tool_choice.function.name
-    elif asked.tool_choice is not None:
-        choice = {"required": "any"}.get(asked.tool_choice, asked.tool_choice)  # LangChain's term
-    form = asked.response_format
-    if form is None or isinstance(form, TextFormat):
-        response_format = None
-    else:
-        response_format = form.model_dump(exclude_none=True, by_alias=True)
-    options = {
-        "tools": [tool.model_dump(exclude_none=True) for tool in asked.tools or ()] or None,
-        "tool_choice": choice if asked.tools else None,
-        "parallel_tool_calls": asked.parallel_tool_calls if asked.tools else None,
-        "response_format": response_format,
-        "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop or None,
-        "top_p": asked.top_p,
-        "frequency_penalty": asked.frequency_penalty,
-        "presence_penalty": asked.presence_penalty,
-        "seed": asked.seed,
-    }
-    # The last call of a client's tool loop may come without tools.
-    continues = not asked.tools and any(m.role == "tool" for m in asked.messages)
-    context = {
-        "consult": "turn" if continues else None,
-        "aggregator_temperature": asked.temperature,
-        "aggregator_max_tokens": asked.max_completion_tokens or asked.max_tokens,
-        "aggregator_options": given(options) or None,
-    }
-    return given(context)
+        return datetime.fromtimestamp(0, UTC)

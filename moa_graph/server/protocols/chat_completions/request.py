@@ -1,107 +1,60 @@
-"""Request and response types of the OpenAI-compatible endpoint: a subset of Chat Completions.
+"""Requests and responses of OpenAI's Chat Completions API: a subset of it.
 
-Fields that do not affect the answer are accepted and ignored. An unsupported or unknown field is
-rejected with an error that names it.
+https://platform.openai.com/docs/api-reference/chat/create. The other protocols are translated into
+these requests. Fields that do not affect the answer are accepted and ignored. Unknown fields are
+ignored and named in the response, or rejected with `MOA_STRICT=1`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import orjson
-from openai.types import ErrorObject, Model
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from openai.types import ErrorObject
+from pydantic import BaseModel, Field, model_validator
 
+from moa_graph.server.protocols.fields import (
+    Arguments,
+    Json,
+    Known,
+    Name,
+    Part,
+    Request,
+    Text,
+    Unsupported,
+)
 from moa_graph.server.settings import SETTINGS
 
 _INT64 = 2**63
 
-
-def given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that are not None."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
-
-
-def _storable(value: Any) -> Any:
-    """Reject a value that JSON or a database cannot store: it would break the run or the log."""
-    try:
-        orjson.dumps(value)
-    except TypeError as error:
-        raise ValueError(f"it cannot be serialized as JSON: {error}") from None
-    if any("\x00" in text for text in _strings(value)):
-        raise ValueError("it contains a NUL character")
-    return value
-
-
-def _arguments(text: str) -> str:
-    """Return the arguments of a tool call, as JSON; an empty string becomes `{}`."""
-    try:
-        _storable(json.loads(text or "{}"))
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError("it is not valid JSON") from None
-    return text or "{}"
-
-
-Text = Annotated[str, AfterValidator(_storable)]
-Json = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-
-
-class _Part(BaseModel):
-    """Type that ignores unknown fields, because clients send back all fields they received."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Known(BaseModel):
-    """Type that rejects unknown fields, such as misspelled ones."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 # --- messages ----------------------------------------------------------------------------
 
 
-class TextPart(_Part):
+class TextPart(Part):
     type: Literal["text"]
     text: Text
 
 
-class RefusalPart(_Part):
+class RefusalPart(Part):
     type: Literal["refusal"]
     refusal: Text
 
 
-class ImageURL(_Part):
+class ImageURL(Part):
     url: Annotated[Text, Field(pattern=r"^(https?://|data:)")]
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImagePart(_Part):
+class ImagePart(Part):
     type: Literal["image_url"]
     image_url: ImageURL
 
 
-class AudioPart(_Part):
+class AudioPart(Part):
     type: Literal["input_audio"]
     input_audio: Json
 
 
-class FilePart(_Part):
+class FilePart(Part):
     type: Literal["file"]
     file: Json
 
@@ -110,40 +63,42 @@ UserPart = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discrimi
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
-class CalledFunction(_Part):
+class CalledFunction(Part):
     name: Name
-    arguments: Annotated[Text, AfterValidator(_arguments)]
+    arguments: Arguments
 
 
-class ToolCall(_Part):
+class ToolCall(Part):
     id: Text
     type: Literal["function"] = "function"
     function: CalledFunction
 
 
-class SystemMessage(_Part):
+class SystemMessage(Part):
     role: Literal["system", "developer"]
     content: Text | list[TextPart]
     name: Text | None = None
 
 
-class UserMessage(_Part):
+class UserMessage(Part):
     role: Literal["user"]
     content: Text | list[UserPart]
     name: Text | None = None
 
 
-class AssistantMessage(_Part):
+class AssistantMessage(Part):
     role: Literal["assistant"]
     content: Text | list[AssistantPart] | None = None
     name: Text | None = None
     tool_calls: list[ToolCall] | None = None
 
 
-class ToolMessage(_Part):
+class ToolMessage(Part):
     role: Literal["tool"]
     content: Text | list[TextPart]
     tool_call_id: Text
+    status: Literal["success", "error"] | None = None
+    """As in LangChain; OpenAI's protocol has no such field."""
 
 
 Message = Annotated[
@@ -154,43 +109,43 @@ Message = Annotated[
 # --- tools and response format -------------------------------------------------------------
 
 
-class Function(_Known):
+class Function(Known):
     name: Name
     description: Text | None = None
     parameters: Json | None = None
     strict: bool | None = None
 
 
-class Tool(_Known):
+class Tool(Known):
     type: Literal["function"]
     function: Function
 
 
-class ChosenFunction(_Known):
+class ChosenFunction(Known):
     name: Name
 
 
-class ToolChoice(_Known):
+class ToolChoice(Known):
     type: Literal["function"]
     function: ChosenFunction
 
 
-class JsonSchema(_Known):
+class JsonSchema(Known):
     name: Name
     description: Text | None = None
     schema_: Json = Field(alias="schema")
     strict: bool | None = None
 
 
-class TextFormat(_Known):
+class TextFormat(Known):
     type: Literal["text"]
 
 
-class JsonObjectFormat(_Known):
+class JsonObjectFormat(Known):
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(_Known):
+class JsonSchemaFormat(Known):
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
@@ -200,15 +155,18 @@ ResponseFormat = Annotated[
 ]
 
 
-class StreamOptions(_Known):
+class StreamOptions(Known):
     include_usage: bool = False
     include_obfuscation: bool | None = None
+
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 # --- the request -----------------------------------------------------------------------------
 
 
-class ChatCompletionRequest(_Known):
+class ChatCompletionRequest(Request):
     """Request to a Mixture-of-Agents, as if it were one model.
 
     `model` is the name or id of a preset or an assistant. Sampling parameters, tools,
@@ -240,26 +198,30 @@ class ChatCompletionRequest(_Known):
     """Not supported, because the synthesis has no probabilities of its own."""
     top_logprobs: Literal[0] | None = None
     modalities: list[Literal["text"]] | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    audio: None = None
-    functions: None = None
-    function_call: None = None
-    prediction: None = None
-    reasoning_effort: None = None
-    verbosity: None = None
-    web_search_options: None = None
-    """These fields are known, but not supported."""
+    audio: Unsupported = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    web_search_options: Unsupported = None
+
+    reasoning_effort: ReasoningEffort | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    logit_bias: dict[Text, float] | None = Field(default=None, max_length=1024)
+    top_k: int | None = Field(default=None, ge=-1, lt=_INT64)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    """These fields are passed to the aggregator's model if it takes them, and left out if not."""
 
     user: Text | None = None
     """Stored in the metadata of the run, like `metadata`."""
     metadata: dict[Text, Text] | None = Field(default=None, max_length=16)
 
+    prediction: Json | None = None
     store: bool | None = None
     service_tier: Text | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Text | None = None
-    """These five fields are for OpenAI's own servers and are ignored."""
+    """These fields do not change the answer, and are ignored."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -279,9 +241,26 @@ class ChatCompletionRequest(_Known):
 # --- response schemas ------------------------------------------------------------------------
 
 
+class ModelObject(BaseModel):
+    """A model, in the forms of OpenAI's and of Anthropic's API."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    type: Literal["model"] = "model"
+    display_name: str
+    created_at: str
+
+
 class Models(BaseModel):
-    object: Literal["list"]
-    data: list[Model]
+    """A list of models, in the forms of OpenAI's and of Anthropic's API."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+    has_more: Literal[False] = False
+    first_id: str | None
+    last_id: str | None
 
 
 class Error(BaseModel):

@@ -1,0 +1,253 @@
+"""Read the reply of one run from its events, whatever the protocol of the client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from moa_graph.calling.answer import was_cut
+from moa_graph.calling.filters import filter_reason
+from moa_graph.calling.streams import is_answer
+from moa_graph.server.drain import MESSAGE, cut
+from moa_graph.server.protocols.errors import ApiError, failed
+from moa_graph.state import AGGREGATOR_RECORD, total_usage
+
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+"""Why a reply ended, in the terms of Chat Completions."""
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """A piece of the reply's text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RefusalDelta:
+    """A piece of the model's refusal."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallDelta:
+    """A piece of a tool call.
+
+    Args:
+        index: Number of the call in the reply, from 0.
+        id: Id of the call, in its first piece.
+        name: Name of the tool, in its first piece.
+        arguments: Piece of the arguments' JSON.
+    """
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+Delta = TextDelta | RefusalDelta | CallDelta
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A whole tool call; the arguments are JSON, or the invalid text that the model wrote."""
+
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+class Reply:
+    """The reply of a run.
+
+    Args:
+        events: Events of the run, as the server's own API streams them.
+    """
+
+    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
+        self._events = events
+        self._deltas = self._read()
+        self._first: asyncio.Task[Delta | None] | None = None
+        self._message: AIMessage | None = None
+        self._usages: list[Any] = []
+        self._calls: dict[Any, int] = {}
+
+    @classmethod
+    def of_state(cls, values: Mapping[str, Any]) -> Reply:
+        """Return the reply that the state of an ended run has.
+
+        Args:
+            values: Values of the thread.
+
+        Raises:
+            ApiError: If the state has no reply.
+        """
+
+        async def no_events() -> AsyncGenerator[Any, None]:
+            return
+            yield
+
+        reply = cls(no_events())
+        reply._note({"": {**values, "messages": (values.get("messages") or [])[-1:]}})
+        if reply._message is None:
+            raise ApiError(404, "This response was not completed.", "not_found")
+        return reply
+
+    async def begin(self, seconds: float) -> None:
+        """Wait up to `seconds` for the first piece, so that an early error sets the HTTP status.
+
+        Raises:
+            ApiError: If the run fails by then.
+        """
+        self._first = asyncio.ensure_future(anext(self._deltas, None))
+        await asyncio.wait({self._first}, timeout=seconds)
+        if self._first.done():
+            self._first.result()
+
+    async def deltas(self) -> AsyncGenerator[Delta, None]:
+        """Yield the pieces of the reply, which is whole when this ends.
+
+        Raises:
+            ApiError: If the run fails, or ends without a reply.
+        """
+        if self._first is not None and (first := await self._first) is not None:
+            yield first
+        async for delta in self._deltas:
+            yield delta
+
+    async def whole(self) -> None:
+        """Wait until the reply is whole.
+
+        Raises:
+            ApiError: If the run fails, or ends without a reply.
+        """
+        async for _ in self.deltas():
+            pass
+
+    async def end(self) -> None:
+        """Close the event stream; the server cancels the run if it has not ended."""
+        if self._first is not None and not self._first.done():
+            self._first.cancel()
+            await asyncio.wait({self._first})
+        await self._deltas.aclose()
+        await self._events.aclose()
+
+    # --- what a whole reply has ------------------------------------------------------------
+
+    @property
+    def text(self) -> str:
+        """The text of the reply."""
+        return self._whole.text
+
+    @property
+    def refusal(self) -> str | None:
+        """The model's refusal to answer."""
+        refusal: str | None = self._whole.additional_kwargs.get("refusal")
+        return refusal
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The tool calls of the reply."""
+        whole = self._whole
+        valid = (
+            ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
+            for call in whole.tool_calls
+        )
+        invalid = (
+            ToolCall(call["id"], call["name"], call["args"] or "")
+            for call in whole.invalid_tool_calls
+        )
+        return [*valid, *invalid]
+
+    @property
+    def finish(self) -> Finish:
+        """Why the reply ended."""
+        if self._whole.tool_calls or self._whole.invalid_tool_calls:
+            return "tool_calls"
+        if filter_reason(self._whole.response_metadata):
+            return "content_filter"
+        return "length" if was_cut(self._whole.response_metadata) else "stop"
+
+    @property
+    def usage(self) -> UsageMetadata | None:
+        """The tokens of all models together; None if they are unknown."""
+        return total_usage(self._usages)
+
+    @property
+    def dropped(self) -> list[str]:
+        """Sampling settings that the aggregator's model did not take."""
+        record = self._whole.response_metadata.get(AGGREGATOR_RECORD) or {}
+        return [str(name) for name in record.get("dropped_settings") or ()]
+
+    @property
+    def _whole(self) -> AIMessage:
+        assert self._message is not None
+        return self._message
+
+    # --- events ----------------------------------------------------------------------------
+
+    async def _read(self) -> AsyncGenerator[Delta, None]:
+        told = False
+        async for event in self._events:
+            if event.event == "error":
+                raise failed(event.data)
+            if event.event == "messages":
+                message, metadata = event.data
+                if is_answer(metadata):
+                    for delta in self._deltas_of(message):
+                        told = True
+                        yield delta
+            elif event.event == "updates":
+                self._note(event.data)
+        if self._message is None:
+            said = MESSAGE if cut.is_set() else "The run was cancelled, or ended without an answer."
+            raise ApiError(502, said, "no_answer")
+        if not told:
+            for delta in self._deltas_of(self._message.model_dump()):
+                yield delta
+
+    def _note(self, update: dict[str, Any]) -> None:
+        for written in update.values():
+            if not isinstance(written, dict):
+                continue
+            for records in ("proposals", "decisions"):
+                self._usages += [record["usage"] for record in written.get(records) or ()]
+            if written.get("messages") and written["messages"][-1].get("type") == "ai":
+                self._message = AIMessage.model_validate(written["messages"][-1])
+                self._usages.append(self._message.usage_metadata)
+
+    def _deltas_of(self, message: dict[str, Any]) -> Iterator[Delta]:
+        """Yield the pieces that a message or message chunk has."""
+        if text := _text(message.get("content")):
+            yield TextDelta(text)
+        if refusal := (message.get("additional_kwargs") or {}).get("refusal"):
+            yield RefusalDelta(refusal)
+        if chunks := message.get("tool_call_chunks"):
+            for c in chunks:
+                yield self._call(c.get("index"), c.get("id"), c.get("name"), c.get("args"))
+        elif message.get("type") == "ai":
+            for call in message.get("tool_calls") or ():
+                yield self._call(call["id"], call["id"], call["name"], json.dumps(call["args"]))
+            for call in message.get("invalid_tool_calls") or ():
+                yield self._call(call["id"], call["id"], call["name"], call["args"])
+
+    def _call(self, key: Any, call_id: str | None, name: str | None, args: str | None) -> CallDelta:
+        if key is None:  # some providers omit the index: a new id starts a new call
+            key = call_id or next(reversed(self._calls), None)
+        index = self._calls.setdefault(key, len(self._calls))
+        return CallDelta(index, call_id, name, args or "")
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    blocks = [block for block in content or () if isinstance(block, dict)]
+    return "".join(block.get("text", "") for block in blocks if block.get("type") == "text")
