@@ -17,9 +17,12 @@ from markdown_it.utils import EnvType, OptionsDict
 from starlette.staticfiles import StaticFiles
 
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
+from moa_graph.server import operations
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
+from moa_graph.server.metrics import FirstTokens
 from moa_graph.server.protocols import routes
+from moa_graph.server.request_ids import RequestIds
 from moa_graph.server.requests import BodyBound
 
 _PAGE = Path(__file__).parent / "page"
@@ -100,7 +103,10 @@ async def markdown(request: Request) -> Response:
 
 
 app.add_middleware(BodyBound)
+app.add_middleware(FirstTokens)
 app.add_middleware(Guard)
 app.add_middleware(ToldEnds)
+app.add_middleware(RequestIds)
 app.mount("/moa", _Files(directory=_PAGE))
+app.include_router(operations.router)
 app.include_router(routes.router)

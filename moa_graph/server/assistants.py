@@ -24,6 +24,7 @@ from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration, Data
 from moa_graph.progressive.pieces import Staircase
 from moa_graph.server.bounds import check_bounds, check_names_no_file
+from moa_graph.server.metrics import RunMetrics
 from moa_graph.server.settings import SETTINGS
 from moa_graph.server.storage import cache_at
 
@@ -216,7 +217,12 @@ def for_run(
     options = given.get("aggregator_options")
     tools = options.get("tools") if isinstance(options, Mapping) else None
     acts = tools or given.get("consult") == "turn"
-    return once_a_turn(graph) if acts and _runs(runtime) else graph
+    if not _runs(runtime):
+        return graph
+    return (once_a_turn(graph) if acts else graph).with_config(callbacks=[_metrics_of(graph.name)])
+
+
+_metrics_of = lru_cache(RunMetrics)
 
 
 def _runs(runtime: ServerRuntime[Any] | None) -> bool:

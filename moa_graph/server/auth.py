@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from moa_graph.server.addresses import check_addresses
 from moa_graph.server.assistants import check_given, mixture
 from moa_graph.server.bounds import TooLarge, check_question
+from moa_graph.server.metrics import ACCEPTED_AT, RUNS_ACCEPTED
 from moa_graph.server.requests import current_batch
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
@@ -73,7 +74,10 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
     """Check the bounds and the rate limit of a new run."""
     _check_configuration(value.get("kwargs") or value)
     await _check_start(ctx.user.identity)
-    return _own(ctx, value)
+    owner = _own(ctx, value)
+    value["metadata"][ACCEPTED_AT] = time.time()
+    RUNS_ACCEPTED.inc()
+    return owner
 
 
 @auth.on.assistants

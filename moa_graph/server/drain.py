@@ -21,6 +21,11 @@ cut = asyncio.Event()
 """Set when the time to finish is over, and streams end."""
 
 
+def is_draining() -> bool:
+    """Return whether the server was told to stop."""
+    return uvicorn_is_stopping()
+
+
 @asynccontextmanager
 async def draining() -> AsyncIterator[None]:
     """Let streams finish within `MOA_DRAIN_SECONDS` when the server is told to stop.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from http import HTTPStatus
 from typing import Any
@@ -12,13 +13,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moa_graph.server.protocols.errors import ApiError
-from moa_graph.server.settings import LOCAL_USER
+from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
 # Health checks, server information, and the live page, which asks for a key itself.
 _PUBLIC = re.compile(r"/(ok|info|health|live|ready|docs|openapi\.json)?|/moa(/(?!markdown)[\w.]+)?")
 # Routes that `auth.py` handles, and our own. The servers have other, internal routes.
 _OFFERED = re.compile(r"/(assistants|threads|runs|store|v1|moa)(/.*)?")
+METRICS = "/metrics"
 _ITS_OWN = "/noauth"  # root path of LangGraph Server's calls to itself; clients cannot set it
 
 
@@ -41,6 +43,9 @@ class Guard:
         if scope["type"] == "lifespan" or _is_public(scope):
             await self._app(scope, receive, send)
             return
+        if _path(scope) == METRICS and reads_metrics(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
         try:
             user = await run_in_threadpool(user_of, Headers(scope=scope))
         except PermissionError as error:
@@ -50,6 +55,15 @@ class Guard:
             await _refuse(404, "Not found.", scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def reads_metrics(headers: Headers) -> bool:
+    """Return whether a request has the token for the metrics (`MOA_METRICS_TOKEN`)."""
+    token = SETTINGS.metrics_token.get_secret_value()
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if not token or scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.strip().encode(), token.encode())
 
 
 def _is_public(scope: Scope) -> bool:

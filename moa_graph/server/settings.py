@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     """Most responses of `/v1/responses` that are kept for each user."""
     response_minutes: float = Field(default=60, gt=0)
     """Minutes that they are kept."""
+    metrics_token: SecretStr = SecretStr("")
+    """Token that reads `/metrics` (`Authorization: Bearer TOKEN`). If empty, only a server without
+    API keys has this route."""
     runs_per_minute: int = Field(default=60, ge=1)
     """Maximum runs that each user may start per minute."""
     rate_storage: str = "async+memory://"

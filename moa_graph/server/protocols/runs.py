@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
-from fastapi import FastAPI, Request
+from fastapi import Request
 from langgraph_sdk.client import LangGraphClient
 
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import check_given
+from moa_graph.server.itself import client_of
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
 from moa_graph.server.protocols.errors import refused, unknown
+from moa_graph.server.protocols.fields import given
 from moa_graph.server.protocols.translation import context_of, input_of
+from moa_graph.server.request_ids import HEADER
 from moa_graph.server.settings import SETTINGS
 
-try:  # LangGraph Server's transport; httpx's does not stream
-    from langgraph_api.asgi_transport import ASGITransport as _ASGITransport
-except ImportError:
-    _ASGITransport = None
-
 _PAGE = 100  # assistants per search request
-_CREDENTIALS = ("authorization", "x-api-key")
+_PASSED_ON = ("authorization", "x-api-key", HEADER)
 
 T = TypeVar("T")
 
@@ -34,9 +31,10 @@ class Server:
     """Client of this server's own API, with the credentials of a request."""
 
     def __init__(self, request: Request) -> None:
-        self._client = _client(*_way_to_itself(request))
+        self._client = LangGraphClient(client_of(request))
+        self._request_id = request.headers.get(HEADER)
         self._headers = {
-            name: request.headers[name] for name in _CREDENTIALS if name in request.headers
+            name: request.headers[name] for name in _PASSED_ON if name in request.headers
         }
 
     async def models(self) -> list[tuple[str, dict[str, Any]]]:
@@ -118,7 +116,7 @@ class Server:
             assistant,
             input=question,
             context=context_of(asked),
-            metadata={**(asked.metadata or {}), **({"user": asked.user} if asked.user else {})},
+            metadata=self._metadata(asked),
             stream_mode=["messages-tuple", "updates"],
             on_disconnect="cancel",
             headers=self._headers,
@@ -130,6 +128,10 @@ class Server:
             raise refused(error, asked.model) from error
         finally:
             await events.aclose()
+
+    def _metadata(self, asked: ChatCompletionRequest) -> dict[str, str]:
+        known = given({"user": asked.user, "request_id": self._request_id})
+        return {**(asked.metadata or {}), **known}
 
     async def _assistant(self, model: str) -> str:
         if model in PRESETS:
@@ -151,30 +153,6 @@ class Server:
             return await answer
         except httpx.HTTPError as error:
             raise refused(error) from error
-
-
-def _way_to_itself(request: Request) -> tuple[str, FastAPI | None]:
-    """Return this server's URL, and its application if it can be called without a connection."""
-    host, port = request.scope["server"]
-    host = f"[{host}]" if ":" in host else host
-    address = f"http://{host}:{port}{request.scope.get('root_path', '')}"
-    return address, request.app if _ASGITransport else None
-
-
-@lru_cache(maxsize=4)
-def _client(address: str, app: FastAPI | None) -> LangGraphClient:
-    transport: httpx.AsyncBaseTransport
-    if app is not None:
-        transport = _ASGITransport(app)
-    else:
-        transport = httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            verify=False,  # plain HTTP to this process
-        )
-    timeout = httpx.Timeout(30, read=None)  # seconds; a run may take any time
-    return LangGraphClient(
-        httpx.AsyncClient(base_url=address, transport=transport, timeout=timeout)
-    )
 
 
 def _names(assistants: list[Any]) -> list[tuple[str, Any]]:
