@@ -5,14 +5,12 @@ from __future__ import annotations
 import hmac
 import re
 from http import HTTPStatus
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError, refusal
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
@@ -84,8 +82,5 @@ async def _refuse(status: int, message: str, scope: Scope, receive: Receive, sen
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": message[:120]})
         return
-    body: dict[str, Any] = {"detail": message}
-    if "/v1/" in scope["path"]:
-        code = "invalid_api_key" if status == HTTPStatus.UNAUTHORIZED else None
-        body = ApiError(status, message, code).body_for(scope["path"])
-    await JSONResponse(body, status)(scope, receive, send)
+    code = "invalid_api_key" if status == HTTPStatus.UNAUTHORIZED else None
+    await refusal(scope, ApiError(status, message, code))(scope, receive, send)

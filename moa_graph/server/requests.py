@@ -10,10 +10,9 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError, refusal
 from moa_graph.server.settings import SETTINGS
 
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
@@ -111,7 +110,5 @@ def _items(body: bytes) -> list[Any]:
 async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
     said = f"The request has more than {SETTINGS.max_bytes:,} bytes (MOA_MAX_BYTES)."
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    body: dict[str, Any] = {"detail": said}
-    if "/v1/" in scope["path"]:
-        body = ApiError(status, said).body_for(scope["path"])
-    await JSONResponse(body, status, {"Connection": "close"})(scope, receive, send)
+    closes = {"Connection": "close"}
+    await refusal(scope, ApiError(status, said, headers=closes))(scope, receive, send)

@@ -10,8 +10,11 @@ from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from moa_graph.server.bounds import too_many
+from moa_graph.server.request_ids import HEADER
 
 PREFIX = "/v1/"
 """Path under which the routes of all protocols are."""
@@ -71,24 +74,35 @@ class ApiError(Exception):
         said = {"type": _ANTHROPIC.get(self.status, other), "message": self.message}
         return {"type": "error", "error": said}
 
-    def body_for(self, path: str) -> dict[str, Any]:
-        """Return the body in the format of the protocol that a path belongs to."""
-        messages = f"{path}/".partition(PREFIX)[2].startswith("messages/")
-        return self.anthropic if messages else self.openai
-
-    def response(self, path: str) -> Response:
-        """Return the HTTP response to a request.
+    def response(self, scope: Scope) -> Response:
+        """Return the HTTP response to a request, in the format of the protocol of its path.
 
         The clients repeat requests that failed with a status of 500 or more. A run that has failed
         was paid for, and would be paid for again, so they are told not to.
 
         Args:
-            path: Path of the request.
+            scope: ASGI scope of the request.
         """
+        below = f"{scope['path']}/".partition(PREFIX)[2]
+        body = self.openai
+        if below.startswith("messages/"):
+            body = {**self.anthropic, "request_id": Headers(scope=scope).get(HEADER)}
         fails = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         once = {"X-Should-Retry": "false"} if fails else {}
         headers = {**once, **(self.headers or {})}
-        return JSONResponse(self.body_for(path), self.status, headers=headers)
+        return JSONResponse(body, self.status, headers=headers)
+
+
+def refusal(scope: Scope, error: ApiError) -> Response:
+    """Return the response of a middleware that refuses a request to any route.
+
+    Args:
+        scope: ASGI scope of the request.
+        error: What is wrong.
+    """
+    if PREFIX in scope["path"]:
+        return error.response(scope)
+    return JSONResponse({"detail": error.message}, error.status, headers=error.headers)
 
 
 _KEPT = {401: "invalid_api_key", 403: None, 404: None, 413: None}

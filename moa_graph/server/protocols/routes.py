@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from anthropic.types import Message
-from anthropic.types.shared import ErrorResponse
 from fastapi import APIRouter, Request, Response
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response as ResponseObject
@@ -24,7 +23,7 @@ from moa_graph.server.protocols.chat_completions.request import (
 )
 from moa_graph.server.protocols.errors import ApiError, unknown
 from moa_graph.server.protocols.messages.answer import MessageAnswer
-from moa_graph.server.protocols.messages.request import MessagesRequest
+from moa_graph.server.protocols.messages.request import MessagesError, MessagesRequest
 from moa_graph.server.protocols.reply import Reply
 from moa_graph.server.protocols.responses.answer import ResponseAnswer
 from moa_graph.server.protocols.responses.request import ResponsesRequest
@@ -110,8 +109,8 @@ async def delete_response(response: str, request: Request) -> dict[str, Any]:
     "/messages",
     responses={
         200: {"model": Message, "content": _STREAM},
-        "4XX": {"model": ErrorResponse},
-        "5XX": {"model": ErrorResponse},
+        "4XX": {"model": MessagesError},
+        "5XX": {"model": MessagesError},
     },
     tags=["Anthropic"],
 )

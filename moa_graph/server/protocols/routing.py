@@ -48,7 +48,7 @@ class Route(APIRoute):
                 said = ApiError(400, "The request is nested too deeply.")
             except ApiError as error:
                 said = error
-            return said.response(request.url.path)
+            return said.response(request.scope)
 
         return handler
 

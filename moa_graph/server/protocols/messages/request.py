@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
 from moa_graph.server.protocols.fields import (
@@ -158,6 +158,21 @@ class MessagesRequest(Request):
             "user": self.metadata.user_id if self.metadata else None,
         }
         return as_chat(request, "messages")
+
+
+class ErrorObject(BaseModel):
+    """What is wrong with a request. The SDK's type has not all kinds that the API documents."""
+
+    type: str
+    message: str
+
+
+class MessagesError(BaseModel):
+    """Error response."""
+
+    type: Literal["error"]
+    error: ErrorObject
+    request_id: str | None
 
 
 def _function(tool: Tool) -> dict[str, Any]:
