@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -67,3 +69,9 @@ def test_which_models_are_allowed(monkeypatch):
         *named - {"openai:gpt-4o"},
     ):
         assert not Settings().allows(model)
+
+
+def test_the_readme_has_every_setting():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    missing = [name for name in Settings.model_fields if f"`MOA_{name.upper()}`" not in readme]
+    assert missing == []
