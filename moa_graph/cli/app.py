@@ -29,7 +29,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from moa_graph.cli import benchmarks, evaluate, pool  # noqa: F401 - imports add commands
+    from moa_graph.cli import benchmarks, evaluate, pool, server  # noqa: F401 - imports add commands
     from moa_graph.cli.terminal import (
         FAILED,
         STOPPED,
@@ -216,6 +216,7 @@ app.add_typer(benchmarks.app, name="eval")
 
 cluster = typer.Typer(help="Several servers on this machine.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")
+app.add_typer(server.app, name="server")
 
 FolderOption = Annotated[Path, typer.Option(help="Where settings and logs are kept.")]
 

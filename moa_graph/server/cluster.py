@@ -103,8 +103,8 @@ def up(
     if not config.is_file():
         raise RuntimeError(f"There is no {config}: run this in the folder of your langgraph.json.")
     folder.mkdir(mode=0o700, exist_ok=True)
-    _install_packages(tell)
-    python = _python_with_aegra(folder, tell)
+    install_packages(tell)
+    python = python_with_aegra(folder, tell)
     cluster = Cluster.load(folder) or Cluster(
         _postgres_version(), _free_port(), _free_port(), secrets.token_urlsafe(24)
     )
@@ -147,7 +147,15 @@ def down(folder: Path, *, remove: bool = False) -> None:
 # --- requirements ------------------------------------------------------------------------
 
 
-def _install_packages(tell: Callable[[str], None]) -> None:
+def install_packages(tell: Callable[[str], None]) -> None:
+    """Install PostgreSQL and Redis if they are missing.
+
+    Args:
+        tell: As for `up`.
+
+    Raises:
+        RuntimeError: As `up`.
+    """
     missing = [package for tool, package in _PACKAGES.items() if not shutil.which(tool)]
     if not missing:
         return
@@ -161,8 +169,16 @@ def _install_packages(tell: Callable[[str], None]) -> None:
     _as_root("apt-get", "install", "--quiet", "--quiet", "--yes", *missing)
 
 
-def _python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
-    """Return a Python executable with Aegra and this package installed."""
+def python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
+    """Return a Python executable with Aegra and this package installed.
+
+    Args:
+        folder: Folder for an environment, which is made if this process has no Aegra.
+        tell: As for `up`.
+
+    Raises:
+        RuntimeError: As `up`.
+    """
     own = folder / "environment" / "bin" / "python"
     if own.is_file():
         return own

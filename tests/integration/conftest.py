@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langgraph_sdk import get_sync_client
 
+from moa_graph.server.cluster import install_packages, newer_pythons, python_with_aegra
 from tests.fake_server import FakeServer
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
 
@@ -53,6 +54,15 @@ def named(langgraph_server: LangGraphServer) -> Callable[..., str]:
         return name
 
     return create
+
+
+@pytest.fixture(scope="session")
+def aegra(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with Aegra and this package, as `moa cluster up` makes it, and its services."""
+    if not any(newer_pythons()):
+        pytest.skip("Aegra needs Python 3.12 or newer, and there is none on this machine")
+    install_packages(print)
+    return python_with_aegra(tmp_path_factory.mktemp("aegra"), print)
 
 
 @pytest.fixture(scope="session")
