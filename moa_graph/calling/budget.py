@@ -94,6 +94,11 @@ class Amount:
     def __add__(self, other: Amount) -> Amount:
         return Amount(self.tokens + other.tokens, self.usd + other.usd)
 
+    @property
+    def at_least_none(self) -> Amount:
+        """This amount without negative numbers, which a record that was edited may have."""
+        return Amount(max(0, self.tokens), max(0.0, self.usd))
+
     @classmethod
     def used(cls, usage: UsageMetadata, price: Price) -> Amount:
         """Return the cost of a call from the usage that the provider reported."""

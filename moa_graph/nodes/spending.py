@@ -96,10 +96,10 @@ class Spending:
             prices |= _prices(budget, model, model.built)
         for proposal in self._proposals_of_this_turn():
             if (usage := proposal["usage"]) and (price := prices.get(proposal["model"])):
-                spent += Amount.used(usage, price)
+                spent += Amount.used(usage, price).at_least_none
         for decision in () if self._step.opens else self._step.decisions:
             if usage := decision["usage"]:
-                spent += Amount(usage["total_tokens"], 0.0)
+                spent += Amount(usage["total_tokens"], 0.0).at_least_none
         layers = (self._step.context.layers or self._step.plan.layers) - 1
         calls = sum(
             policy.width for policy in self._step.plan.policies[self._step.layer - 1 : layers]

@@ -6,6 +6,7 @@ import sys
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
 
 from moa_graph import Layer, NotEnoughProposals, Proposer, RunLimits, create_moa
 from moa_graph.calling.budget import price_of
@@ -174,3 +175,18 @@ def test_prices_are_dollars_per_million_tokens():
 def test_bad_budgets_are_refused(arguments):
     with pytest.raises((ValueError, TypeError), match="RunLimits"):
         RunLimits(**arguments)
+
+
+async def test_an_edited_record_cannot_raise_the_budget(chat, server):
+    """A client of a server can write proposals into its thread, with any usage."""
+    layers = [[chat("a")], [chat("b?max_tokens", max_tokens=5000)]]
+    limits = RunLimits(tokens=2000)
+    graph = create_moa(layers, chat("agg"), limits=limits, checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke(QUESTION, thread, interrupt_after=["layer_1_a"])
+    (proposal,) = (await graph.aget_state(thread)).values["proposals"]
+    usage = {"input_tokens": -(10**9), "output_tokens": 0, "total_tokens": -(10**9)}
+    update = {"proposals": [{**proposal, "usage": usage}]}
+    await graph.aupdate_state(thread, update, as_node="layer_1_a")
+    state = await graph.ainvoke(None, thread)
+    assert state["proposals"][1]["usage"]["total_tokens"] <= 2000
