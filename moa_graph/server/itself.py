@@ -1,29 +1,53 @@
-"""Calls of this server to its own API."""
+"""Calls from this server to its own API, with the credentials of the request that needs them."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import httpx
-from fastapi import FastAPI, Request
+from langgraph_sdk.client import LangGraphClient
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from moa_graph.server.request_ids import HEADER
 
 try:  # LangGraph Server's transport; httpx's does not stream
     from langgraph_api.asgi_transport import ASGITransport as _ASGITransport
 except ImportError:
     _ASGITransport = None
 
+LANGGRAPH_SERVER = _ASGITransport is not None
+"""Whether this server is LangGraph Server, and not Aegra."""
+_PASSED_ON = ("authorization", "x-api-key", HEADER)
 
-def client_of(request: Request) -> httpx.AsyncClient:
-    """Return a client of the server that received a request. It has no credentials."""
-    host, port = request.scope["server"]
+
+class Itself:
+    """Client of this server's own API, as the user who sends a request.
+
+    Args:
+        scope: ASGI scope of the request.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.http = _http(*_way_to_itself(scope))
+        """HTTP client, without credentials."""
+        self.client = LangGraphClient(self.http)
+        given = Headers(scope=scope)
+        self.headers = {name: given[name] for name in _PASSED_ON if name in given}
+        """Headers to send with each call."""
+
+
+def _way_to_itself(scope: Scope) -> tuple[str, Any]:
+    """Return this server's URL, and its application if it can be called without a connection."""
+    host, port = scope["server"]
     host = f"[{host}]" if ":" in host else host
-    address = f"http://{host}:{port}{request.scope.get('root_path', '')}"
-    # The application can be called without a connection.
-    return _client(address, request.app if _ASGITransport else None)
+    address = f"http://{host}:{port}{scope.get('root_path', '')}"
+    return address, scope["app"] if _ASGITransport else None
 
 
 @lru_cache(maxsize=4)
-def _client(address: str, app: FastAPI | None) -> httpx.AsyncClient:
+def _http(address: str, app: Any) -> httpx.AsyncClient:
     transport: httpx.AsyncBaseTransport
     if app is not None:
         transport = _ASGITransport(app)

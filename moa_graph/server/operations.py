@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
 from moa_graph.server.drain import is_draining
-from moa_graph.server.itself import client_of
+from moa_graph.server.itself import Itself
 
 _CHECKS = ("/ok?check_db=1", "/health")  # of LangGraph Server, and of Aegra
 _PATIENCE = 5.0  # seconds
@@ -46,7 +46,7 @@ async def _problem(request: Request) -> str | None:
     """Return what the server's own check finds; None if all is well."""
     for path in _CHECKS:
         try:
-            told = await client_of(request).get(path, timeout=_PATIENCE)
+            told = await Itself(request.scope).http.get(path, timeout=_PATIENCE)
         except httpx.HTTPError as error:
             return f"{path}: {type(error).__name__}"
         if told.status_code != httpx.codes.NOT_FOUND:

@@ -9,11 +9,10 @@ from uuid import UUID
 
 import httpx
 from fastapi import Request
-from langgraph_sdk.client import LangGraphClient
 
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import check_given
-from moa_graph.server.itself import client_of
+from moa_graph.server.itself import Itself
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
 from moa_graph.server.protocols.errors import refused, unknown
 from moa_graph.server.protocols.fields import given
@@ -22,7 +21,6 @@ from moa_graph.server.request_ids import HEADER
 from moa_graph.server.settings import SETTINGS
 
 _PAGE = 100  # assistants per search request
-_PASSED_ON = ("authorization", "x-api-key", HEADER)
 
 T = TypeVar("T")
 
@@ -31,11 +29,8 @@ class Server:
     """Client of this server's own API, with the credentials of a request."""
 
     def __init__(self, request: Request) -> None:
-        self._client = LangGraphClient(client_of(request))
-        self._request_id = request.headers.get(HEADER)
-        self._headers = {
-            name: request.headers[name] for name in _PASSED_ON if name in request.headers
-        }
+        itself = Itself(request.scope)
+        self._client, self._headers = itself.client, itself.headers
 
     async def models(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the available assistants with their model names."""
@@ -130,7 +125,7 @@ class Server:
             await events.aclose()
 
     def _metadata(self, asked: ChatCompletionRequest) -> dict[str, str]:
-        known = given({"user": asked.user, "request_id": self._request_id})
+        known = given({"user": asked.user, "request_id": self._headers.get(HEADER)})
         return {**(asked.metadata or {}), **known}
 
     async def _assistant(self, model: str) -> str:
