@@ -14,6 +14,7 @@ from moa_graph.prompts import AGGREGATE_AND_SYNTHESIZE
 
 if TYPE_CHECKING:
     from moa_graph.calling.turn import Turn
+    from moa_graph.state import MoAState
 
 
 class AggregatorOptions(BaseModel):
@@ -298,6 +299,16 @@ class MoAContext(BaseModel):
     def once_a_turn(self) -> bool:
         """Whether the proposers are asked once for each question, also without a `turn`."""
         return False
+
+    def check_state(self, state: MoAState) -> None:
+        """Check the state that a node reads. A server's contexts have bounds; others have none.
+
+        Args:
+            state: State of the graph.
+
+        Raises:
+            ValueError: If it exceeds a bound of the server.
+        """
 
     def with_turn(self, turn: Turn | None) -> Self:
         """Return a copy of the settings for a run that belongs to a turn of an agent."""

@@ -84,6 +84,7 @@ class Step:
         # LangGraph passes a parent graph's context to subgraphs. Ignore it.
         context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
         _check_context(plan, context)
+        context.check_state(state)
         if layer < plan.layers and layer >= (context.layers or plan.layers):
             return None
         if after:

@@ -24,6 +24,7 @@ from moa_graph.server.metrics import FirstTokens
 from moa_graph.server.protocols import routes
 from moa_graph.server.request_ids import RequestIds
 from moa_graph.server.requests import BodyBound
+from moa_graph.server.writes import Writes
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST = 1_000_000  # bytes of Markdown
@@ -102,6 +103,7 @@ async def markdown(request: Request) -> Response:
     return HTMLResponse(html, headers=_POLICY)
 
 
+app.add_middleware(Writes)
 app.add_middleware(BodyBound)
 app.add_middleware(FirstTokens)
 app.add_middleware(Guard)

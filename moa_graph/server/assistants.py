@@ -23,10 +23,11 @@ from moa_graph.limits import RunLimits
 from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration, Data
 from moa_graph.progressive.pieces import Staircase
-from moa_graph.server.bounds import check_bounds, check_names_no_file
+from moa_graph.server.bounds import check_bounds, check_names_no_file, check_state
 from moa_graph.server.metrics import RunMetrics
 from moa_graph.server.settings import SETTINGS
 from moa_graph.server.storage import cache_at
+from moa_graph.state import MoAState
 
 _KEPT = 256  # most recently used graphs
 _TEMPERATURE = 0.7  # as in the paper's reference code
@@ -71,6 +72,10 @@ class RunContext(MoAContext):
     def once_a_turn(self) -> bool:
         """Whether the proposers are asked once for each human message in a run with tools."""
         return self.consult != "always"
+
+    def check_state(self, state: MoAState) -> None:
+        """Check the size of the state: a client can collect it in a thread, part by part."""
+        check_state(state)
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:

@@ -5,31 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from langgraph_sdk import Auth
-from limits import RateLimitItemPerMinute
-from limits.aio.strategies import MovingWindowRateLimiter
-from limits.storage import storage_from_string
 from starlette.concurrency import run_in_threadpool
 
-from moa_graph.server.addresses import check_addresses
 from moa_graph.server.assistants import check_given, mixture
-from moa_graph.server.bounds import TooLarge, check_question
+from moa_graph.server.bounds import check_question
 from moa_graph.server.metrics import ACCEPTED_AT, RUNS_ACCEPTED
+from moa_graph.server.quotas import TEMPORARY, check_metadata
+from moa_graph.server.rates import check_rate
+from moa_graph.server.refusals import Refused
 from moa_graph.server.requests import current_batch
-from moa_graph.server.settings import LOCAL_USER, SETTINGS
-from moa_graph.server.users import user_of
+from moa_graph.server.settings import LOCAL_USER
+from moa_graph.server.updates import check_checkpoint, check_command, check_input
+from moa_graph.server.users import label_of, user_of
 
 auth = Auth()
 """Handlers that LangGraph Server and Aegra call for every request; see `langgraph.json`."""
 
-_RATE = RateLimitItemPerMinute(SETTINGS.runs_per_minute)
-# Aegra and LangGraph Server install this Redis client.
-_redis = {"implementation": "redispy"} if "redis" in SETTINGS.rate_storage else {}
-_rates = MovingWindowRateLimiter(storage_from_string(SETTINGS.rate_storage, **_redis))
 _SYSTEM = {"created_by": "system"}  # metadata of the server's own assistants, one per graph
 
 
@@ -72,11 +66,20 @@ async def own_threads(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Fil
 @auth.on.threads.create_run
 async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
     """Check the bounds and the rate limit of a new run."""
-    _check_configuration(value.get("kwargs") or value)
+    run = value.get("kwargs") or value
+    _check_configuration(run)
+    told = [value.get("metadata"), _object(run, "config").get("metadata")]
+    if ctx.user.identity != LOCAL_USER:
+        with _told():
+            check_metadata(told)
     await _check_start(ctx.user.identity)
+    for metadata in filter(None, told):
+        metadata.pop(TEMPORARY, None)
     owner = _own(ctx, value)
     value["metadata"][ACCEPTED_AT] = time.time()
     RUNS_ACCEPTED.inc()
+    if run.get("temporary"):
+        value["metadata"][TEMPORARY] = True
     return owner
 
 
@@ -129,12 +132,7 @@ async def own_store(ctx: Auth.types.AuthContext, value: Any) -> None:
         if place in value:
             given = value[place]
             names = given.split(".") if isinstance(given, str) else given or ()
-            value[place] = (_label(ctx.user.identity), *names)
-
-
-def _label(user: str) -> str:
-    """Return a user's name as a label of a namespace, which has no periods."""
-    return quote(user, safe="@").replace(".", "%2E")
+            value[place] = (label_of(ctx.user.identity), *names)
 
 
 def _own(ctx: Auth.types.AuthContext, value: Any) -> dict[str, Any]:
@@ -145,6 +143,8 @@ def _own(ctx: Auth.types.AuthContext, value: Any) -> dict[str, Any]:
     metadata = value["metadata"]  # the server reads this object, so change it in place
     if metadata.get("created_by") == "system":
         del metadata["created_by"]
+    if ctx.action != "search":  # there it is what is searched for
+        metadata.pop(TEMPORARY, None)
     metadata.update(owner)
     return owner
 
@@ -170,10 +170,11 @@ def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
         }
         _check_run_settings(config)
         check_given(given)
-        for part in ("input", "command"):
-            check_question(value.get(part))
-            check_addresses(value.get(part))
-        check_question(given)
+        check_input(value.get("input"))
+        check_command(value.get("command"))
+        check_checkpoint(value.get("checkpoint"))
+        check_question(config)
+        check_question(settings)
     return given
 
 
@@ -202,37 +203,28 @@ def _check_run_settings(config: Mapping[str, Any]) -> None:
 def _told() -> Iterator[None]:
     try:
         yield
-    except TooLarge as error:
-        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        raise Auth.exceptions.HTTPException(status_code=status, detail=str(error)) from None
-    except ValueError as error:
-        raise Auth.exceptions.HTTPException(status_code=422, detail=str(error)) from None
+    except (Refused, ValueError, RecursionError) as error:
+        refused = error if isinstance(error, Refused) else Refused.of(error)
+        raise Auth.exceptions.HTTPException(
+            status_code=refused.status, detail=refused.message, headers=refused.headers
+        ) from None
 
 
 async def _check_start(user: str) -> None:
     """Check the rate limit of a run; of a batch, check all its runs, so that all or none start."""
     if (batch := current_batch.get()) is None:
-        await _check_rate(user, 1)
+        with _told():
+            await check_rate(user)
         return
     async with batch.lock:
         if batch.allowed is None:
             batch.allowed = False
             for run in batch.runs:
                 _check_configuration(run if isinstance(run, Mapping) else {})
-            await _check_rate(user, max(1, len(batch.runs)))
+            with _told():
+                await check_rate(user, max(1, len(batch.runs)))
             batch.allowed = True
     if not batch.allowed:
         raise Auth.exceptions.HTTPException(
             status_code=422, detail="Another run of this batch is refused."
         )
-
-
-async def _check_rate(user: str, runs: int) -> None:
-    if user == LOCAL_USER or await _rates.hit(_RATE, user, cost=runs):
-        return
-    stats = await _rates.get_window_stats(_RATE, user)
-    raise Auth.exceptions.HTTPException(
-        status_code=429,
-        detail=f"This key may start {_RATE.amount} runs a minute (MOA_RUNS_PER_MINUTE).",
-        headers={"Retry-After": str(max(1, round(stats.reset_time - time.time())))},
-    )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from moa_graph.building.parts import as_answer
 from moa_graph.models.local import LOCAL_MODELS
 from moa_graph.presets.configuration import Configuration
 from moa_graph.server.settings import SETTINGS
+from moa_graph.state import MoAState
 from moa_graph.strategies.aggregate import AnswerStrategy
 
 _CHARACTERS_OF_A_TOKEN = 4  # approximately
+_LONGEST_TOKEN = 8  # characters; the providers have counted the tokens of real proposals
+_PAIR = 2  # a state update may be a list of pairs: the name of a channel, and its value
 _ALL = ("proposers", "aggregator", "route")
 
 
@@ -96,10 +99,10 @@ def check_names_no_file(configuration: Configuration) -> None:
 
 
 def check_question(given: Any) -> None:
-    """Check that an input has at most as many tokens as a run may use.
+    """Check that an input has at most as many messages and tokens as a run may use.
 
     Args:
-        given: Input of a run, or None.
+        given: Input of a run, or a part of it, or None.
 
     Raises:
         TooLarge: If it has too many messages.
@@ -113,11 +116,47 @@ def check_question(given: Any) -> None:
 
 def _most_messages(value: Any) -> int:
     """Return the length of the longest list of messages, at any depth."""
+    named: Iterable[Any]
     if isinstance(value, Mapping):
-        own = value.get("messages")
-        inner = max(map(_most_messages, value.values()), default=0)
-        return max(inner, len(own) if isinstance(own, list) else 0)
-    return max(map(_most_messages, value), default=0) if isinstance(value, list) else 0
+        named, inner = value.items(), list(value.values())
+    elif isinstance(value, list | tuple):
+        named, inner = ([value] if len(value) == _PAIR else ()), list(value)
+    else:
+        return 0
+    lists = (items for name, items in named if name == "messages" and isinstance(items, list))
+    return max([*map(len, lists), *map(_most_messages, inner)], default=0)
+
+
+def check_state(state: MoAState) -> None:
+    """Check that a conversation and its proposals are not larger than those of a run may be.
+
+    Args:
+        state: State of a graph.
+
+    Raises:
+        TooLarge: If the conversation has too many messages.
+        ValueError: If its texts are too long.
+    """
+    messages = state["messages"]
+    if len(messages) > SETTINGS.max_messages:
+        raise TooLarge(
+            f"The conversation has {len(messages):,} messages; this server takes at most "
+            f"{SETTINGS.max_messages:,} (MOA_MAX_MESSAGES). Start a new thread."
+        )
+    texts = sum(_characters(message.content) for message in messages)
+    tokens = texts // _CHARACTERS_OF_A_TOKEN
+    _check("tokens of the conversation", tokens, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
+    texts = sum(_characters(record) for record in state.get("proposals") or ())
+    tokens = texts // _LONGEST_TOKEN
+    _check("tokens of the proposals", tokens, SETTINGS.max_tokens, "MOA_MAX_TOKENS")
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else 0
 
 
 class TooLarge(ValueError):

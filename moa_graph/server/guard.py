@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hmac
 import re
-from http import HTTPStatus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moa_graph.server.protocols.errors import ApiError, refusal
+from moa_graph.server.refusals import Refused, refuse
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
@@ -20,6 +19,9 @@ _PUBLIC = re.compile(r"/(ok|info|health|live|ready|docs|openapi\.json)?|/moa(/(?
 _OFFERED = re.compile(r"/(assistants|threads|runs|store|v1|moa)(/.*)?")
 METRICS = "/metrics"
 _ITS_OWN = "/noauth"  # root path of LangGraph Server's calls to itself; clients cannot set it
+_NO_WEBSOCKET = "Users with API keys use HTTP: commands over a WebSocket are not checked."
+USER = "moa_user"
+"""Key in the ASGI scope for the user who sends the request."""
 
 
 class Guard:
@@ -41,17 +43,21 @@ class Guard:
         if scope["type"] == "lifespan" or _is_public(scope):
             await self._app(scope, receive, send)
             return
-        if _path(scope) == METRICS and reads_metrics(Headers(scope=scope)):
+        if path_of(scope) == METRICS and reads_metrics(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         try:
             user = await run_in_threadpool(user_of, Headers(scope=scope))
         except PermissionError as error:
-            await _refuse(401, str(error), scope, receive, send)
+            await refuse(Refused(401, str(error)), scope, receive, send)
             return
-        if user != LOCAL_USER and not _OFFERED.fullmatch(_path(scope)):
-            await _refuse(404, "Not found.", scope, receive, send)
+        if user != LOCAL_USER and not _OFFERED.fullmatch(path_of(scope)):
+            await refuse(Refused(404, "Not found."), scope, receive, send)
             return
+        if user != LOCAL_USER and scope["type"] == "websocket":
+            await refuse(Refused(403, _NO_WEBSOCKET), scope, receive, send)
+            return
+        scope[USER] = user
         await self._app(scope, receive, send)
 
 
@@ -69,18 +75,11 @@ def _is_public(scope: Scope) -> bool:
         return True
     if scope["type"] != "http":
         return False
-    reads = scope["method"] in ("GET", "HEAD") and _PUBLIC.fullmatch(_path(scope))
+    reads = scope["method"] in ("GET", "HEAD") and _PUBLIC.fullmatch(path_of(scope))
     return bool(reads) or scope["method"] == "OPTIONS"  # a browser's CORS preflight
 
 
-def _path(scope: Scope) -> str:
+def path_of(scope: Scope) -> str:
+    """Return the path of a request below the root of the application."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
-
-
-async def _refuse(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": message[:120]})
-        return
-    code = "invalid_api_key" if status == HTTPStatus.UNAUTHORIZED else None
-    await refusal(scope, ApiError(status, message, code))(scope, receive, send)

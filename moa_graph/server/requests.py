@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moa_graph.server.protocols.errors import ApiError, refusal
+from moa_graph.server.refusals import Refused, refuse
 from moa_graph.server.settings import SETTINGS
 
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
@@ -58,20 +59,20 @@ class BodyBound:
             if int(length) > SETTINGS.max_bytes:
                 await _too_large(scope, receive, send)
                 return
-        elif (body := await _body(receive)) is None:
+        elif (body := await read_body(receive)) is None:
             await _too_large(scope, receive, send)
             return
         else:
-            receive = _again(body, receive)
+            receive = again(body, receive)
         if scope["path"].endswith("/runs/batch"):
-            body = await _body(receive)
-            receive = _again(body or b"", receive)
+            body = await read_body(receive)
+            receive = again(body or b"", receive)
             current_batch.set(Batch(_items(body or b"")))
         await self._app(scope, receive, send)
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Return the body; None as soon as it exceeds the bound."""
+async def read_body(receive: Receive) -> bytes | None:
+    """Return the body of a request; None as soon as it exceeds `MOA_MAX_BYTES`."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -85,7 +86,7 @@ async def _body(receive: Receive) -> bytes | None:
     return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def again(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives a body that was read, and then what follows it."""
     given = False
 
@@ -99,16 +100,24 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receiving
 
 
-def _items(body: bytes) -> list[Any]:
+def parsed(body: bytes) -> Any:
+    """Return the JSON of a body as the servers read it; None if no server can read it."""
     try:
-        read: Any = json.loads(body)
+        return orjson.loads(body)  # LangGraph Server
+    except ValueError:
+        pass
+    try:
+        return json.loads(body)  # Aegra, which reads other encodings, too
     except (ValueError, RecursionError):
-        return []
+        return None
+
+
+def _items(body: bytes) -> list[Any]:
+    read = parsed(body)
     return read if isinstance(read, list) else []
 
 
 async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
     said = f"The request has more than {SETTINGS.max_bytes:,} bytes (MOA_MAX_BYTES)."
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    closes = {"Connection": "close"}
-    await refusal(scope, ApiError(status, said, headers=closes))(scope, receive, send)
+    await refuse(Refused(status, said, {"Connection": "close"}), scope, receive, send)

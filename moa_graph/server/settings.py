@@ -94,6 +94,19 @@ class Settings(BaseSettings):
     """Maximum messages of a run's input."""
     max_bytes: int = Field(default=10_000_000, ge=1)
     """Maximum bytes of a request's body."""
+    max_threads: int = Field(default=1000, ge=1)
+    """Maximum threads of each name that has API keys; those of stateless runs do not count."""
+    max_assistants: int = Field(default=100, ge=1)
+    """Maximum assistants of each name that has API keys."""
+    max_versions: int = Field(default=100, ge=1)
+    """Maximum versions of an assistant of a name that has API keys."""
+    max_items: int = Field(default=1000, ge=1)
+    """Maximum items in the store of each name that has API keys."""
+    max_stored_bytes: int = Field(default=10_000_000, ge=1)
+    """Maximum bytes of the items in the store of each name that has API keys, together."""
+    max_metadata: int = Field(default=16_384, ge=1)
+    """Maximum bytes of the metadata, the name and the description of a thread, a run or an
+    assistant of a name that has API keys."""
     private_urls: bool = False
     """Whether images, audio and files may be at loopback, link-local and private addresses."""
     drain_seconds: float = Field(default=20, ge=0)

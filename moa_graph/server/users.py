@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psutil
 
@@ -37,6 +37,11 @@ def user_of(headers: Mapping[str, str]) -> str:
     if (owner := _KEYS.owner_of(given)) is None:
         raise PermissionError("Invalid API key for this server.")
     return owner
+
+
+def label_of(user: str) -> str:
+    """Return a user's name as a label of a namespace of the store, which has no periods."""
+    return quote(user, safe="@").replace(".", "%2E")
 
 
 def _check_local(headers: Mapping[str, str]) -> None:

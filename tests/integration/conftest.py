@@ -10,6 +10,7 @@ from langgraph_sdk import get_sync_client
 
 from moa_graph.server.cluster import install_packages, newer_pythons, python_with_aegra
 from tests.fake_server import FakeServer
+from tests.integration.keyed import SETTINGS
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
 
 
@@ -73,4 +74,15 @@ def langgraph_server(
     folder = tmp_path_factory.mktemp("server")
     models = {"OPENAI_BASE_URL": _server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
     with langgraph_dev(folder, "--n-jobs-per-worker", "10", **models) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def guarded(
+    _server: FakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LangGraphServer]:
+    """`langgraph dev` with API keys and low bounds; see `keyed.py`."""
+    models = {"OPENAI_BASE_URL": _server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
+    folder = tmp_path_factory.mktemp("guarded")
+    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **SETTINGS, **models) as server:
         yield server

@@ -11,32 +11,13 @@ import openai
 import pytest
 from langgraph_sdk import get_client
 
+from tests.fake_server import eventually
+from tests.integration.keyed import INPUT, KEYS, MIXTURE, RUNS_PER_MINUTE
 from tests.integration.langgraph_server import langgraph_dev
 
-NAMES = ("alice", "bob", "carol", "dave", "me")
-ALICE, BOB, CAROL, DAVE, ME = (f"{name}-0123456789abcdef" for name in NAMES)
-RUNS_PER_MINUTE = 12
-INPUT = {"messages": [{"role": "user", "content": "hi"}]}
-MIXTURE = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
-
-
-@pytest.fixture(scope="module")
-def guarded(_server, tmp_path_factory):
-    settings = {
-        "MOA_API_KEYS": f"alice={ALICE},bob={BOB},carol={CAROL},dave={DAVE},me@example.com={ME}",
-        "MOA_ALLOWED_MODELS": "openai:a*,openai:b*,openai:agg*",
-        "MOA_MAX_LAYERS": "3",
-        "MOA_MAX_PROPOSERS": "4",
-        "MOA_MAX_SAMPLES": "2",
-        "MOA_MAX_TOKENS": "100000",
-        "MOA_RUNS_PER_MINUTE": str(RUNS_PER_MINUTE),
-        "MOA_MAX_MESSAGES": "50",
-        "OPENAI_BASE_URL": _server.url,
-        "OPENAI_API_KEY": "sk-test-0123456789",
-    }
-    folder = tmp_path_factory.mktemp("guarded")
-    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **settings) as server:
-        yield server
+ALICE, BOB, CAROL, DAVE, ME = (
+    KEYS[name] for name in ("alice", "bob", "carol", "dave", "me@example.com")
+)
 
 
 @pytest.fixture
@@ -381,6 +362,7 @@ async def test_a_batch_is_started_whole_or_not_at_all(guarded, server):
     assert not server.calls
     response = await posted(guarded, "/runs/batch", runs[:3], DAVE)
     assert response.status_code == 200
+    await eventually(lambda: len(server.of("agg")) == 3)
 
 
 def test_models_are_those_that_the_key_may_use(guarded):

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.messages import HumanMessage
 
 from moa_graph.presets import PRESETS, Configuration
 from moa_graph.server import bounds
 from moa_graph.server.assistants import check_given, mixture
-from moa_graph.server.bounds import check_bounds
+from moa_graph.server.bounds import TooLarge, check_bounds, check_question, check_state
 from moa_graph.server.settings import Settings
 
 SMALL = Settings(
-    max_layers=3, max_proposers=4, max_samples=2, max_tokens=1000, allowed_models="openai:*"
+    max_layers=3,
+    max_proposers=4,
+    max_samples=2,
+    max_tokens=1000,
+    max_messages=5,
+    allowed_models="openai:*",
 )
 
 
@@ -91,3 +97,42 @@ async def test_a_part_of_a_context_is_judged_by_itself():
         ValueError, match="min_proposals cannot be set for an assistant: it is a field of"
     ):
         check_given({"proposers": ["openai:a"], "min_proposals": 1})
+
+
+TEXT = {"type": "text", "text": "y" * 2500}
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"messages": [HumanMessage("hi")] * 6}, "6 messages.* 5 .*MOA_MAX_MESSAGES.* new thread"),
+        ({"messages": [HumanMessage("y" * 2500)] * 2}, "1250 tokens of the conversation"),
+        ({"messages": [HumanMessage([TEXT, TEXT])]}, "1252 tokens of the conversation"),
+        (
+            {"messages": [HumanMessage("hi")], "proposals": [{"content": "y" * 5000}] * 2},
+            "1250 tokens of the proposals .*MOA_MAX_TOKENS",
+        ),
+    ],
+)
+def test_a_state_that_exceeds_a_bound_is_refused(state, says):
+    with pytest.raises(ValueError, match=says):
+        check_state(state)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_state_within_is_not():
+    proposals = [{"content": "y" * 900, "layer": 1}] * 8
+    check_state({"messages": [HumanMessage("y" * 900)] * 4, "proposals": proposals})
+    check_state({"messages": []})
+
+
+@pytest.mark.parametrize("layers", [1, 30])
+def test_lists_of_messages_are_found_at_any_depth_in_linear_time(layers):
+    given = many = {"messages": [1] * 501}
+    for _ in range(layers):
+        given = ["a", ["messages", given]]
+    with pytest.raises(TooLarge, match="501 messages"):
+        check_question(given)
+    with pytest.raises(TooLarge, match="501 messages"):
+        check_question([["messages", many["messages"]], ["other", 1]])

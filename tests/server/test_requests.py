@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from moa_graph.server import drain, requests
 from moa_graph.server.drain import ToldEnds
-from moa_graph.server.requests import BodyBound, current_batch
+from moa_graph.server.requests import BodyBound, current_batch, parsed
 from moa_graph.server.settings import Settings
 
 
@@ -50,7 +51,15 @@ def test_a_body_above_the_bound_is_refused(client, path, chunked, size):
 
 @pytest.mark.parametrize(
     ("body", "runs"),
-    [(b"[1, 2, 3]", 3), (b"[]", 0), (b"{}", 0), (b"not JSON", 0), (b"[" * 900, 0)],
+    [
+        (b"[1, 2, 3]", 3),
+        (b"[]", 0),
+        (b"{}", 0),
+        (b"not JSON", 0),
+        (b"[" * 900, 0),
+        (b"[1, 2, " + b"[" * 400 + b"]" * 400 + b"]", 3),
+        ("[1, 2]".encode("utf-16"), 2),
+    ],
 )
 def test_the_runs_of_a_batch_are_counted(client, body, runs):
     response = client.post("/runs/batch", content=body)
@@ -75,3 +84,10 @@ def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(monkeypatch, cut, kind
     if told:
         data = text.split("event: error\ndata: ")[1]
         assert "shutting down" in json.loads(data)["message"]
+
+
+def test_runs_that_are_nested_deeply_are_counted():
+    """LangGraph Server reads what is nested too deeply for Python's own reader."""
+    deep = b"[" * 1000 + b"]" * 1000
+    assert orjson.loads(deep)
+    assert len(parsed(b"[1, 2, " + deep + b"]")) == 3

@@ -93,18 +93,6 @@ class ApiError(Exception):
         return JSONResponse(body, self.status, headers=headers)
 
 
-def refusal(scope: Scope, error: ApiError) -> Response:
-    """Return the response of a middleware that refuses a request to any route.
-
-    Args:
-        scope: ASGI scope of the request.
-        error: What is wrong.
-    """
-    if PREFIX in scope["path"]:
-        return error.response(scope)
-    return JSONResponse({"detail": error.message}, error.status, headers=error.headers)
-
-
 _KEPT = {401: "invalid_api_key", 403: None, 404: None, 413: None}
 """Statuses of the server's own API that clients are told, and their codes."""
 _CLIENTS_FAULT = ("AggregationRefused", "ValueError", "ValidationError")

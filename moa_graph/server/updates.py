@@ -1,0 +1,120 @@
+"""Bounds of what a client writes into the state of a thread, and of where it continues a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from moa_graph.server.addresses import check_addresses
+from moa_graph.server.bounds import check_question
+
+_CHECKPOINT = ("checkpoint_id", "checkpoint_map", "checkpoint_ns", "thread_id")
+
+
+def check_body(path: str, body: Any) -> None:
+    """Check a request of which the servers do not tell `auth.py` the content.
+
+    Args:
+        path: Path of the request.
+        body: Its JSON.
+
+    Raises:
+        TooLarge: If it writes too many messages.
+        ValueError: If it writes a state that a run may not have, or continues a run in a way that
+            clients may not. The message says which.
+    """
+    for pattern, check in _CHECKS.items():
+        if re.fullmatch(pattern, path) and isinstance(body, Mapping):
+            check(body)
+
+
+def check_input(given: Any) -> None:
+    """Check the input of a run.
+
+    Raises:
+        TooLarge: If it has too many messages.
+        ValueError: If it is not an object, is too long, or has an address that is not allowed.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f'input must be an object such as {{"messages": […]}}, not {given!r:.60}.')
+    _check_written(given)
+
+
+def check_command(given: Any) -> None:
+    """Check the command of a run.
+
+    Raises:
+        TooLarge: If it has too many messages.
+        ValueError: If it is not an object, is too long, has an address that is not allowed, or
+            sends a node an input.
+    """
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise ValueError(f"command must be an object, not {given!r:.60}.")
+    goto = given.get("goto")
+    for node in goto if isinstance(goto, list) else [goto]:
+        if node is not None and not isinstance(node, str):
+            raise ValueError(
+                f"command.goto must be the name of a node or a list of names, not {node!r:.60}: "
+                "clients cannot send a node an input."
+            )
+    _check_written(given)
+
+
+def check_checkpoint(given: Any) -> None:
+    """Check the place where a run continues, which servers add to its configuration.
+
+    Args:
+        given: The checkpoint; None for the latest one.
+
+    Raises:
+        ValueError: If it has other fields than a checkpoint.
+    """
+    for field in given if isinstance(given, Mapping) else ():
+        if field not in _CHECKPOINT:
+            raise ValueError(
+                f"checkpoint has an unknown field {field!r:.60}. Fields are: "
+                f"{', '.join(_CHECKPOINT)}."
+            )
+
+
+def _check_written(given: Any) -> None:
+    check_question(given)
+    check_addresses(given)
+
+
+def _check_thread(body: Mapping[str, Any]) -> None:
+    for update in updates_in(body):
+        check_command(update.get("command"))
+        _check_written(update.get("values"))
+    # Together they are one state.
+    check_question([update.get("values") for update in updates_in(body)])
+
+
+def updates_in(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the updates of the state of a new thread."""
+    steps = body.get("supersteps")
+    for step in steps if isinstance(steps, list) else ():
+        updates = step.get("updates") if isinstance(step, Mapping) else None
+        for update in updates if isinstance(updates, list) else ():
+            if isinstance(update, Mapping):
+                yield update
+
+
+def _check_update(body: Mapping[str, Any]) -> None:
+    _check_written(body.get("values"))
+    check_checkpoint(body.get("checkpoint"))
+
+
+def _check_reading(body: Mapping[str, Any]) -> None:
+    check_checkpoint(body.get("checkpoint"))
+
+
+_CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
+    r"/threads": _check_thread,
+    r"/threads/[^/]+/state": _check_update,
+    r"/threads/[^/]+/(state/checkpoint|history)": _check_reading,
+}
+"""Checks by pattern of the path."""
