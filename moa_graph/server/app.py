@@ -20,6 +20,7 @@ from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ig
 from moa_graph.server import operations
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
+from moa_graph.server.leftovers import Leftovers
 from moa_graph.server.metrics import FirstTokens
 from moa_graph.server.protocols import routes
 from moa_graph.server.request_ids import RequestIds
@@ -106,6 +107,7 @@ async def markdown(request: Request) -> Response:
 app.add_middleware(Writes)
 app.add_middleware(BodyBound)
 app.add_middleware(FirstTokens)
+app.add_middleware(Leftovers)
 app.add_middleware(Guard)
 app.add_middleware(ToldEnds)
 app.add_middleware(RequestIds)
