@@ -104,14 +104,18 @@ def local_chat_model(name: str, **params: Any) -> BaseChatModel:
     return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
 
 
-def check_local_name(name: str, role: str) -> None:
+def check_local_name(name: str, where: str) -> None:
     """Check that a name is in `LOCAL_MODELS` or is a GGUF file.
+
+    Args:
+        name: The name.
+        where: Beginning of the error.
 
     Raises:
         ValueError: If it is neither; the message lists the known names.
     """
     if name not in LOCAL_MODELS and not name.endswith(".gguf"):
-        raise ValueError(f"{role}: {_unknown(name)}")
+        raise ValueError(f"{where}{_unknown(name)}")
 
 
 def _unknown(name: str) -> str:

@@ -56,9 +56,9 @@ class Model:
         self._of_loops: MutableMapping[Any, Runnable[Any, Any]] = weakref.WeakKeyDictionary()
         self._provider: str | None = None
         if isinstance(given, str):
-            self._provider, self.name = _split(given, role)
+            self._provider, self.name = _split(given, self._where)
             if given.startswith("local:"):
-                check_local_name(self.name, role)
+                check_local_name(self.name, self._where)
             else:
                 self._try_to_build(given)
         elif isinstance(given, Runnable):
@@ -174,6 +174,7 @@ class Model:
 
     @property
     def _where(self) -> str:
+        """Beginning of errors: the role, unless it is the name, which the errors have anyway."""
         return "" if self.role == self._given else f"{self.role}: "
 
     def _try_to_build(self, spec: str) -> None:
@@ -182,13 +183,13 @@ class Model:
             self._runnable = without_own_retries(build_chat_model(spec, self._params))
         except ImportError as error:
             raise ValueError(
-                f"{self.role}: the package for {provider!r} is not installed. {error}"
+                f"{self._where}the package for {provider!r} is not installed. {error}"
             ) from error
         except ValueError as error:
             if "Unsupported" in str(error) and "provider" in str(error):
                 known = str(error).rpartition("are: ")[2]
                 raise ValueError(
-                    f"{self.role}: unknown provider {provider!r} in {spec!r}. Write "
+                    f"{self._where}unknown provider {provider!r} in {spec!r}. Write "
                     f"'provider:model' with one of: local, {known}; or install the provider's "
                     "LangChain package and give its chat model object instead."
                 ) from error
@@ -225,12 +226,17 @@ def _what(given: object) -> str:
     return f"of type {type(given).__name__}"
 
 
-def _split(spec: str, role: str) -> tuple[str, str]:
+def _split(spec: str, where: str) -> tuple[str, str]:
     provider, colon, model = spec.partition(":")
-    if not (colon and provider.strip() and model.strip()):
+    missing = "model" if colon and provider.strip() else "provider"
+    if missing == "provider" or not model.strip(": "):
         raise ValueError(
-            f"{role}: {spec!r} has no provider. Use the form 'provider:model', for example "
+            f"{where}{spec!r} has no {missing}. Use the form 'provider:model', for example "
             "'together:Qwen/Qwen2.5-72B-Instruct-Turbo' or 'openai:gpt-5.2'."
+        )
+    if model.startswith(":"):
+        raise ValueError(
+            f"{where}{spec!r} has two colons after the provider. Use the form 'provider:model'."
         )
     return provider, model
 

@@ -319,6 +319,8 @@ def _check_model(value: Any, where: str) -> None:
     if not isinstance(value, str | Mapping):
         raise TypeError(f"{where} must be 'provider:model', or a mapping with `model`.")
     if isinstance(value, Mapping):
+        if not isinstance(value.get("model", ""), str):
+            raise TypeError(f"{where}: model must be 'provider:model'.")
         model_of({**value, "model": "local:smollm2-135m"} if "model" in value else value, where)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from langgraph_sdk import Auth
@@ -68,10 +69,12 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
     """Check the bounds and the rate limit of a new run."""
     run = value.get("kwargs") or value
     _check_configuration(run)
-    told = [value.get("metadata"), _object(run, "config").get("metadata")]
+    config = _object(run, "config")
+    told = [value.get("metadata"), config.get("metadata")]
     if ctx.user.identity != LOCAL_USER:
         with _told():
             check_metadata(told)
+            _check_traced_here(_object(config, "configurable"))
     await _check_start(ctx.user.identity)
     for metadata in filter(None, told):
         metadata.pop(TEMPORARY, None)
@@ -156,6 +159,7 @@ _SERVERS_OWN = {
     "run_id", "thread_id", "user_id",
 }  # fmt: skip
 _SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
+_TRACED_ELSEWHERE = ("__langsmith_project__", "__langsmith_example_id__")
 
 
 def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,6 +201,14 @@ def _check_run_settings(config: Mapping[str, Any]) -> None:
     ):
         raise ValueError(f"config.tags must be a list of strings, not {tags!r:.60}.")
     _object(config, "metadata")
+
+
+def _check_traced_here(settings: Mapping[str, Any]) -> None:
+    if any(settings.get(name) for name in _TRACED_ELSEWHERE):
+        raise Refused(
+            HTTPStatus.FORBIDDEN,
+            "Users with API keys cannot set langsmith_tracer: the traces are the server's.",
+        )
 
 
 @contextmanager

@@ -70,9 +70,11 @@ def check_checkpoint(given: Any) -> None:
         given: The checkpoint; None for the latest one.
 
     Raises:
-        ValueError: If it has other fields than a checkpoint.
+        ValueError: If it is not an object, or has other fields than a checkpoint.
     """
-    for field in given if isinstance(given, Mapping) else ():
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"checkpoint must be an object, not {given!r:.60}.")
+    for field in given or ():
         if field not in _CHECKPOINT:
             raise ValueError(
                 f"checkpoint has an unknown field {field!r:.60}. Fields are: "
@@ -105,16 +107,27 @@ def updates_in(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _check_update(body: Mapping[str, Any]) -> None:
     _check_written(body.get("values"))
-    check_checkpoint(body.get("checkpoint"))
+    _check_place(body)
 
 
-def _check_reading(body: Mapping[str, Any]) -> None:
+def _check_place(body: Mapping[str, Any]) -> None:
     check_checkpoint(body.get("checkpoint"))
+    given = body.get("checkpoint_id")
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"checkpoint_id must be a string, not {given!r:.60}.")
+
+
+def _check_run(body: Mapping[str, Any]) -> None:
+    _check_place(body)
+    tracer = body.get("langsmith_tracer")
+    if tracer is not None and not isinstance(tracer, Mapping):
+        raise ValueError(f"langsmith_tracer must be an object, not {tracer!r:.60}.")
 
 
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     r"/threads": _check_thread,
     r"/threads/[^/]+/state": _check_update,
-    r"/threads/[^/]+/(state/checkpoint|history)": _check_reading,
+    r"/threads/[^/]+/(state/checkpoint|history)": _check_place,
+    r"(/threads/[^/]+)?/runs(/stream|/wait)?": _check_run,
 }
 """Checks by pattern of the path."""

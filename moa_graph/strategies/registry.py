@@ -119,7 +119,7 @@ def _built(place: Place, data: Mapping[str, Any], where: str) -> Any:
     return _WRAPPERS[place](partial(strategy, **arguments) if arguments else strategy)
 
 
-def _check_needed(strategy: type[Any], given: Mapping[str, Any], where: str) -> None:
+def _check_needed(strategy: Callable[..., Any], given: Mapping[str, Any], where: str) -> None:
     for name, parameter in inspect.signature(strategy).parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD,
@@ -143,23 +143,30 @@ def _argument(name: str, value: Any, where: str) -> Any:
 def model_of(value: Any, where: str) -> Any:
     """Convert a model from data: a string, or a mapping with `model` and settings.
 
+    Args:
+        value: The model.
+        where: Its place in errors.
+
     Raises:
         TypeError: If a field of the mapping is unknown.
+        ValueError: If it has no `model`, or the model is not valid.
     """
     if not isinstance(value, Mapping):
         return value
-    check_names(_model, value, where)
-    return _model(**value)
+    check_names(_described, value, where)
+    _check_needed(_described, value, where)
+    model, settings = _described(**value)
+    return Model(model, where, **settings)
 
 
-def _model(
+def _described(
     model: str,
     temperature: float | None = None,
     max_tokens: int | None = None,
     params: Mapping[str, Any] | None = None,
-) -> Model:
+) -> tuple[str, dict[str, Any]]:
     own = {"temperature": temperature, "max_tokens": max_tokens}
-    return Model(model, model, **{k: v for k, v in own.items() if v is not None}, **(params or {}))
+    return model, {**{k: v for k, v in own.items() if v is not None}, **(params or {})}
 
 
 # --- back to data --------------------------------------------------------------------------

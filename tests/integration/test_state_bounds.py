@@ -60,6 +60,26 @@ WRONG = {
         "checkpoint has an unknown field 'proposers'",
     ),
     "graph of a history": ("/threads/{}/history", PLACE, "unknown field 'proposers'"),
+    "graph of a run": (
+        "/threads/{}/runs/wait",
+        {"input": INPUT, **PLACE},
+        "unknown field 'proposers'",
+    ),
+    "number as a checkpoint": (
+        "/runs/wait",
+        {"input": INPUT, "checkpoint": 1},
+        "checkpoint must be an object, not 1",
+    ),
+    "number as a checkpoint's id": (
+        "/threads/{}/state",
+        {"values": None, "checkpoint_id": [1]},
+        "checkpoint_id must be a string, not [1]",
+    ),
+    "name as a tracer": (
+        "/runs/wait",
+        {"input": INPUT, "langsmith_tracer": "mine"},
+        "langsmith_tracer must be an object, not 'mine'",
+    ),
     "graph of a checkpoint": ("/threads/{}/state/checkpoint", PLACE, "unknown field 'proposers'"),
     "list": ("/runs/wait", {"input": INPUT["messages"]}, "input must be an object"),
     "string": ("/runs/wait", {"input": "hi"}, "input must be an object"),
@@ -123,6 +143,15 @@ async def test_what_no_client_needs_is_refused(guarded, thread, server, what):
     response = await posted(guarded, path.format(thread), body)
     assert response.status_code == 422, response.text
     assert says in response.json()["detail"]
+    assert not server.calls
+
+
+async def test_traces_are_the_servers(guarded, thread, server):
+    for path in ("/runs/wait", "/threads/{}/runs"):
+        run = {"input": INPUT, "context": MIXTURE, "langsmith_tracer": {"project_name": "mine"}}
+        response = await posted(guarded, path.format(thread), run)
+        assert response.status_code == 403
+        assert "langsmith_tracer" in response.json()["detail"]
     assert not server.calls
 
 
