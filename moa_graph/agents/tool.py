@@ -73,32 +73,45 @@ def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
         consult,
         aconsult,
         name=_NAME,
-        description=_DESCRIPTION,
+        description=DESCRIPTION,
         args_schema=_Question,
         response_format="content_and_artifact",
         handle_tool_error=True,
     )
 
 
-_DESCRIPTION = (
+DESCRIPTION = (
     "Ask a panel of several models, and get one answer that combines theirs. It is slower and "
     "costs more than answering yourself: use it for hard questions, for decisions that matter, and "
     "when you do not know how to continue. The panel does not see this conversation."
 )
+"""Description of the tool, for the model that calls it."""
+QUESTION = "The whole question, understandable on its own."
+CONTEXT = "What the panel needs to know to answer it."
+"""Descriptions of its arguments."""
 
 
 class _Question(BaseModel):
-    question: str = Field(description="The whole question, understandable on its own.")
-    context: str = Field(default="", description="What the panel needs to know to answer it.")
+    question: str = Field(description=QUESTION)
+    context: str = Field(default="", description=CONTEXT)
+
+
+def text_of(question: str, context: str | None) -> str:
+    """Return the message to the mixture: the question, with the context if there is one."""
+    return f"{question}\n\nContext:\n{context}" if context and context.strip() else question
+
+
+def no_answer(error: object) -> str:
+    """Return the result of a call that failed, so that the agent can go on."""
+    return f"The panel gave no answer: {error}"
 
 
 def _asked(question: str, context: str) -> list[BaseMessage]:
-    return [HumanMessage(f"{question}\n\nContext:\n{context}" if context.strip() else question)]
+    return [HumanMessage(text_of(question, context))]
 
 
 def _failed(error: MoAError) -> ToolException:
-    """Return the error as a failed result of the tool, so that the agent can go on."""
-    return ToolException(f"The panel gave no answer: {error}")
+    return ToolException(no_answer(error))
 
 
 def _answer(message: AIMessage) -> tuple[str, dict[str, Any]]:

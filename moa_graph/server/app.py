@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -14,6 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
@@ -25,7 +27,11 @@ from moa_graph.server.metrics import FirstTokens
 from moa_graph.server.protocols import routes
 from moa_graph.server.request_ids import RequestIds
 from moa_graph.server.requests import BodyBound
+from moa_graph.server.settings import SETTINGS
 from moa_graph.server.writes import Writes
+
+if SETTINGS.mcp and find_spec("mcp") is None:
+    raise ImportError("MOA_MCP=1 needs the package mcp: pip install 'moa-graph[mcp]'")
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST = 1_000_000  # bytes of Markdown
@@ -76,7 +82,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
-    async with draining():
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(draining())
+        if SETTINGS.mcp:
+            await stack.enter_async_context(_mcp.running())
         yield
 
 
@@ -114,3 +123,8 @@ app.add_middleware(RequestIds)
 app.mount("/moa", _Files(directory=_PAGE))
 app.include_router(operations.router)
 app.include_router(routes.router)
+if SETTINGS.mcp:
+    from moa_graph.server.mcp_api.endpoint import Endpoint
+
+    _mcp = Endpoint()
+    app.router.routes += [Route(path, _mcp) for path in ("/mcp", "/mcp/")]

@@ -274,9 +274,21 @@ def check_given(given: Mapping[str, Any], *, whole: bool = False) -> None:
         ValueError: If a field is unknown or invalid, or exceeds a bound. The message names the
             field and the reason.
     """
-    configuration = _configuration(_shape(_context_of(given)))
+    configuration = configuration_of(given)
     fields = ("proposers", "aggregator", "route")
     check_bounds(configuration, [field for field in fields if whole or field in given])
+
+
+def configuration_of(given: Mapping[str, Any]) -> Configuration:
+    """Return the mixture that the context of an assistant describes.
+
+    Args:
+        given: Context, or a part of one.
+
+    Raises:
+        ValueError: If a field is unknown or invalid. The message names the field and the reason.
+    """
+    return _configuration(_shape(_context_of(given)))
 
 
 def _shape(context: AssistantContext) -> dict[str, Any]:

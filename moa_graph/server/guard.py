@@ -16,7 +16,8 @@ from moa_graph.server.users import user_of
 # Health checks, server information, and the live page, which asks for a key itself.
 _PUBLIC = re.compile(r"/(ok|info|health|live|ready|docs|openapi\.json)?|/moa(/(?!markdown)[\w.]+)?")
 # Routes that `auth.py` handles, and our own. The servers have other, internal routes.
-_OFFERED = re.compile(r"/(assistants|threads|runs|store|v1|moa)(/.*)?")
+_OWN = "v1|moa|mcp" if SETTINGS.mcp else "v1|moa"
+_OFFERED = re.compile(rf"/(assistants|threads|runs|store|{_OWN})(/.*)?")
 METRICS = "/metrics"
 _ITS_OWN = "/noauth"  # root path of LangGraph Server's calls to itself; clients cannot set it
 _NO_WEBSOCKET = "Users with API keys use HTTP: commands over a WebSocket are not checked."

@@ -87,7 +87,12 @@ async def read_body(receive: Receive) -> bytes | None:
 
 
 def again(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives a body that was read, and then what follows it."""
+    """Return a `receive` that gives a body that was read, and then what follows it.
+
+    Args:
+        body: The body.
+        receive: The one that it was read from.
+    """
     given = False
 
     async def receiving() -> Message:

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     assistant of a name that has API keys."""
     private_urls: bool = False
     """Whether images, audio and files may be at loopback, link-local and private addresses."""
+    mcp: bool = False
+    """Whether MCP clients can call the tool `consult` at `/mcp`."""
     drain_seconds: float = Field(default=20, ge=0)
     """Seconds that streams have to finish after the server is told to stop."""
     strict: bool = False

@@ -72,8 +72,12 @@ def langgraph_server(
 ) -> Iterator[LangGraphServer]:
     """`langgraph dev`, whose models `openai:…` are those of the fake server."""
     folder = tmp_path_factory.mktemp("server")
-    models = {"OPENAI_BASE_URL": _server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
-    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **models) as server:
+    settings = {
+        "OPENAI_BASE_URL": _server.url,
+        "OPENAI_API_KEY": "sk-test-0123456789",
+        "MOA_MCP": "1",
+    }
+    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **settings) as server:
         yield server
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import httpx
+import httpx2
 import openai
 import pytest
 from langgraph_sdk import get_client
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from tests.fake_server import eventually
 from tests.integration.keyed import INPUT, KEYS, MIXTURE, RUNS_PER_MINUTE
@@ -60,7 +63,8 @@ ROUTES = [
     ("POST", "/internal/truncate", {}),
     ("POST", "/deploy", {}),
     ("GET", "/metrics", None),
-    ("POST", "/mcp/", {}),
+    ("POST", "/mcp", {}),
+    ("GET", "/mcp/", None),
     ("POST", "/a2a/mixture", {}),
     ("GET", "/nothing", None),
     ("GET", "/moa/../assistants/search", None),
@@ -91,7 +95,6 @@ def test_without_a_key_nothing_is_answered(guarded, server, headers):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/mcp/"),
         ("POST", "/a2a/mixture"),
         ("POST", "/internal/truncate"),
         ("GET", "/internal/debug/thread/00000000-0000-0000-0000-000000000000"),
@@ -236,6 +239,46 @@ async def test_openais_client_with_a_key(guarded, alice, server):
             await client.chat.completions.create(model="alice's", messages=INPUT["messages"])
 
 
+@asynccontextmanager
+async def mcp_client(guarded, key):
+    async with (
+        httpx2.AsyncClient(headers={"x-api-key": key}, timeout=30) as http,
+        Client(streamable_http_client(f"{guarded.url}/mcp", http_client=http)) as client,
+    ):
+        yield client
+
+
+async def consulted(client, mixture=None, question="hi"):
+    """Whether the call is refused, and what it returns."""
+    arguments = {"question": question, "mixture": mixture}
+    result = await client.call_tool("consult", arguments)
+    return result.is_error, result.content[0].text
+
+
+async def test_mcp_clients_with_keys(guarded, alice, server):
+    panel = "the panel of alice"
+    await alice.assistants.create("mixture", name=panel, context=MIXTURE)
+    async with mcp_client(guarded, ALICE) as hers, mcp_client(guarded, BOB) as his:
+        (tool,) = (await his.list_tools()).tools
+        assert "'mixture'" in str(tool.input_schema)
+        assert panel not in str(tool.input_schema)
+        answered, *refused = await asyncio.gather(
+            consulted(hers, panel),
+            consulted(his, panel),
+            consulted(his, "mixture", "word " * 100_000),
+            consulted(his, "together"),
+            consulted(his),  # the graph `mixture`, with its own models
+        )
+    assert answered == (False, "agg: hi")
+    assert all(is_error for is_error, _ in refused)
+    unknown, long, *outside = [said for _, said in refused]
+    assert unknown.startswith(f"Unknown mixture '{panel}'. Available: ")
+    assert unknown.count(panel) == 1
+    assert "MOA_MAX_TOKENS" in long
+    assert all("MOA_ALLOWED_MODELS" in said for said in outside)
+    assert sorted(server.labels()) == ["a", "agg", "b"]
+
+
 async def test_a_key_may_start_so_many_runs_a_minute(guarded, server):
     async with get_client(url=guarded.url, api_key=CAROL) as carol:
         outcomes = await asyncio.gather(
@@ -254,6 +297,10 @@ async def test_a_key_may_start_so_many_runs_a_minute(guarded, server):
     async with openai.AsyncOpenAI(base_url=url, api_key=CAROL, max_retries=0) as client:
         with pytest.raises(openai.RateLimitError, match="MOA_RUNS_PER_MINUTE"):
             await client.chat.completions.create(model="mixture", messages=INPUT["messages"])
+    async with mcp_client(guarded, CAROL) as client:
+        refused, said = await consulted(client)
+    assert refused
+    assert re.search(r"\(MOA_RUNS_PER_MINUTE\)\. Try again in \d+ seconds\.", said)
 
 
 def test_keys_are_not_in_the_log(guarded):
