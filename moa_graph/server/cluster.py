@@ -188,7 +188,7 @@ def python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
         tell(f"Installing Aegra, for {python} …")
         _run(str(python), "-m", "venv", "--clear", str(own.parents[1]))
         source = Path(__file__).parents[2]
-        this = f"{source}[server]" if (source / "pyproject.toml").is_file() else "moa-graph[server]"
+        this = f"{source}[mcp]" if (source / "pyproject.toml").is_file() else "moa-graph[mcp]"
         _run(str(own), "-m", "pip", "install", "--quiet", "aegra-api>=0.11", this)
         return own
     needed = ".".join(map(str, _NEEDS_PYTHON))

@@ -14,12 +14,16 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import httpx2
 import openai
 import psycopg
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph_sdk import get_client
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
+from tests.fake_server import eventually
 from tests.integration.langgraph_server import REPOSITORY
 
 pytestmark = pytest.mark.services
@@ -80,6 +84,7 @@ def urls(_server, folder):
         "MOA_API_KEYS": f"alice={ALICE},bob={BOB}",
         "MOA_ALLOWED_MODELS": "openai:*",
         "MOA_RUNS_PER_MINUTE": "1000",
+        "MOA_MCP": "1",
     }
     up = moa("up", "--folder", str(folder), "--port", str(free_ports()), **settings, **QUICK)
     logs = [file.read_text()[-3000:] for file in folder.glob("server-*.log")]
@@ -131,6 +136,49 @@ async def test_openais_client_and_keys(urls, server):
                     context={"base_url": "http://evil"},
                 )
             assert "unknown field 'base_url'" in error.value.response.text
+
+
+async def test_an_mcp_client_may_use_any_of_the_servers(urls, server):
+    quick = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
+    async with get_client(url=urls[0], api_key=ALICE) as alice:
+        await alice.assistants.create("mixture", name="panel", context=quick)
+        hung = {**quick, "proposers": ["openai:a?hang"]}
+        await alice.assistants.create("mixture", name="hung", context=hung)
+    steps = []
+
+    async def progress(done, total, message):
+        steps.append((done, total))
+
+    key = {"Authorization": f"Bearer {ALICE}"}
+    for url in urls:
+        async with (
+            httpx2.AsyncClient(headers=key, timeout=60) as http,
+            Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
+        ):
+            arguments = {"question": "hi there", "mixture": "panel"}
+            result = await client.call_tool("consult", arguments, progress_callback=progress)
+            assert result.structured_content["answer"] == "agg: hi there"
+    assert steps == [(1, 3), (2, 3), (3, 3)] * 2
+    # A session that one server has begun, and a call that another one cancels.
+    accept = {"Accept": "application/json, text/event-stream"}
+    async with httpx.AsyncClient(headers={**key, **accept}, timeout=60) as http:
+
+        async def post(url, method, **message):
+            body = {"jsonrpc": "2.0", "method": method, **message}
+            return await http.post(f"{url}/mcp", json=body)
+
+        client_info = {"name": "a client", "version": "1"}
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client_info}
+        begun = await post(urls[0], "initialize", id=1, params=hello)
+        http.headers["Mcp-Session-Id"] = begun.headers["Mcp-Session-Id"]
+        arguments = {"question": "hi", "mixture": "hung"}
+        params = {"name": "consult", "arguments": arguments}
+        call = asyncio.create_task(post(urls[0], "tools/call", id=2, params=params))
+        await eventually(lambda: server.of("a")[2:])
+        cancelled = {"requestId": 2}
+        assert (await post(urls[1], "notifications/cancelled", params=cancelled)).is_success
+        await eventually(lambda: server.of("a")[2].disconnected)
+        assert '"isError":true' in (await call).text
 
 
 async def test_a_killed_process_loses_no_run_and_pays_for_nothing_twice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ import openai
 import psutil
 import pytest
 from langgraph_sdk import get_sync_client
+from mcp import Client
 from openai import OpenAI
 
+from tests.fake_server import eventually
 from tests.integration.langgraph_server import langgraph_dev
 
 MIXTURE = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg?tps=20"}
@@ -29,7 +32,7 @@ def started(server, tmp_path):
 
     def start(seconds: float):
         models = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
-        manager = langgraph_dev(tmp_path, MOA_DRAIN_SECONDS=str(seconds), **models)
+        manager = langgraph_dev(tmp_path, MOA_DRAIN_SECONDS=str(seconds), MOA_MCP="1", **models)
         running = manager.__enter__()
         opened.append(manager)
         client = get_sync_client(url=running.url)
@@ -106,6 +109,21 @@ def test_an_answer_that_is_cut_is_an_error_that_is_not_repeated(started, server)
         client.chat.completions.create(model="slow", messages=messages)
     stopping.join()
     assert len(server.of("a")) == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_a_call_of_the_mcp_tool_that_is_cut_is_an_error_of_the_tool(started, server, era):
+    url = started(0.5).url
+    async with Client(f"{url}/mcp", mode=era) as client:
+        arguments = {"question": "hi", "mixture": "slow"}
+        calling = asyncio.create_task(client.call_tool("consult", arguments))
+        await eventually(lambda: server.of("agg"))
+        stop(url)
+        result = await calling
+    assert result.is_error
+    assert "shutting down" in result.content[0].text
+    assert ANSWER[:20] not in result.content[0].text
 
 
 @pytest.mark.full

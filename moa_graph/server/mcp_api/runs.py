@@ -59,7 +59,7 @@ class Runs(Server):
         """
         for attempt in range(_TRIES):
             async for thread, run in self._running():
-                if (run.get("metadata") or {}).get(CALL) == call:
+                if call in _calls_of(run):
                     await self._told(
                         self._client.runs.cancel(thread, run["run_id"], headers=self._headers)
                     )
@@ -84,6 +84,13 @@ class Runs(Server):
             if len(threads) < _PAGE:
                 return
             offset += _PAGE
+
+
+def _calls_of(run: Mapping[str, Any]) -> list[Any]:
+    """Return the ids of the call of a run, where the servers show them."""
+    config = run.get("config") or {}
+    places = (run.get("metadata"), config.get("metadata"))
+    return [place.get(CALL) for place in places if place]
 
 
 class Followed:

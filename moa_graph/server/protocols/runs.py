@@ -106,12 +106,14 @@ class Server:
         asked: ChatCompletionRequest,
         thread: str | None,
     ) -> AsyncGenerator[Any, None]:
+        metadata = self._metadata(asked)
         events = self._client.runs.stream(  # type: ignore[call-overload]
             thread,
             assistant,
             input=question,
             context=context_of(asked),
-            metadata=self._metadata(asked),
+            config={"metadata": metadata},  # Aegra does not show a run's own metadata
+            metadata=metadata,
             stream_mode=["messages-tuple", "updates"],
             on_disconnect="cancel",
             headers=self._headers,
