@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import threading
 from contextlib import asynccontextmanager
 
@@ -345,3 +347,92 @@ async def test_an_address_with_a_slash_is_the_same(http):
     for path in ("/mcp", "/mcp/"):
         response = await http.post(path, json=message("tools/list"))
         assert [tool["name"] for tool in answer_in(response)["result"]["tools"]] == ["consult"]
+
+
+# --- the clients of others ---------------------------------------------------------------------
+
+NODE = """
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+const [, , url, panel, hung] = process.argv;
+const client = new Client({ name: "a client", version: "1" });
+await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+const consult = (mixture, options) => client.callTool(
+  { name: "consult", arguments: { question: "hi", mixture } }, undefined, options);
+const out = { tools: (await client.listTools()).tools.map((tool) => tool.name), steps: [] };
+const onprogress = (step) => out.steps.push([step.progress, step.total]);
+out.answer = (await consult(panel, { onprogress })).structuredContent.answer;
+out.refused = (await consult("nothing")).isError;
+const stopping = new AbortController();
+const onfirst = () => stopping.abort();
+try {
+  await consult(hung, { onprogress: onfirst, signal: stopping.signal });
+} catch (error) {
+  out.stopped = stopping.signal.aborted;
+}
+console.log(JSON.stringify(out));
+// The connection of the call stays open until standard input ends.
+process.stdin.resume().on("end", () => process.exit(0));
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A folder with the packages of npm, and a Node that is new enough for them."""
+    folder = tmp_path_factory.mktemp("packages")
+    names = ("node@22", "@modelcontextprotocol/sdk@1", "@modelcontextprotocol/conformance@" + SUITE)
+    subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--no-fund", *names],
+        cwd=folder, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.services
+async def test_the_npm_client(langgraph_server, panel, named, server, packages):
+    hung = named("hung for node", ["openai:a", "openai:b?hang"])
+    (packages / "client.mjs").write_text(NODE)
+    process = await asyncio.create_subprocess_exec(
+        packages / "node_modules/.bin/node", "client.mjs",
+        f"{langgraph_server.url}/mcp", panel, hung,
+        cwd=packages, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+        assert out == {
+            "tools": ["consult"],
+            "steps": [[1, 3], [2, 3], [3, 3]],
+            "answer": "agg: hi",
+            "refused": True,
+            "stopped": True,
+        }
+        # It has sent a notification, and has not closed the connection of the call.
+        await eventually(lambda: [call.disconnected for call in server.of("b")] == [False, True])
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+SUITE = "0.2.0-alpha.12"
+SCENARIOS = (
+    "server-initialize", "server-session-lifecycle", "server-stateless", "ping", "tools-list",
+    "http-header-validation", "server-sse-multiple-streams", "dns-rebinding-protection",
+)  # fmt: skip
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_official_suite_finds_no_fault(langgraph_server, packages, scenario, tmp_path):
+    command = [packages / "node_modules/.bin/conformance", "server", "--scenario", scenario]
+    path = f"{packages / 'node_modules/.bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*command, "--url", f"{langgraph_server.url}/mcp", "--output-dir", tmp_path],
+        cwd=packages, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    (file,) = tmp_path.rglob("checks.json")
+    checks = json.loads(file.read_text())
+    assert [check for check in checks if check["status"] == "SUCCESS"], done.stdout
+    for check in checks:
+        if check["status"] == "FAILURE":  # some need a tool of the suite's own
+            assert check["errorMessage"].startswith("Not testable: server does not list"), check

@@ -6,11 +6,13 @@ import runpy
 import sys
 
 import pytest
+from mcp import Client, MCPError
 
 from moa_graph.presets import PRESETS
 from moa_graph.server import app, guard, settings
 from moa_graph.server.mcp_api import protocol
 from moa_graph.server.mcp_api.runs import Followed, Runs, call_id
+from moa_graph.server.mcp_api.tool import mcp_server
 from moa_graph.server.settings import Settings
 
 
@@ -175,3 +177,11 @@ def test_calls_have_ids_of_their_own():
     assert len({*same}) == 1
     others = [call_id("s", 8), call_id("t", 7), call_id("s", "\ud800"), call_id("s/7", "")]
     assert len({*same, *others}) == 5
+
+
+async def test_an_unexpected_error_is_not_told_to_the_client(caplog):
+    async with Client(mcp_server()) as client:  # without a request over HTTP
+        for request in (client.list_tools(), client.call_tool("consult", {"question": "hi"})):
+            with pytest.raises(MCPError, match=r"^The server failed; its log says why\.$"):
+                await request
+    assert caplog.text.count("AssertionError") == 2

@@ -6,6 +6,7 @@ the calls of clients with the same key: a client cancels a call by the id of its
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -36,6 +37,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self._manager: StreamableHTTPSessionManager | None = None
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -45,7 +47,11 @@ class Endpoint:
         )
         async with manager.run():
             self._manager = manager
-            yield
+            try:
+                yield
+            finally:
+                for task in self._cancelling:
+                    task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -53,6 +59,9 @@ class Endpoint:
         if scope["method"] != "POST":
             await _not_allowed(scope, receive, send)
             return
+        # The SDK compares values of headers, and some servers keep the whitespace around them.
+        headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+        scope = {**scope, "headers": headers}
         started = False
 
         async def sending(message: Message) -> None:
@@ -61,22 +70,24 @@ class Endpoint:
             await send(message)
 
         with suppress(ClientDisconnect):
-            await _post(self._manager, scope, receive, sending)
+            await self._post(self._manager, scope, receive, sending)
         if not started:  # the client has gone away; without a response, the servers log an error
             await Response(status_code=_GONE)(scope, receive, send)
 
-
-async def _post(
-    manager: StreamableHTTPSessionManager, scope: Scope, receive: Receive, send: Send
-) -> None:
-    request = Request(scope, receive)
-    body = await request.body()
-    method, params = _read(body)
-    if method == "initialize":
-        send = _with_session(send)
-    elif method == "notifications/cancelled":
-        await _cancel(request, params.get("requestId"))
-    await manager.handle_request(scope, again(body, receive), send)
+    async def _post(
+        self, manager: StreamableHTTPSessionManager, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        method, params = _read(body)
+        if method == "initialize":
+            send = _with_session(send)
+        elif method == "notifications/cancelled":
+            # Some clients send nothing else until a notification is acknowledged.
+            task = asyncio.create_task(_cancel(request, params.get("requestId")))
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
+        await manager.handle_request(scope, again(body, receive), send)
 
 
 async def _not_allowed(scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from moa_graph.server.openai_api.runs import Server
 CALL = "mcp_call"
 """Key in a run's metadata; its value is the id of the call."""
 _PAGE = 100  # threads per search request
-_TRIES, _PAUSE = 3, 0.3  # a call may be cancelled just before its run exists; seconds
+_TRIES, _PAUSE = 2, 0.5  # a call may be cancelled just before its run exists; seconds
 
 Progress = Callable[[float, float | None, str], Awaitable[None]]
 """Function that tells a client the steps done, all steps (None if unknown), and the last step."""
@@ -57,30 +58,32 @@ class Runs(Server):
         The run is found by its metadata among the user's runs, so that any of several servers can
         cancel it.
         """
-        for attempt in range(_TRIES):
-            async for thread, run in self._running():
+        # In LangGraph Server, the thread of a run has its metadata; in Aegra, only the run has.
+        for attempt, metadata in itertools.product(range(_TRIES), ({CALL: call}, None)):
+            if attempt and metadata:
+                await asyncio.sleep(_PAUSE)
+            async for thread, run in self._running(metadata):
                 if call in _calls_of(run):
                     await self._told(
                         self._client.runs.cancel(thread, run["run_id"], headers=self._headers)
                     )
                     return True
-            if attempt < _TRIES - 1:
-                await asyncio.sleep(_PAUSE)
         return False
 
-    async def _running(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        offset = 0
+    async def _running(
+        self, metadata: dict[str, str] | None
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        offset, own = 0, self._headers
         while True:
             threads = await self._told(
                 self._client.threads.search(
-                    status="busy", limit=_PAGE, offset=offset, headers=self._headers
+                    metadata=metadata, status="busy", limit=_PAGE, offset=offset, headers=own
                 )
             )
             for thread in threads:
-                for run in await self._told(
-                    self._client.runs.list(thread["thread_id"], headers=self._headers)
-                ):
-                    yield thread["thread_id"], run
+                place = thread["thread_id"]
+                for run in await self._told(self._client.runs.list(place, headers=own)):
+                    yield place, run
             if len(threads) < _PAGE:
                 return
             offset += _PAGE
