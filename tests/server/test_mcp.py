@@ -5,12 +5,13 @@ from __future__ import annotations
 import runpy
 import sys
 
+import httpx
 import pytest
 from mcp import Client, MCPError
 
 from moa_graph.presets import PRESETS
 from moa_graph.server import app, guard, settings
-from moa_graph.server.mcp_api import protocol
+from moa_graph.server.mcp_api import protocol, runs
 from moa_graph.server.mcp_api.runs import Followed, Runs, call_id
 from moa_graph.server.mcp_api.tool import mcp_server
 from moa_graph.server.settings import Settings
@@ -185,3 +186,46 @@ async def test_an_unexpected_error_is_not_told_to_the_client(caplog):
             with pytest.raises(MCPError, match=r"^The server failed; its log says why\.$"):
                 await request
     assert caplog.text.count("AssertionError") == 2
+
+
+class Threads:
+    """The API of a server on which the thread `ended` ends between two requests."""
+
+    def __init__(self, metadata, run):
+        self.metadata, self.run, self.cancelled = metadata, run, []
+        self.threads = self.runs = self
+
+    async def search(self, metadata, status, limit, offset, headers):
+        assert status == "busy"
+        there = [f"other {n}" for n in range(limit)] + ["ended", "the thread"]
+        known = self.metadata if metadata else None
+        found = [name for name in there if not metadata or (name == "the thread" and known)]
+        return [{"thread_id": name} for name in found[offset : offset + limit]]
+
+    async def list(self, thread, headers):
+        if thread == "ended":
+            request = httpx.Request("GET", "http://x")
+            raise httpx.HTTPStatusError("", request=request, response=httpx.Response(404))
+        return [{"run_id": "1", "metadata": {}}, *([self.run] if thread == "the thread" else [])]
+
+    async def cancel(self, thread, run, headers):
+        self.cancelled.append((thread, run))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "run"),
+    [
+        (True, {"run_id": "2", "metadata": {"mcp_call": "a call"}}),
+        (False, {"run_id": "2", "config": {"metadata": {"mcp_call": "a call"}}}),
+    ],
+    ids=["as LangGraph Server shows it", "as Aegra shows it"],
+)
+async def test_the_run_of_a_call_is_found_among_many(monkeypatch, metadata, run):
+    monkeypatch.setattr(runs, "_PAUSE", 0)
+    server = Runs.__new__(Runs)
+    server._headers = {}
+    server._client = api = Threads(metadata, run)
+    assert not await server.cancel("another call")
+    assert api.cancelled == []
+    assert await server.cancel("a call")
+    assert api.cancelled == [("the thread", "2")]

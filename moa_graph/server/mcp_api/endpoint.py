@@ -127,4 +127,4 @@ async def _cancel(request: Request, cancelled: Any) -> None:
     try:
         await Runs(request).cancel(call_id(session, cancelled))
     except ApiError as error:
-        _log.warning("A call could not be cancelled: %s", error)
+        _log.info("A call could not be cancelled; it may have ended: %s", error)

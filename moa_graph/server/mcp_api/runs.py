@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -14,6 +14,7 @@ from moa_graph.building.members import layers_of
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import configuration_of
 from moa_graph.server.mcp_api.protocol import Outcome, outcome
+from moa_graph.server.openai_api.errors import ApiError
 from moa_graph.server.openai_api.runs import Server
 
 CALL = "mcp_call"
@@ -81,12 +82,16 @@ class Runs(Server):
                 )
             )
             for thread in threads:
-                place = thread["thread_id"]
-                for run in await self._told(self._client.runs.list(place, headers=own)):
-                    yield place, run
+                for run in await self._runs_of(thread["thread_id"]):
+                    yield thread["thread_id"], run
             if len(threads) < _PAGE:
                 return
             offset += _PAGE
+
+    async def _runs_of(self, thread: str) -> Sequence[Mapping[str, Any]]:
+        with suppress(ApiError):  # the thread of a run that has ended since is not there
+            return await self._told(self._client.runs.list(thread, headers=self._headers))
+        return []
 
 
 def _calls_of(run: Mapping[str, Any]) -> list[Any]:
