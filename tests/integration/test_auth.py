@@ -277,6 +277,18 @@ async def test_mcp_clients_with_keys(guarded, alice, server):
     assert "MOA_MAX_TOKENS" in long
     assert all("MOA_ALLOWED_MODELS" in said for said in outside)
     assert sorted(server.labels()) == ["a", "agg", "b"]
+    # Behind a proxy, with the name of the proxy.
+    headers = {
+        "Host": "moa.example.com",
+        "Origin": "https://moa.example.com",
+        "Accept": "application/json, text/event-stream",
+        "Authorization": f"Bearer {ALICE}",
+    }
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    async with httpx.AsyncClient(headers=headers) as proxy:
+        response = await proxy.post(f"{guarded.url}/mcp", json=listing)
+    assert response.status_code == 200
+    assert "consult" in response.text
 
 
 async def test_a_key_may_start_so_many_runs_a_minute(guarded, server):
