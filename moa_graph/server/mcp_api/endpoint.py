@@ -24,7 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from moa_graph.server.mcp_api.runs import Runs, call_id
 from moa_graph.server.mcp_api.tool import SESSION, mcp_server
-from moa_graph.server.openai_api.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError
 from moa_graph.server.requests import again
 from moa_graph.server.settings import SETTINGS
 

@@ -10,7 +10,7 @@ from mcp.types import Tool, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from moa_graph.agents.tool import CONTEXT, DESCRIPTION, QUESTION
-from moa_graph.server.openai_api.protocol import Text
+from moa_graph.server.protocols.fields import Text
 from moa_graph.state import ProposalStatus
 
 NAME = "consult"

@@ -14,8 +14,8 @@ from moa_graph.building.members import layers_of
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import configuration_of
 from moa_graph.server.mcp_api.protocol import Outcome, outcome
-from moa_graph.server.openai_api.errors import ApiError
-from moa_graph.server.openai_api.runs import Server
+from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.runs import Server
 
 CALL = "mcp_call"
 """Key in a run's metadata; its value is the id of the call."""

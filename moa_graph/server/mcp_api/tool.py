@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
@@ -41,9 +41,9 @@ from moa_graph.server.mcp_api.protocol import (
     tool,
 )
 from moa_graph.server.mcp_api.runs import CALL, Followed, Runs, call_id
-from moa_graph.server.openai_api.answer import Answer
-from moa_graph.server.openai_api.errors import ApiError
-from moa_graph.server.openai_api.protocol import ChatCompletionRequest
+from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
+from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.reply import Reply
 
 SESSION = "mcp-session-id"
 """Header with the id of a client's session."""
@@ -119,13 +119,13 @@ async def _consulted(server: Runs, arguments: Arguments, context: Context) -> Ca
         context.session.report_progress,
         await server.steps(mixture) if watched else None,
     )
-    answer = Answer(followed.events(), asked)
+    reply = Reply(followed.events())
     try:
-        whole = await _unless_cut(answer.complete())
+        await _unless_cut(reply.whole())
     finally:
         with anyio.move_on_after(_LAST_WORDS, shield=True):  # a cancelled call cancels its run
-            await answer.end()
-    return _result(whole, mixture, followed)
+            await reply.end()
+    return _result(reply, mixture, followed)
 
 
 def _request(context: Context) -> Request:
@@ -154,24 +154,18 @@ async def _unless_cut(work: Awaitable[T]) -> T:
             await asyncio.wait({task, stop})
 
 
-def _result(whole: Mapping[str, Any], mixture: str, followed: Followed) -> CallToolResult:
-    choice = whole["choices"][0]
-    text = choice["message"]["content"] or choice["message"]["refusal"]
+def _result(reply: Reply, mixture: str, followed: Followed) -> CallToolResult:
+    text = reply.text or reply.refusal
     if not text:
-        raise ApiError(_FAILED, f"it is empty (finish_reason: {choice['finish_reason']}).")
-    usage = whole["usage"]
+        raise ApiError(_FAILED, f"it is empty (finish_reason: {reply.finish}).")
+    usage = reply.usage
     outcomes = followed.outcomes
     usable = sum(outcome.status == "ok" for outcome in outcomes)
     result = Consultation(
         answer=text,
         model=mixture,
-        finish_reason=choice["finish_reason"],
-        usage=usage
-        and Tokens(
-            input_tokens=usage["prompt_tokens"],
-            output_tokens=usage["completion_tokens"],
-            total_tokens=usage["total_tokens"],
-        ),
+        finish_reason=reply.finish,
+        usage=Tokens.model_validate(usage) if usage else None,
         ok=usable,
         failed=len(outcomes) - usable,
         proposals=outcomes,
@@ -183,7 +177,7 @@ def _result(whole: Mapping[str, Any], mixture: str, followed: Followed) -> CallT
 
 async def _sentence(error: ApiError, arguments: Arguments, server: Runs) -> str:
     """Return what a model that calls the tool can do about an error."""
-    if error.body["error"]["code"] == "model_not_found":
+    if error.code == "model_not_found":
         names = [name for name, _ in await server.models()]
         return f"Unknown mixture {arguments.mixture!r}. Available: {listed(names)}."
     if wait := (error.headers or {}).get("Retry-After"):
