@@ -195,7 +195,7 @@ STORE_NOTHING = {
     "POST /runs/crons", "POST /runs/crons/search", "POST /runs/crons/count",
     "PATCH /runs/crons/{cron_id}", "POST /threads/{thread_id}/runs/crons",
     # Their runs are requests to the other routes; the page only renders Markdown.
-    "POST /v1/chat/completions", "POST /moa/markdown",
+    "POST /v1/chat/completions", "POST /v1/messages", "POST /v1/responses", "POST /moa/markdown",
     # Not offered to users with API keys.
     "POST /mcp/", "POST /a2a/{assistant_id}",
 }  # fmt: skip
