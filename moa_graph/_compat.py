@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
@@ -186,6 +187,14 @@ def assistant_of(graph: str) -> str:
     new run names the graph, too.
     """
     return str(uuid5(_NAMESPACE, graph))
+
+
+def on_aegra() -> bool:
+    """Return whether Aegra, and not LangGraph Server, serves this process.
+
+    Public way: an attribute of the application or of the runtime that names the server.
+    """
+    return "aegra_api" in sys.modules
 
 
 def uvicorn_is_stopping() -> bool:

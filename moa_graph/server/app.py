@@ -16,8 +16,10 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from starlette.staticfiles import StaticFiles
 
+from moa_graph._compat import on_aegra
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
 from moa_graph.server import operations
+from moa_graph.server.aegra_assistants import DistinctAssistants
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.metrics import FirstTokens
@@ -102,6 +104,8 @@ async def markdown(request: Request) -> Response:
     return HTMLResponse(html, headers=_POLICY)
 
 
+if on_aegra():
+    app.add_middleware(DistinctAssistants)
 app.add_middleware(BodyBound)
 app.add_middleware(FirstTokens)
 app.add_middleware(Guard)

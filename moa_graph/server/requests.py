@@ -58,19 +58,19 @@ class BodyBound:
             if int(length) > SETTINGS.max_bytes:
                 await _too_large(scope, receive, send)
                 return
-        elif (body := await _body(receive)) is None:
+        elif (body := await body_of(receive)) is None:
             await _too_large(scope, receive, send)
             return
         else:
-            receive = _again(body, receive)
+            receive = given_again(body, receive)
         if scope["path"].endswith("/runs/batch"):
-            body = await _body(receive)
-            receive = _again(body or b"", receive)
+            body = await body_of(receive)
+            receive = given_again(body or b"", receive)
             current_batch.set(Batch(_items(body or b"")))
         await self._app(scope, receive, send)
 
 
-async def _body(receive: Receive) -> bytes | None:
+async def body_of(receive: Receive) -> bytes | None:
     """Return the body; None as soon as it exceeds the bound."""
     parts, size, more = [], 0, True
     while more:
@@ -85,7 +85,7 @@ async def _body(receive: Receive) -> bytes | None:
     return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
+def given_again(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives a body that was read, and then what follows it."""
     given = False
 

@@ -11,9 +11,11 @@ import httpx
 from fastapi import Request
 from langgraph_sdk.client import LangGraphClient
 
+from moa_graph._compat import on_aegra
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import check_given
-from moa_graph.server.itself import client_of
+from moa_graph.server.itself import client_of, stream_client_of
+from moa_graph.server.protocols.aegra_run import AegraRun
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
 from moa_graph.server.protocols.errors import refused, unknown
 from moa_graph.server.protocols.fields import given
@@ -32,6 +34,7 @@ class Server:
 
     def __init__(self, request: Request) -> None:
         self._client = LangGraphClient(client_of(request))
+        self._streams = LangGraphClient(stream_client_of(request))
         self._request_id = request.headers.get(HEADER)
         self._headers = {
             name: request.headers[name] for name in _PASSED_ON if name in request.headers
@@ -111,7 +114,8 @@ class Server:
         asked: ChatCompletionRequest,
         thread: str | None,
     ) -> AsyncGenerator[Any, None]:
-        events = self._client.runs.stream(  # type: ignore[call-overload]
+        run = AegraRun(self._client, self._headers, thread) if on_aegra() else None
+        events = self._streams.runs.stream(  # type: ignore[call-overload]
             thread,
             assistant,
             input=question,
@@ -120,14 +124,17 @@ class Server:
             stream_mode=["messages-tuple", "updates"],
             on_disconnect="cancel",
             headers=self._headers,
+            **(run.options if run else {}),
         )
         try:
             async for event in events:
-                yield event
+                yield await run.described(event) if run else event
         except httpx.HTTPError as error:
             raise refused(error, asked.model) from error
         finally:
             await events.aclose()
+            if run:
+                run.end()
 
     def _metadata(self, asked: ChatCompletionRequest) -> dict[str, str]:
         known = given({"user": asked.user, "request_id": self._request_id})
