@@ -129,4 +129,4 @@ async def test_a_run_that_ends_without_an_answer_is_an_error(stream):
         with pytest.raises(ApiError, match="cancelled") as error:
             await read(*events, stream=stream)
         assert error.value.status == 502
-        assert error.value.response("/v1/x").headers["X-Should-Retry"] == "false"
+        assert error.value.response({"path": "/v1/x"}).headers["X-Should-Retry"] == "false"

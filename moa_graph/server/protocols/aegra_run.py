@@ -11,6 +11,8 @@ import httpx
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.schema import RunCreateMetadata, StreamPart
 
+from moa_graph.server.aegra_streams import TAKES_RESTARTS
+
 _log = logging.getLogger(__name__)
 _forgetting: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references only
 
@@ -39,8 +41,9 @@ class AegraRun:
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of `runs.stream`."""
+        headers = {**self._headers, TAKES_RESTARTS: "true"}
         kept = {} if self._keeps else {"on_completion": "keep"}
-        return {"on_run_created": self._created, **kept}
+        return {"headers": headers, "on_run_created": self._created, **kept}
 
     def _created(self, run: RunCreateMetadata) -> None:
         self._run = run

@@ -15,14 +15,11 @@ from moa_graph._compat import on_aegra
 from moa_graph.calling.answer import was_cut
 from moa_graph.calling.filters import filter_reason
 from moa_graph.calling.streams import is_answer
+from moa_graph.server.aegra_streams import RESTARTED
 from moa_graph.server.drain import MESSAGE, cut
 from moa_graph.server.protocols.errors import ApiError, failed
 from moa_graph.state import AGGREGATOR_RECORD, total_usage
 
-_RESTARTED = (
-    "The process of this run ended, and another one has started the answer again. What was sent is "
-    "not whole."
-)
 _LOST = "Events of this run were lost, so that the answer that was sent is not whole."
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -223,7 +220,7 @@ class Reply:
         self._starts += 1
         self._repeats = self._starts > 1 and self._message is not None
         if self._starts > 1 and self._streams and self._told and not self._repeats:
-            raise ApiError(502, _RESTARTED, "restarted")
+            raise ApiError(502, RESTARTED, "restarted")
 
     def _pieces_in(self, event: Any) -> Iterator[Delta]:
         if event.event == "error":

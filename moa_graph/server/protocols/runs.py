@@ -123,8 +123,7 @@ class Server:
             metadata=self._metadata(asked),
             stream_mode=["messages-tuple", "updates"],
             on_disconnect="cancel",
-            headers=self._headers,
-            **(run.options if run else {}),
+            **(run.options if run else {"headers": self._headers}),
         )
         try:
             async for event in events:

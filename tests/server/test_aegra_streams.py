@@ -1,0 +1,74 @@
+"""Streams of runs that start again in another process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from moa_graph.server.aegra_streams import TAKES_RESTARTS, RestartedStreams
+
+HEADERS = [(b"content-type", b"text/event-stream")]
+
+
+def event(name: str) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'text': 'event: metadata'})}\nid: 1\n\n".encode()
+
+
+async def stream(*names: str, path: str = "/runs/stream", **headers: str) -> tuple[list[str], bool]:
+    """The events that a client gets of a run's, and whether the run was told that it is gone."""
+    gone = False
+
+    async def app(scope, receive, send):
+        nonlocal gone
+
+        async def listen():
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+
+        listening = asyncio.create_task(listen())
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        for name in names:
+            await send({"type": "http.response.body", "body": event(name), "more_body": True})
+            await asyncio.sleep(0)
+        listening.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    transport = httpx.ASGITransport(RestartedStreams(app))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        text = (await client.post(path, headers=headers)).text
+    return [line[7:] for line in text.splitlines() if line.startswith("event: ")], gone
+
+
+BEFORE = ["metadata", "updates", "messages", "messages"]
+AGAIN = ["metadata", "messages", "updates", "end"]
+
+
+@pytest.mark.parametrize("path", ["/runs/stream", "/threads/1/runs/stream"])
+@pytest.mark.parametrize("tokens", ["messages", "messages|layer"])
+async def test_a_stream_of_tokens_that_starts_again_is_an_error_and_the_run_goes_on(path, tokens):
+    before = ["metadata", "updates", tokens, tokens]
+    assert await stream(*before, *AGAIN, path=path) == ([*before, "error"], False)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*BEFORE, "updates", "end"],
+        ["metadata", "updates", *AGAIN],
+        ["metadata", "values", "metadata", "values", "end"],
+        ["metadata", "messages/partial", "metadata", "messages/partial", "end"],
+    ],
+)
+async def test_other_streams_are_passed_on_as_they_are(names):
+    assert (await stream(*names))[0] == names
+
+
+async def test_a_client_may_take_restarts():
+    names = [*BEFORE, *AGAIN]
+    assert (await stream(*names, **{TAKES_RESTARTS: "true"}))[0] == names
+    assert (await stream(*names, path="/threads/1/runs/2/stream"))[0] == names
