@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -10,12 +12,13 @@ from uuid import UUID
 import httpx
 from fastapi import Request
 from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.schema import RunCreateMetadata
 
 from moa_graph._compat import on_aegra
 from moa_graph.presets import PRESETS
+from moa_graph.server.aegra_streams import TAKES_RESTARTS
 from moa_graph.server.assistants import check_given
 from moa_graph.server.itself import client_of, stream_client_of
-from moa_graph.server.protocols.aegra_run import AegraRun
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
 from moa_graph.server.protocols.errors import refused, unknown
 from moa_graph.server.protocols.fields import given
@@ -27,6 +30,8 @@ _PAGE = 100  # assistants per search request
 _PASSED_ON = ("authorization", "x-api-key", HEADER)
 
 T = TypeVar("T")
+
+_forgetting: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
 
 
 class Server:
@@ -114,7 +119,8 @@ class Server:
         asked: ChatCompletionRequest,
         thread: str | None,
     ) -> AsyncGenerator[Any, None]:
-        run = AegraRun(self._client, self._headers, thread) if on_aegra() else None
+        created: list[RunCreateMetadata] = []
+        ended = False
         events = self._streams.runs.stream(  # type: ignore[call-overload]
             thread,
             assistant,
@@ -123,17 +129,33 @@ class Server:
             metadata=self._metadata(asked),
             stream_mode=["messages-tuple", "updates"],
             on_disconnect="cancel",
-            **(run.options if run else {"headers": self._headers}),
+            headers={**self._headers, TAKES_RESTARTS: "true"},
+            on_run_created=created.append,
         )
         try:
             async for event in events:
-                yield await run.described(event) if run else event
+                ended = ended or event.event == "end"
+                yield event
         except httpx.HTTPError as error:
             raise refused(error, asked.model) from error
         finally:
             await events.aclose()
-            if run:
-                run.end()
+            if on_aegra() and thread is None and created and not ended:
+                self._forget(str(created[0]["thread_id"]))
+
+    def _forget(self, thread: str) -> None:
+        """Delete the thread that Aegra created for a run, and keeps if its client goes away.
+
+        This cancels the run, which another process would go on with. It returns at once: what
+        waits for a client that is gone is cancelled.
+        """
+        task = asyncio.create_task(self._deleted(thread))
+        _forgetting.add(task)
+        task.add_done_callback(_forgetting.discard)
+
+    async def _deleted(self, thread: str) -> None:
+        with suppress(httpx.HTTPError):  # it was deleted
+            await self._client.threads.delete(thread, headers=self._headers)
 
     def _metadata(self, asked: ChatCompletionRequest) -> dict[str, str]:
         known = given({"user": asked.user, "request_id": self._request_id})
