@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
+from uuid import UUID, uuid5
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -174,6 +176,25 @@ def takes_all_configuration(model: Any) -> bool:
 
 
 # --- servers -------------------------------------------------------------------------------------
+
+_NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
+
+
+def assistant_of(graph: str) -> str:
+    """Return the id of the assistant that a server makes of a graph.
+
+    LangGraph Server and Aegra derive it from the name of the graph. Public way: the event of a
+    new run names the graph, too.
+    """
+    return str(uuid5(_NAMESPACE, graph))
+
+
+def on_aegra() -> bool:
+    """Return whether Aegra, and not LangGraph Server, serves this process.
+
+    Public way: an attribute of the application or of the runtime that names the server.
+    """
+    return "aegra_api" in sys.modules
 
 
 def uvicorn_is_stopping() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,13 @@ async def test_an_http_client_can_be_copied_without_its_connections(server):
 async def _ask(client: httpx.AsyncClient, url: str) -> int:
     body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
     return (await client.post(f"{url}/chat/completions", json=body)).status_code
+
+
+def test_a_servers_own_assistant_has_an_id_of_its_graphs_name():
+    # Importing the module needs the settings of a server.
+    source = Path(distribution("langgraph-api").locate_file("langgraph_api/graph.py")).read_text()
+    assert f'NAMESPACE_GRAPH = UUID("{_compat._NAMESPACE}")' in source, (
+        "LangGraph Server has other ids for its own assistants: runs of presets that ask for "
+        "another mixture would fail, but would not be refused."
+    )
+    assert "assistant_id = uuid5(NAMESPACE_GRAPH, graph_id)" in source

@@ -11,10 +11,10 @@ from langchain_core.runnables import RunnableConfig
 def owner_in(config: RunnableConfig) -> str | None:
     """Return the user that a server has identified; None without a server or without users."""
     configurable: Mapping[str, Any] = config.get("configurable") or {}
-    if user := configurable.get("langgraph_auth_user_id"):
-        return str(user)
-    identity = getattr(configurable.get("langgraph_auth_user"), "identity", None)
-    return None if identity is None else str(identity)
+    owner = getattr(configurable.get("langgraph_auth_user"), "identity", None)
+    if owner is None:  # Aegra sets no id, so that clients could set it
+        owner = configurable.get("langgraph_auth_user_id") or None
+    return None if owner is None else str(owner)
 
 
 def on_server(config: RunnableConfig) -> bool:

@@ -18,8 +18,11 @@ from markdown_it.utils import EnvType, OptionsDict
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from moa_graph._compat import on_aegra
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
 from moa_graph.server import operations
+from moa_graph.server.aegra_assistants import DistinctAssistants
+from moa_graph.server.aegra_streams import AegraStreams
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.leftovers import Leftovers
@@ -114,6 +117,9 @@ async def markdown(request: Request) -> Response:
 
 
 app.add_middleware(Writes)
+if on_aegra():
+    app.add_middleware(DistinctAssistants)
+    app.add_middleware(AegraStreams)
 app.add_middleware(BodyBound)
 app.add_middleware(FirstTokens)
 app.add_middleware(Leftovers)

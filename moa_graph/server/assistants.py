@@ -174,17 +174,15 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
     """Return the graph that the context of an assistant describes.
 
     Args:
-        config: Configuration whose `configurable` has the assistant's context, overridden by the
-            context of the run.
-        runtime: Purpose of the graph. Bounds are not checked for a graph that is only drawn.
+        config: Configuration whose `configurable` has the assistant's context.
+        runtime: Purpose of the graph, and the assistant's context overridden by that of the run.
+            Bounds are not checked for a graph that is only drawn.
 
     Raises:
         ValueError: If the context is not a valid Mixture-of-Agents, or exceeds a bound of this
             server. The message names the field and the reason.
     """
-    given = config.get("configurable", {})
-    known = {name: given[name] for name in AssistantContext.model_fields if name in given}
-    shape = _shape(_context_of(known))
+    shape = _shape(_context_of(_settings(config, runtime)))
     configuration = _configuration(shape)
     if _runs(runtime):
         check_bounds(configuration)
@@ -193,19 +191,42 @@ async def mixture(config: RunnableConfig, runtime: ServerRuntime[Any] | None = N
     return for_run(graph, config, runtime)
 
 
-def preset(name: str, runtime: ServerRuntime[Any] | None = None) -> MoAGraph:
+def preset(
+    name: str, config: RunnableConfig | None = None, runtime: ServerRuntime[Any] | None = None
+) -> MoAGraph:
     """Return the graph of a preset.
 
     Args:
         name: Name of the preset.
+        config: As for `mixture`.
         runtime: As for `mixture`.
 
     Raises:
-        ValueError: If the preset exceeds a bound of this server.
+        ValueError: If the preset exceeds a bound of this server, or the run asks for other models
+            or layers than the preset has.
     """
     if _runs(runtime):
+        check_preset(name, _settings(config or {}, runtime))
         check_bounds(PRESETS[name])
     return _built_preset(name)
+
+
+def check_preset(name: str, given: Mapping[str, Any]) -> None:
+    """Check the context of a run of a preset, or of an assistant of one.
+
+    Args:
+        name: Name of the preset.
+        given: The context, or a part of one.
+
+    Raises:
+        ValueError: If the context describes another mixture. The message names the fields.
+    """
+    own = AssistantContext.model_fields.keys() - RunContext.model_fields.keys()
+    if fields := sorted(field for field in own if given.get(field) is not None):
+        raise ValueError(
+            f"{name} is a preset, which has its own {' and '.join(fields)}. Ask the graph "
+            f"'mixture' for another mixture."
+        )
 
 
 def for_run(
@@ -218,7 +239,7 @@ def for_run(
         config: As for `mixture`.
         runtime: As for `mixture`.
     """
-    given = config.get("configurable", {})
+    given = _settings(config, runtime)
     options = given.get("aggregator_options")
     tools = options.get("tools") if isinstance(options, Mapping) else None
     acts = tools or given.get("consult") == "turn"
@@ -228,6 +249,18 @@ def for_run(
 
 
 _metrics_of = lru_cache(RunMetrics)
+
+
+def _settings(config: RunnableConfig, runtime: ServerRuntime[Any] | None) -> dict[str, Any]:
+    """Return the context of a run: that of the assistant, overridden by that of the request.
+
+    On Aegra, `configurable` has the context of one of the two.
+    """
+    given = dict(config.get("configurable") or {})
+    execution = runtime.execution_runtime if runtime is not None else None
+    if execution is not None and isinstance(execution.context, Mapping):
+        given |= execution.context
+    return {name: given[name] for name in AssistantContext.model_fields if name in given}
 
 
 def _runs(runtime: ServerRuntime[Any] | None) -> bool:

@@ -11,15 +11,23 @@ from typing import Any
 from langgraph_sdk import Auth
 from starlette.concurrency import run_in_threadpool
 
-from moa_graph.server.assistants import check_given, mixture
+from moa_graph._compat import assistant_of
+from moa_graph.presets import PRESETS
+from moa_graph.server.assistants import check_given, check_preset, mixture
 from moa_graph.server.bounds import check_question
 from moa_graph.server.metrics import ACCEPTED_AT, RUNS_ACCEPTED
 from moa_graph.server.quotas import TEMPORARY, check_metadata
 from moa_graph.server.rates import check_rate
 from moa_graph.server.refusals import Refused
 from moa_graph.server.requests import current_batch
+from moa_graph.server.run_configuration import check_run_configuration
 from moa_graph.server.settings import LOCAL_USER
-from moa_graph.server.updates import check_checkpoint, check_command, check_input
+from moa_graph.server.updates import (
+    check_checkpoint,
+    check_command,
+    check_input,
+    check_written,
+)
 from moa_graph.server.users import label_of, user_of
 
 auth = Auth()
@@ -67,8 +75,7 @@ async def own_threads(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Fil
 @auth.on.threads.create_run
 async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
     """Check the bounds and the rate limit of a new run."""
-    run = value.get("kwargs") or value
-    _check_configuration(run)
+    run = _check_run(value)
     config = _object(run, "config")
     told = [value.get("metadata"), config.get("metadata")]
     if ctx.user.identity != LOCAL_USER:
@@ -89,14 +96,14 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
 @auth.on.assistants
 async def own_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
     """Check the bounds of an assistant; refuse changes to the server's own assistants."""
-    _check_configuration(value)
+    _check_assistant(value)
     return _own(ctx, value)
 
 
 @auth.on.assistants.create
 async def create_assistants(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.FilterType:
     """Build a new mixture once, so that the client gets any error now."""
-    given = _check_configuration(value)
+    given = _check_assistant(value)
     if value.get("graph_id") == mixture.__name__:
         with _told():
             await mixture({"configurable": given})
@@ -160,6 +167,45 @@ _SERVERS_OWN = {
 }  # fmt: skip
 _SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
 _TRACED_ELSEWHERE = ("__langsmith_project__", "__langsmith_example_id__")
+# Fields of a command of Aegra's event protocol that write into the state.
+_WRITTEN = ("update", "response", "responses")
+_PRESETS = {key: name for name in PRESETS for key in (name, assistant_of(name))}
+
+
+def _check_assistant(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the validated context of an assistant; refuse an invalid one with status 422."""
+    given = _check_configuration(value)
+    _check_preset(value.get("graph_id"), given)
+    return given
+
+
+def _check_run(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request of a run; refuse an invalid context or configuration with status 422.
+
+    LangGraph Server gives the request as `kwargs`, with the context in `configurable`, too. Aegra
+    gives the body of the request, which may be a command of its event protocol.
+    """
+    with _told():
+        if "kwargs" in value:
+            request = _object(value, "kwargs")
+        else:
+            request = _object(value, "params") if "method" in value else value
+            configurable = _object(_object(request, "config"), "configurable")
+            if _settings(configurable) and request.get("context"):
+                raise ValueError(
+                    "The settings of a run must be in its context or in config.configurable, not "
+                    "in both."
+                )
+    given = _check_configuration(request)
+    _check_preset(value.get("assistant_id") or request.get("assistant_id"), given)
+    return request
+
+
+def _check_preset(graph: Any, given: Mapping[str, Any]) -> None:
+    """Refuse the context of another mixture for a preset, given as its name or its assistant."""
+    if preset := _PRESETS.get(str(graph)):
+        with _told():
+            check_preset(preset, given)
 
 
 def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,19 +213,26 @@ def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
     with _told():
         config = _object(value, "config")
         settings = {**_object(config, "configurable"), **_object(value, "context")}
-        given = {
-            name: setting
-            for name, setting in settings.items()
-            if name not in _SERVERS_OWN and not name.startswith(_SERVERS_OWN_PREFIXES)
-        }
-        _check_run_settings(config)
+        given = _settings(settings)
+        check_run_configuration(config)
         check_given(given)
         check_input(value.get("input"))
         check_command(value.get("command"))
         check_checkpoint(value.get("checkpoint"))
+        for part in _WRITTEN:
+            check_written(value.get(part))
         check_question(config)
         check_question(settings)
     return given
+
+
+def _settings(configurable: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a client sets, without those that the servers set."""
+    return {
+        name: setting
+        for name, setting in configurable.items()
+        if name not in _SERVERS_OWN and not name.startswith(_SERVERS_OWN_PREFIXES)
+    }
 
 
 def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -189,18 +242,6 @@ def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise ValueError(f"{name} must be an object, not {found!r:.60}.")
     return found
-
-
-def _check_run_settings(config: Mapping[str, Any]) -> None:
-    limit = config.get("recursion_limit")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise ValueError(f"config.recursion_limit must be an integer of at least 1, not {limit!r}.")
-    tags = config.get("tags")
-    if tags is not None and not (
-        isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
-    ):
-        raise ValueError(f"config.tags must be a list of strings, not {tags!r:.60}.")
-    _object(config, "metadata")
 
 
 def _check_traced_here(settings: Mapping[str, Any]) -> None:

@@ -18,17 +18,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
 
+from moa_graph.server.settings import SETTINGS
+
 _NAME = "moa"  # name of the database and its role
 _PACKAGES = {"pg_createcluster": "postgresql", "redis-server": "redis-server"}
 _NEEDS_PYTHON = (3, 12)
 _STARTS_WITHIN = 120  # seconds
-_STOPS_WITHIN = 40  # seconds; Aegra waits 30 s for runs to end
+_LAST_WORDS = 10  # seconds after MOA_DRAIN_SECONDS, to end the requests that are left
+_RUNS_END_WITHIN = 30  # seconds after that, in which Aegra lets runs end by default
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Cluster:
     password: str
     servers: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Process of each server, by port: process id and creation time in Unix seconds."""
+    stops_within: float = 70
+    """Seconds that a server may take to stop."""
 
     def save(self, folder: Path) -> None:
         """Write the state to a file that only the owner can read."""
@@ -108,6 +114,7 @@ def up(
     cluster = Cluster.load(folder) or Cluster(
         _postgres_version(), _free_port(), _free_port(), secrets.token_urlsafe(24)
     )
+    cluster.stops_within = _stops_within()
     cluster.save(folder)
     _start_postgres(cluster)
     _start_redis(cluster, folder)
@@ -133,7 +140,8 @@ def down(folder: Path, *, remove: bool = False) -> None:
     cluster = Cluster.load(folder)
     if cluster is None:
         return
-    _stop([*map(_process, cluster.servers.values()), _redis(cluster, folder)])
+    _stop([*map(_process, cluster.servers.values())], cluster.stops_within)
+    _stop([_redis(cluster, folder)], _LAST_WORDS)
     if remove:
         _as_root("pg_dropcluster", "--stop", *cluster.postgres)
         shutil.rmtree(folder)
@@ -269,9 +277,13 @@ def _redis(cluster: Cluster, folder: Path) -> psutil.Process | None:
 def _start_server(python: Path, folder: Path, settings: dict[str, str]) -> tuple[int, float]:
     host, port = settings["HOST"], settings["PORT"]
     log = folder / f"server-{port}.log"
+    command = [
+        str(python), "-m", "uvicorn", "aegra_api.main:app", "--host", host, "--port", port,
+        "--timeout-graceful-shutdown", str(_requests_end_within()),
+    ]  # fmt: skip
     with log.open("a") as output:
         process = psutil.Popen(
-            [python, "-m", "uvicorn", "aegra_api.main:app", "--host", host, "--port", port],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -339,10 +351,21 @@ def _process(known: tuple[int, float] | None) -> psutil.Process | None:
     return None
 
 
-def _stop(processes: list[psutil.Process | None]) -> None:
+def _requests_end_within() -> int:
+    """Return the seconds after which a server that is told to stop ends its last requests."""
+    return ceil(SETTINGS.drain_seconds) + _LAST_WORDS
+
+
+def _stops_within() -> float:
+    """Return the seconds after which a server that is told to stop is killed."""
+    runs = float(os.environ.get("WORKER_DRAIN_TIMEOUT", _RUNS_END_WITHIN))
+    return _requests_end_within() + runs + _LAST_WORDS
+
+
+def _stop(processes: list[psutil.Process | None], seconds: float) -> None:
     there = [process for process in processes if process is not None]
     for process in there:
         process.terminate()
-    _, late = psutil.wait_procs(there, _STOPS_WITHIN)
+    _, late = psutil.wait_procs(there, seconds)
     for process in late:
         process.kill()

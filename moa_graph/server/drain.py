@@ -15,7 +15,8 @@ from moa_graph.server.settings import SETTINGS
 
 MESSAGE = "The server is shutting down, and this run was cut. Its answer is not whole."
 _POLL = 0.2  # seconds
-_EVENT = f"event: error\ndata: {json.dumps({'error': 'Shutdown', 'message': MESSAGE})}\n\n"
+_ERROR = {"error": "Shutdown", "message": MESSAGE}
+_EVENT = f"event: error\ndata: {json.dumps(_ERROR)}\n\n".encode()
 
 cut = asyncio.Event()
 """Set when the time to finish is over, and streams end."""
@@ -65,18 +66,19 @@ class ToldEnds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        streams = told = False
+        streams = ended = False
 
         async def sending(message: Message) -> None:
-            nonlocal streams, told
+            nonlocal streams, ended
             if message["type"] == "http.response.start":
                 kind = dict(message.get("headers") or ()).get(b"content-type", b"")
                 streams = kind.startswith(b"text/event-stream")
-            last = message["type"] == "http.response.body" and not message.get("more_body")
-            if streams and last and cut.is_set() and not told:
-                told = True
-                body = bytes(message.get("body") or b"") + _EVENT.encode()
-                message = {**message, "body": body}
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                ended = True
+                if streams and cut.is_set():
+                    message = {**message, "body": bytes(message.get("body") or b"") + _EVENT}
             await send(message)
 
         await self._app(scope, receive, sending)
+        if streams and not ended and cut.is_set():
+            await send({"type": "http.response.body", "body": _EVENT, "more_body": False})

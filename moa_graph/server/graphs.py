@@ -31,7 +31,7 @@ def _factory(name: str) -> Callable[[RunnableConfig, ServerRuntime[Any]], MoAGra
         preset(name)  # build it now: reading certificate files would block a run
 
     def graph(config: RunnableConfig, runtime: ServerRuntime[Any]) -> MoAGraph:
-        return for_run(preset(name, runtime), config, runtime)
+        return for_run(preset(name, config, runtime), config, runtime)
 
     return graph
 

@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moa_graph._compat import on_aegra
 from moa_graph.server.guard import USER, path_of
-from moa_graph.server.itself import LANGGRAPH_SERVER, Itself
+from moa_graph.server.itself import Itself
 from moa_graph.server.quotas import TEMPORARY
 
 logger = logging.getLogger("moa_graph")
@@ -50,7 +51,7 @@ class Leftovers:
         """Pass a request to the application, and delete threads if it has cancelled runs."""
         asked = f"{scope.get('method')} {path_of(scope)}" if scope["type"] == "http" else ""
         cancels, waits = _CANCELS.fullmatch(asked), _WAITS.fullmatch(asked)
-        if not LANGGRAPH_SERVER or USER not in scope or not (cancels or waits):
+        if on_aegra() or USER not in scope or not (cancels or waits):
             await self._app(scope, receive, send)
             return
         whole = False

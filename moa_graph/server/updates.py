@@ -38,7 +38,7 @@ def check_input(given: Any) -> None:
     """
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f'input must be an object such as {{"messages": […]}}, not {given!r:.60}.')
-    _check_written(given)
+    check_written(given)
 
 
 def check_command(given: Any) -> None:
@@ -60,7 +60,7 @@ def check_command(given: Any) -> None:
                 f"command.goto must be the name of a node or a list of names, not {node!r:.60}: "
                 "clients cannot send a node an input."
             )
-    _check_written(given)
+    check_written(given)
 
 
 def check_checkpoint(given: Any) -> None:
@@ -82,7 +82,13 @@ def check_checkpoint(given: Any) -> None:
             )
 
 
-def _check_written(given: Any) -> None:
+def check_written(given: Any) -> None:
+    """Check what is written into the state of a thread.
+
+    Raises:
+        TooLarge: If it has too many messages.
+        ValueError: If it is too long, or has an address that is not allowed.
+    """
     check_question(given)
     check_addresses(given)
 
@@ -90,7 +96,7 @@ def _check_written(given: Any) -> None:
 def _check_thread(body: Mapping[str, Any]) -> None:
     for update in updates_in(body):
         check_command(update.get("command"))
-        _check_written(update.get("values"))
+        check_written(update.get("values"))
     # Together they are one state.
     check_question([update.get("values") for update in updates_in(body)])
 
@@ -106,7 +112,7 @@ def updates_in(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_update(body: Mapping[str, Any]) -> None:
-    _check_written(body.get("values"))
+    check_written(body.get("values"))
     _check_place(body)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moa_graph._compat import on_aegra
 from moa_graph.server import quotas
 from moa_graph.server.guard import USER, path_of
-from moa_graph.server.itself import LANGGRAPH_SERVER, Itself
+from moa_graph.server.itself import Itself
 from moa_graph.server.rates import check_rate
 from moa_graph.server.refusals import Refused, refuse
 from moa_graph.server.requests import again, parsed, read_body
@@ -154,7 +155,7 @@ async def _update_state(write: Write) -> None:
 
 async def _run(write: Write) -> None:
     # Aegra creates the thread of any run that has none.
-    if not LANGGRAPH_SERVER or write.fields.get("if_not_exists") == "create":
+    if on_aegra() or write.fields.get("if_not_exists") == "create":
         await _may_create_thread(write, write.key)
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from moa_graph.presets import PRESETS
 from tests.fake_server import eventually
+from tests.integration.cancelling import cancelled_elsewhere
 
 QUESTION = [{"role": "user", "content": "hi"}]
 SEARCH = {
@@ -260,6 +261,25 @@ async def test_a_client_that_goes_away_in_mid_answer_ends_it(aclient, named, ser
             break
     await stream.close()
     await eventually(lambda: server.of("agg")[0].disconnected)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_run_that_is_cancelled_elsewhere_is_an_error(
+    langgraph_server, named, server, stream, bulk
+):
+    slow = named(f"cancelled {stream} {bulk}", aggregator="openai:agg?tps=20")
+    server.answers["agg"] = "word " * 1000
+    text, error = await cancelled_elsewhere(
+        [langgraph_server.url], "none", slow, server, stream=stream, bulk=bulk
+    )
+    assert len(text) < 5000
+    assert "cancelled" in str(error)
+    assert error.code == "no_answer"
+    assert len(server.of("a")) == 1
+    if not stream:
+        assert error.status_code == 502
+        assert error.response.headers["X-Should-Retry"] == "false"
 
 
 def after_call(arguments: str) -> list[dict]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from moa_graph._compat import on_aegra
 from moa_graph.calling.answer import was_cut
 from moa_graph.calling.filters import filter_reason
 from moa_graph.calling.streams import is_answer
+from moa_graph.server.aegra_streams import RESTARTED
 from moa_graph.server.drain import MESSAGE, cut
 from moa_graph.server.protocols.errors import ApiError, failed
 from moa_graph.state import AGGREGATOR_RECORD, total_usage
+
+_LOST = "Events of this run were lost, so that the answer that was sent is not whole."
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 """Why a reply ended, in the terms of Chat Completions."""
@@ -78,7 +82,11 @@ class Reply:
         self._first: asyncio.Task[Delta | None] | None = None
         self._message: AIMessage | None = None
         self._usages: list[Any] = []
-        self._calls: dict[Any, int] = {}
+        self._pieces = _Pieces()
+        self._told: list[Delta] = []
+        self._streams = False
+        self._starts = 0
+        self._repeats = False  # whether the run makes a reply again that is already whole
 
     @classmethod
     def of_state(cls, values: Mapping[str, Any]) -> Reply:
@@ -107,6 +115,7 @@ class Reply:
         Raises:
             ApiError: If the run fails by then.
         """
+        self._streams = True
         self._first = asyncio.ensure_future(anext(self._deltas, None))
         await asyncio.wait({self._first}, timeout=seconds)
         if self._first.done():
@@ -195,36 +204,66 @@ class Reply:
     # --- events ----------------------------------------------------------------------------
 
     async def _read(self) -> AsyncGenerator[Delta, None]:
-        told = False
         async for event in self._events:
-            if event.event == "error":
-                raise failed(event.data)
-            if event.event == "messages":
-                message, metadata = event.data
-                if is_answer(metadata):
-                    for delta in self._deltas_of(message):
-                        told = True
-                        yield delta
-            elif event.event == "updates":
-                self._note(event.data)
+            if event.event == "metadata":
+                self._start()
+            if self._repeats:
+                continue
+            for delta in self._pieces_in(event):
+                self._told.append(delta)
+                yield delta
+        for delta in self._rest():
+            yield delta
+
+    def _start(self) -> None:
+        """Note that the run starts, which it does again in another process if its process dies."""
+        self._starts += 1
+        self._repeats = self._starts > 1 and self._message is not None
+        if self._starts > 1 and self._streams and self._told and not self._repeats:
+            raise ApiError(502, RESTARTED, "restarted")
+
+    def _pieces_in(self, event: Any) -> Iterator[Delta]:
+        if event.event == "error":
+            raise failed(event.data)
+        if event.event == "messages":
+            message, metadata = event.data
+            if is_answer(metadata):
+                yield from self._pieces.of(message)
+        elif event.event == "updates":
+            self._note(event.data)
+
+    def _rest(self) -> Iterator[Delta]:
+        """Yield what is left at the end of the events, and check that the reply is whole."""
         if self._message is None:
             said = MESSAGE if cut.is_set() else "The run was cancelled, or ended without an answer."
             raise ApiError(502, said, "no_answer")
-        if not told:
-            for delta in self._deltas_of(self._message.model_dump()):
-                yield delta
+        if not self._told:
+            yield from self._pieces.of(self._message.model_dump())
+        elif self._streams and on_aegra() and not _has_all(self._told, self):
+            raise ApiError(502, _LOST, "incomplete")
 
     def _note(self, update: dict[str, Any]) -> None:
+        # After a restart, the stored writes of the interrupted step come again.
+        again = self._starts > 1 and (update.get("__metadata__") or {}).get("cached")
         for written in update.values():
             if not isinstance(written, dict):
                 continue
+            usages: list[Any] = []
             for records in ("proposals", "decisions"):
-                self._usages += [record["usage"] for record in written.get(records) or ()]
+                usages += [record["usage"] for record in written.get(records) or ()]
             if written.get("messages") and written["messages"][-1].get("type") == "ai":
                 self._message = AIMessage.model_validate(written["messages"][-1])
-                self._usages.append(self._message.usage_metadata)
+                usages.append(self._message.usage_metadata)
+            self._usages += [] if again else usages
 
-    def _deltas_of(self, message: dict[str, Any]) -> Iterator[Delta]:
+
+class _Pieces:
+    """The pieces that the messages and message chunks of one reply have."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Any, int] = {}
+
+    def of(self, message: dict[str, Any]) -> Iterator[Delta]:
         """Yield the pieces that a message or message chunk has."""
         if text := _text(message.get("content")):
             yield TextDelta(text)
@@ -244,6 +283,25 @@ class Reply:
             key = call_id or next(reversed(self._calls), None)
         index = self._calls.setdefault(key, len(self._calls))
         return CallDelta(index, call_id, name, args or "")
+
+
+def _has_all(told: Sequence[Delta], reply: Reply) -> bool:
+    """Return whether the pieces of a stream are the whole reply; Aegra can lose events."""
+    text, calls = "", [""] * len(reply.calls)
+    for delta in told:
+        if isinstance(delta, TextDelta):
+            text += delta.text
+        elif isinstance(delta, CallDelta) and delta.index < len(calls):
+            calls[delta.index] += delta.arguments
+    try:
+        same = [*map(_read_json, calls)] == [_read_json(call.arguments) for call in reply.calls]
+    except json.JSONDecodeError:
+        same = calls == [call.arguments for call in reply.calls]
+    return same and text.split() == reply.text.split()
+
+
+def _read_json(arguments: str) -> Any:
+    return json.loads(arguments or "{}")
 
 
 def _text(content: Any) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 from fastapi import Request
+from langgraph_sdk.schema import RunCreateMetadata
 
+from moa_graph._compat import on_aegra
 from moa_graph.presets import PRESETS
+from moa_graph.server.aegra_streams import TAKES_RESTARTS
 from moa_graph.server.assistants import check_given
 from moa_graph.server.itself import Itself
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
@@ -24,13 +29,16 @@ _PAGE = 100  # assistants per search request
 
 T = TypeVar("T")
 
+_forgetting: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
+
 
 class Server:
     """Client of this server's own API, with the credentials of a request."""
 
     def __init__(self, request: Request) -> None:
         itself = Itself(request.scope)
-        self._client, self._headers = itself.client, itself.headers
+        self._client, self._streams = itself.client, itself.streams
+        self._headers = itself.headers
 
     async def models(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the available assistants with their model names."""
@@ -106,8 +114,10 @@ class Server:
         asked: ChatCompletionRequest,
         thread: str | None,
     ) -> AsyncGenerator[Any, None]:
+        created: list[RunCreateMetadata] = []
+        ended = False
         metadata = self._metadata(asked)
-        events = self._client.runs.stream(  # type: ignore[call-overload]
+        events = self._streams.runs.stream(  # type: ignore[call-overload]
             thread,
             assistant,
             input=question,
@@ -116,15 +126,33 @@ class Server:
             metadata=metadata,
             stream_mode=["messages-tuple", "updates"],
             on_disconnect="cancel",
-            headers=self._headers,
+            headers={**self._headers, TAKES_RESTARTS: "true"},
+            on_run_created=created.append,
         )
         try:
             async for event in events:
+                ended = ended or event.event == "end"
                 yield event
         except httpx.HTTPError as error:
             raise refused(error, asked.model) from error
         finally:
             await events.aclose()
+            if on_aegra() and thread is None and created and not ended:
+                self._forget(str(created[0]["thread_id"]))
+
+    def _forget(self, thread: str) -> None:
+        """Delete the thread that Aegra created for a run, and keeps if its client goes away.
+
+        This cancels the run, which another process would go on with. It returns at once: what
+        waits for a client that is gone is cancelled.
+        """
+        task = asyncio.create_task(self._deleted(thread))
+        _forgetting.add(task)
+        task.add_done_callback(_forgetting.discard)
+
+    async def _deleted(self, thread: str) -> None:
+        with suppress(httpx.HTTPError):  # it was deleted
+            await self._client.threads.delete(thread, headers=self._headers)
 
     def _metadata(self, asked: ChatCompletionRequest) -> dict[str, str]:
         known = given({"user": asked.user, "request_id": self._headers.get(HEADER)})

@@ -1,0 +1,67 @@
+"""Several assistants of one context on Aegra, as LangGraph Server has them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from uuid import uuid4
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from moa_graph.server.requests import again, read_body
+
+_ROUTES = {"POST": re.compile(r"/assistants/?"), "PATCH": re.compile(r"/assistants/([^/]+)/?")}
+
+
+class DistinctAssistants:
+    """ASGI middleware that makes the configuration of each assistant distinct.
+
+    In Aegra's database, a user's assistants of a graph must have different configurations, so that
+    a second assistant of the same context is refused with status 409. Each one therefore has its
+    id in the metadata of its configuration, which LangGraph Server adds to that of its runs.
+
+    Args:
+        app: ASGI application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the application; one that writes an assistant with its id added."""
+        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
+        route = _ROUTES.get(scope.get("method", ""))
+        if scope["type"] != "http" or route is None or not (found := route.fullmatch(path)):
+            await self._app(scope, receive, send)
+            return
+        body = await read_body(receive) or b""
+        if (changed := _with_id(body, *found.groups())) is not None:
+            body = changed
+            scope = {**scope, "headers": [*scope["headers"]]}
+            MutableHeaders(scope=scope)["content-length"] = str(len(body))
+        await self._app(scope, again(body, receive), send)
+
+
+def _with_id(body: bytes, assistant: str | None = None) -> bytes | None:
+    """Return the request to write an assistant with its id in it; None for one to leave as it is.
+
+    Args:
+        body: Body of the request.
+        assistant: Id of the assistant; None for a new one.
+    """
+    try:
+        asked: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(asked, dict) or (assistant and "config" not in asked):
+        return None
+    config = asked.get("config") or {}
+    metadata = (config.get("metadata") or {}) if isinstance(config, dict) else None
+    if not isinstance(metadata, dict):
+        return None  # refused by the route, with the reason
+    if assistant is None:
+        assistant = asked["assistant_id"] = asked.get("assistant_id") or str(uuid4())
+    asked["config"] = {**config, "metadata": {**metadata, "assistant_id": assistant}}
+    return json.dumps(asked).encode()
