@@ -243,12 +243,7 @@ def for_run(
     options = given.get("aggregator_options")
     tools = options.get("tools") if isinstance(options, Mapping) else None
     acts = tools or given.get("consult") == "turn"
-    if not _runs(runtime):
-        return graph
-    return (once_a_turn(graph) if acts else graph).with_config(callbacks=[_metrics_of(graph.name)])
-
-
-_metrics_of = lru_cache(RunMetrics)
+    return once_a_turn(graph) if acts and _runs(runtime) else graph
 
 
 def _settings(config: RunnableConfig, runtime: ServerRuntime[Any] | None) -> dict[str, Any]:
@@ -292,8 +287,9 @@ def _built_preset(name: str) -> MoAGraph:
 
 
 def _served(graph: MoAGraph) -> MoAGraph:
-    """Return the graph whose event streams have the proposals, as clients cannot add that."""
-    return graph.builder.compile(name=graph.name, transformers=(ProposalStream,))
+    """Return the graph with what clients cannot add: proposals in event streams, and metrics."""
+    served = graph.builder.compile(name=graph.name, transformers=(ProposalStream,))
+    return served.with_config(callbacks=[RunMetrics(graph.name)])
 
 
 def check_given(given: Mapping[str, Any], *, whole: bool = False) -> None:

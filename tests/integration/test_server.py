@@ -279,7 +279,7 @@ def test_the_dockerfile_of_langgraphs_command_is_one(tmp_path):
         assert hasattr(module, name)
     assert said["LANGGRAPH_AUTH"]["disable_studio_auth"] is True
     # What the server needs is installed, and no shell takes a version for a redirection.
-    (install,) = [line for line in lines if "constraints.txt fastapi" in line]
+    (install,) = [line for line in lines if "constraints.txt anthropic" in line]
     words = install.partition("constraints.txt ")[2].split()
     extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     needed = [*extra["optional-dependencies"]["server"], *extra["optional-dependencies"]["mcp"]]
