@@ -29,6 +29,8 @@ from moa_graph.server.settings import SETTINGS
 
 _NAME = "moa"  # name of the database and its role
 _PACKAGES = {"pg_createcluster": "postgresql", "redis-server": "redis-server"}
+AEGRA = "aegra-api>=0.11,<0.12"
+"""Requirement of the server, also in the image of `moa server init`."""
 _NEEDS_PYTHON = (3, 12)
 _STARTS_WITHIN = 120  # seconds
 _LAST_WORDS = 10  # seconds after MOA_DRAIN_SECONDS, to end the requests that are left
@@ -197,7 +199,7 @@ def python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
         _run(str(python), "-m", "venv", "--clear", str(own.parents[1]))
         source = Path(__file__).parents[2]
         this = f"{source}[mcp]" if (source / "pyproject.toml").is_file() else "moa-graph[mcp]"
-        _run(str(own), "-m", "pip", "install", "--quiet", "aegra-api>=0.11", this)
+        _run(str(own), "-m", "pip", "install", "--quiet", AEGRA, this)
         return own
     needed = ".".join(map(str, _NEEDS_PYTHON))
     raise RuntimeError(f"Aegra needs Python {needed} or newer, and there is none on the PATH.")

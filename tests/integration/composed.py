@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-_STARTS_WITHIN = 60  # seconds; well above what it should take
+_STARTS_WITHIN = 180  # seconds; well above what it should take
 _STOPS_WITHIN = 15
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::([-?])([^}]*))?\})")
 _OWN_ADDRESS = re.compile(r"\b(0\.0\.0\.0|127\.0\.0\.1|localhost)\b")
@@ -108,7 +108,7 @@ class Composed:
                     healthy |= {name} if self.is_healthy(name) else set()
                 elif healthy.issuperset(self.services[name].get("depends_on", ())):
                     self._start(name)
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def stop(self, *names: str) -> None:
         """Stop services, or all."""

@@ -122,7 +122,7 @@ async def deployment(folder, work, aegra) -> AsyncIterator[Deployment]:
         port, http_port = (int(composed.variables[name] or 0) for name in PORTS)
         root = composed.volume("certificates") / "caddy/pki/authorities/local/root.crt"
         trust = ssl.create_default_context(cafile=str(root))
-        await eventually(lambda: has_certificate(port, "localhost", trust))
+        await eventually(lambda: has_certificate(port, "localhost", trust), 30)
         yield Deployment(composed, folder, port, http_port, trust)
     finally:
         composed.stop()
@@ -297,7 +297,7 @@ async def test_the_certificate_is_of_the_address_and_of_the_authority(deployment
     assert policy["subjects"] == [address]
     assert [issuer["module"] for issuer in policy["issuers"]] == ["acme"]
     with deployment.composed.also("proxy", **site):
-        await eventually(lambda: has_certificate(port, address, deployment.trust))
+        await eventually(lambda: has_certificate(port, address, deployment.trust), 30)
 
 
 async def test_the_proxy_goes_on_with_the_other_server(deployment, mixture):
@@ -310,7 +310,7 @@ async def test_the_proxy_goes_on_with_the_other_server(deployment, mixture):
             assert (await client.get(f"{deployment.url}/v1/models")).status_code == 200
     # Caddy repeats requests with a body only from 2.7 on; the health check then helps the others.
     noticed = re.compile(rf"health_checker.*{re.escape(composed.address('server-1'))}:2026/ready")
-    await eventually(lambda: noticed.search(composed.log("proxy")))
+    await eventually(lambda: noticed.search(composed.log("proxy")), 30)
     async with deployment.client("emil") as client:
         for number in range(4):
             question = [{"role": "user", "content": f"question {number}"}]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from moa_graph.server.cluster import AEGRA
 from moa_graph.server.deployment import init
 from moa_graph.server.settings import Settings
 from tests.integration.composed import interpolated
@@ -158,5 +159,5 @@ def test_a_wheel_of_the_version_is_installed_in_place_of_the_release(folder, tmp
     moa, aegra, *more = said.stdout.strip("|").split("|")[2:]
     wheel = "./moa_graph-1.2.3-py3-none-any.whl[server]"
     assert moa == (wheel if "1.2.3" in wheels else "moa-graph[server]==1.2.3")
-    assert aegra.startswith("aegra-api>=")
+    assert aegra == AEGRA
     assert more == ["langchain-anthropic", "langchain-groq"]
