@@ -100,6 +100,8 @@ def folder(aegra, work, _server) -> Path:
     ports = map(str, free_ports(2))
     subprocess.run([aegra, "-I", "-c", INIT, folder, *ports], check=True, cwd=work)
     settings = folder / "moa.env"
+    metrics = folder / "prometheus.yml"
+    metrics.write_text(metrics.read_text().replace("scrape_interval: 15s", "scrape_interval: 1s"))
     keys = ",".join(f"{name}={key}" for name, key in KEYS.items())
     text = re.sub("^MOA_API_KEYS=.*$", rf"\g<0>,{keys}", settings.read_text(), flags=re.MULTILINE)
     settings.write_text(
@@ -268,12 +270,23 @@ async def test_servers_count_runs_together(deployment, mixture):
     assert [type(each) for each in refused] == [RateLimitError] * 4
 
 
-def test_prometheus_has_both_servers_as_targets(deployment):
-    composed = deployment.composed
-    targets = "http://localhost:9090/api/v1/targets"
-    asked = json.loads(composed.run("prometheus", "wget", "-q", "-O", "-", targets).stdout)
-    urls = {target["scrapeUrl"] for target in asked["data"]["activeTargets"]}
-    assert urls == {f"http://{composed.address(name)}:2026/metrics" for name in SERVERS}
+async def test_prometheus_reads_the_metrics_of_both_servers(deployment, mixture):
+    composed, prometheus = deployment.composed, "http://localhost:9090"
+    async with deployment.client("emil") as client:
+        await client.chat.completions.create(model=mixture, messages=QUESTION)
+
+    def health() -> dict[str, str]:
+        asked = ("wget", "-q", "-O", "-", f"{prometheus}/api/v1/targets")
+        targets = json.loads(composed.run("prometheus", *asked).stdout)["data"]["activeTargets"]
+        return {target["scrapeUrl"]: target["health"] for target in targets}
+
+    def runs() -> str:
+        query = ("promtool", "query", "instant", prometheus, "sum(moa_runs_total) > 0")
+        return composed.run("prometheus", *query).stdout.strip()
+
+    up = {f"http://{composed.address(name)}:2026/metrics": "up" for name in SERVERS}
+    await eventually(lambda: health() == up, 60)
+    await eventually(runs, 60)
 
 
 def test_no_log_has_a_secret(deployment):

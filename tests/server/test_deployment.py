@@ -157,7 +157,7 @@ def test_a_wheel_of_the_version_is_installed_in_place_of_the_release(folder, tmp
         env={"MOA_VERSION": "1.2.3", "MOA_PACKAGES": "langchain-anthropic langchain-groq"},
     )  # fmt: skip
     moa, aegra, *more = said.stdout.strip("|").split("|")[2:]
-    wheel = "./moa_graph-1.2.3-py3-none-any.whl[server]"
-    assert moa == (wheel if "1.2.3" in wheels else "moa-graph[server]==1.2.3")
+    wheel = "./moa_graph-1.2.3-py3-none-any.whl[mcp]"
+    assert moa == (wheel if "1.2.3" in wheels else "moa-graph[mcp]==1.2.3")
     assert aegra == AEGRA
     assert more == ["langchain-anthropic", "langchain-groq"]
