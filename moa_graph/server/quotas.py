@@ -25,6 +25,7 @@ TEMPORARY = "moa_temporary"
 
 _PAGE = 100  # threads or items per request
 _UNCOUNTED = (404, 405)  # statuses of a server that has no route to count threads
+_ATTEMPTS = 5  # to count threads while no temporary ones come or go
 _SHARE = 4  # processes that together stay within the quota while they do not count
 _COUNTED_FOR = 10.0  # seconds
 
@@ -44,9 +45,13 @@ async def check_threads(itself: Itself, new: int = 1) -> None:
     if await _threads(itself) + new <= SETTINGS.max_threads:
         return
     # Temporary threads come and go meanwhile: in doubt, more of them are assumed.
-    before = await _threads(itself, temporary=True)
-    there = await _threads(itself)
-    there -= max(before, await _threads(itself, temporary=True))
+    for _ in range(_ATTEMPTS):
+        before = await _threads(itself, temporary=True)
+        there = await _threads(itself)
+        after = await _threads(itself, temporary=True)
+        there -= max(before, after)
+        if before == after:
+            break
     _check("threads", there, new, SETTINGS.max_threads, "MOA_MAX_THREADS")
 
 
@@ -220,24 +225,29 @@ async def check_item(
     size = _bytes_of([*namespace, key, value])
     room = _rooms.get(user)
     if room is None or room.items < 1 or room.size < size or room.until < time.monotonic():
-        items, stored = await _stored(itself, user, namespace, key)
-        _check("items in the store", items, 1, SETTINGS.max_items, "MOA_MAX_ITEMS")
-        most = SETTINGS.max_stored_bytes
-        _check("bytes in the store", stored, size, most, "MOA_MAX_STORED_BYTES")
+        items, stored, replaced = await _stored(itself, user, namespace, key)
+        if replaced is None:
+            _check("items in the store", items, 1, SETTINGS.max_items, "MOA_MAX_ITEMS")
+        if (more := size - (replaced or 0)) > 0:
+            most = SETTINGS.max_stored_bytes
+            _check("bytes in the store", stored, more, most, "MOA_MAX_STORED_BYTES")
         room = _rooms[user] = _Room(
             (SETTINGS.max_items - items) // _SHARE,
-            (most - stored) // _SHARE,
+            (SETTINGS.max_stored_bytes - stored) // _SHARE,
             time.monotonic() + _COUNTED_FOR,
         )
     room.items -= 1
     room.size -= size
 
 
-async def _stored(itself: Itself, user: str, namespace: Sequence[str], key: str) -> tuple[int, int]:
-    """Return the number and the bytes of a user's items other than this one."""
+async def _stored(
+    itself: Itself, user: str, namespace: Sequence[str], key: str
+) -> tuple[int, int, int | None]:
+    """Return the number and the bytes of a user's items, and the bytes of this one if it exists."""
     # LangGraph Server has the namespace that `auth.py` sets; Aegra sets its own.
     places = [[label_of(user), *namespace], ["users", user, *namespace]]
-    read = number = size = 0
+    read = stored = 0
+    replaced = None
     while read % _PAGE == 0:
         page = await itself.client.store.search_items(
             (), limit=_PAGE, offset=read, headers=itself.headers
@@ -246,7 +256,8 @@ async def _stored(itself: Itself, user: str, namespace: Sequence[str], key: str)
             break
         read += len(items)
         for item in items:
-            if item["key"] != key or list(item["namespace"]) not in places:
-                number += 1
-                size += _bytes_of([*item["namespace"][1:], item["key"], item["value"]])
-    return number, size
+            size = _bytes_of([*item["namespace"][1:], item["key"], item["value"]])
+            stored += size
+            if item["key"] == key and list(item["namespace"]) in places:
+                replaced = size
+    return read, stored, replaced

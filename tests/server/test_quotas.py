@@ -174,3 +174,15 @@ async def test_bytes_are_counted_too(storage):
     assert await put(client, "a", x="z" * 1800) == 204
     assert await put(client, "c", x="y" * 3000) == 403
     assert await put(client_of(in_app(storage, storage.process()), "bob"), "b", x="y" * 1000) == 204
+
+
+async def test_what_is_there_can_be_replaced_also_above_the_quota(storage, monkeypatch):
+    client = client_of(in_app(storage, storage.process()), "alice")
+    for number in range(4):
+        assert await put(client, f"{number}", x="y" * 300) == 204
+    monkeypatch.setattr(quotas, "SETTINGS", Settings(max_items=2, max_stored_bytes=500))
+    monkeypatch.setattr(quotas, "_rooms", {})
+    assert await put(client, "1", x="z" * 300) == 204
+    assert await put(client, "1", x="z" * 301) == 403
+    assert await put(client, "5") == 403
+    assert await put(client, "1", x="z") == 204
