@@ -13,6 +13,7 @@ import tomllib
 import uuid
 from pathlib import Path
 
+import httpx
 import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.pregel.remote import RemoteGraph
@@ -297,6 +298,28 @@ async def test_graphs_are_built_once_for_each_configuration():
     assert await mixture(config("openai:a", "openai:b", proposer_temperature=1)) is one
     assert await mixture(config("openai:b", "openai:a")) is not one
     assert await mixture(config("openai:a", "openai:b", layers=3)) is not one
+
+
+@pytest.mark.parametrize(
+    ("says", "run"),
+    [
+        ("501 messages", {"input": {"messages": QUESTION["messages"] * 501}}),
+        ("command.goto must be", {"command": {"goto": {"node": "aggregator", "input": {}}}}),
+        ("unknown field 'base_url'", {"input": QUESTION, "context": {"base_url": "http://evil"}}),
+    ],
+)
+async def test_bounds_hold_for_users_of_this_machine_and_their_schedules(client, says, run):
+    thread = (await client.threads.create())["thread_id"]
+    schedule = {"schedule": "0 0 1 1 *", "assistant_id": "mixture", **run}
+    for path, body in {
+        "/runs/crons": schedule,
+        f"/threads/{thread}/runs/crons": schedule,
+        f"/threads/{thread}/runs/wait": {"assistant_id": "mixture", **run},
+    }.items():
+        with pytest.raises(httpx.HTTPStatusError) as error:
+            await client.http.post(path, json=body)
+        assert error.value.response.status_code in (413, 422)
+        assert says in error.value.response.text
 
 
 def test_nothing_has_blocked_the_servers_event_loop(langgraph_server):
