@@ -113,6 +113,21 @@ def test_tools(client, named, server, stream, parallel):
     assert [m["content"] for m in told] == [f"r{n}" for n in range(parallel)]
 
 
+def test_the_tool_runner(client, named, server):
+    @anthropic.beta_tool
+    def search(query: str) -> str:
+        """Search the city's events."""
+        return f"found {query}"
+
+    runner = client.beta.messages.tool_runner(
+        model=named("tool runner", aggregator="openai:agg?steps=1&parallel=2"),
+        max_tokens=50, messages=[{"role": "user", "content": "What is on in 'SF'?"}], tools=[search],
+    )  # fmt: skip
+    assert runner.until_done().stop_reason == "end_turn"
+    told = [m for m in server.of("agg")[-1].messages if m["role"] == "tool"]
+    assert [m["content"] for m in told] == ["found SF", "found SF"]
+
+
 def test_structured_output(client, named, server):
     told = client.messages.parse(
         model=named("structured messages"), max_tokens=100, messages=QUESTION, output_format=Weather
@@ -180,6 +195,8 @@ WRONG = {
         400, "private network",
     ),
     "an MCP server": ({"mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]}, 400, "mcp_servers"),
+    "a compaction": ({"compaction": {"type": "auto"}}, 400, "compaction: this server does not support"),
+    "a thread": ({"thread": {"type": "create"}}, 400, "thread: this server does not keep conversations"),
     "a context": ({"context": {"layers": 3}}, 400, "context"),
     "too many messages": ({"messages": QUESTION * 600}, 413, "MOA_MAX_MESSAGES"),
     "an unknown model": ({"model": "gpt-9"}, 404, "Unknown model"),

@@ -36,6 +36,7 @@ class ApiError(Exception):
         code: Machine-readable error code.
         param: Field of the request.
         headers: Headers of the response.
+        details: Machine-readable details in Anthropic's format.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -53,6 +55,7 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.headers = headers
+        self.details = details
 
     @property
     def openai(self) -> dict[str, Any]:
@@ -71,7 +74,11 @@ class ApiError(Exception):
         """The body in Anthropic's format."""
         fails = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         other = "api_error" if fails else "invalid_request_error"
-        said = {"type": _ANTHROPIC.get(self.status, other), "message": self.message}
+        said: dict[str, Any] = {
+            "type": _ANTHROPIC.get(self.status, other),
+            "message": self.message,
+            **({"details": self.details} if self.details else {}),
+        }
         return {"type": "error", "error": said}
 
     def response(self, scope: Scope) -> Response:

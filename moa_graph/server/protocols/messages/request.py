@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
+from moa_graph.server.protocols.errors import ApiError
 from moa_graph.server.protocols.fields import (
     Json,
     Known,
@@ -112,6 +113,9 @@ class MessagesRequest(Request):
 
     container: Unsupported = None
     mcp_servers: Unsupported = None
+    compaction: Unsupported = None
+    thread: Json | None = None
+    """A conversation that the server keeps, which is not supported."""
 
     metadata: Metadata | None = None
     """Stored in the metadata of the run."""
@@ -135,6 +139,8 @@ class MessagesRequest(Request):
         Raises:
             ApiError: If it is invalid as a whole.
         """
+        if self.thread is not None:
+            raise ApiError(400, _NO_THREADS, param="thread", details=_UNSUPPORTED_THREAD)
         system = self.system if isinstance(self.system, str) else text_of(self.system or ())
         messages = [{"role": "system", "content": system}] if system else []
         messages += chat_messages(self.messages)
@@ -160,11 +166,20 @@ class MessagesRequest(Request):
         return as_chat(request, "messages")
 
 
+_NO_THREADS = (
+    "thread: this server does not keep conversations; send the whole conversation, without this "
+    "field."
+)
+# Anthropic's tool runners send such a request again without a thread.
+_UNSUPPORTED_THREAD = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+
+
 class ErrorObject(BaseModel):
     """What is wrong with a request. The SDK's type has not all kinds that the API documents."""
 
     type: str
     message: str
+    details: dict[str, Any] | None = None
 
 
 class MessagesError(BaseModel):
