@@ -218,16 +218,20 @@ def test_a_failed_run_says_why_and_is_not_repeated(langgraph_server, named, serv
     assert len(server.of("a")) == 1
 
 
-def test_an_error_in_the_midst_of_a_stream_is_raised(client, named, server):
+def test_an_error_in_the_midst_of_a_stream_is_raised(client, langgraph_server, named, server):
     cut = named("cut in the midst", aggregator="openai:agg?cut=3&tps=5")
     server.answers["agg"] = "one two three four five six"
-    kinds = []
     with pytest.raises(openai.APIError, match="aggregator"):
-        kinds.extend(
-            event.type for event in client.responses.create(model=cut, input="hi", stream=True)
-        )
-    assert kinds[-1] == "response.failed"
-    assert "response.completed" not in kinds
+        list(client.responses.create(model=cut, input="hi", stream=True))
+    body = {"model": cut, "input": "hi", "stream": True}
+    told = httpx.post(f"{langgraph_server.url}/v1/responses", json=body, timeout=30).text
+    events = [json.loads(line[6:]) for line in told.splitlines() if line.startswith("data: ")]
+    assert [event["sequence_number"] for event in events] == [*range(len(events))]
+    error, failed = events[-2:]  # clients take the message from what comes first
+    assert (error["type"], failed["type"]) == ("error", "response.failed")
+    assert "aggregator" in error["error"]["message"]
+    assert failed["response"]["error"]["message"] == error["error"]["message"]
+    assert failed["response"]["output"][0]["content"][0]["text"] == "one two three "
 
 
 async def test_a_client_that_disconnects_cancels_the_run(langgraph_server, named, server):

@@ -166,14 +166,18 @@ class ResponseAnswer:
             await self._reply.end()
 
     def _failed(self, error: ApiError, found: list[Block]) -> Iterator[dict[str, str]]:
-        """Yield the failed response, and an error that makes OpenAI's clients raise one."""
+        """Yield an error, and then the failed response, as OpenAI does.
+
+        Clients raise the error; some that meet the failed response first raise one without a
+        message.
+        """
+        about = {"code": error.code or "server_error", "message": error.message, "param": None}
+        body = {"type": "error", "sequence_number": next(self._numbers), **about, **error.openai}
+        yield {"event": "error", "data": json.dumps(body, ensure_ascii=False)}
         output = [self._item(block, "incomplete") for block in found]
         said = ResponseError(code="server_error", message=error.message)
         update = {"status": "failed", "error": said, "output": output}
         yield self._event(ResponseFailedEvent, response=self._response.model_copy(update=update))
-        about = {"code": error.code or "server_error", "message": error.message, "param": None}
-        body = {"type": "error", "sequence_number": next(self._numbers), **about, **error.openai}
-        yield {"event": "error", "data": json.dumps(body, ensure_ascii=False)}
 
     def _ended(self, found: list[Block]) -> Response:
         reason = _INCOMPLETE.get(self._reply.finish)
