@@ -87,8 +87,10 @@ def test_every_variable_has_a_value(folder, file):
 def test_servers_have_time_to_finish(servers):
     for service in servers.values():
         given = service["environment"]
-        drains = int(given["MOA_DRAIN_SECONDS"]) + int(given["WORKER_DRAIN_TIMEOUT"])
-        assert seconds(service["stop_grace_period"]) > drains
+        requests = int(given["UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN"])
+        assert requests > int(given["MOA_DRAIN_SECONDS"])
+        runs = int(given["WORKER_DRAIN_TIMEOUT"])
+        assert seconds(service["stop_grace_period"]) > requests + runs
 
 
 def test_servers_share_a_database_a_queue_counts_and_proposals(servers, services, monkeypatch):
