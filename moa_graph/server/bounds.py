@@ -115,7 +115,7 @@ def check_question(given: Any) -> None:
 
 
 def _most_messages(value: Any) -> int:
-    """Return the length of the longest list of messages, at any depth."""
+    """Return the number of messages in the longest list of them, at any depth."""
     named: Iterable[Any]
     if isinstance(value, Mapping):
         named, inner = value.items(), list(value.values())
@@ -124,7 +124,16 @@ def _most_messages(value: Any) -> int:
     else:
         return 0
     lists = (items for name, items in named if name == "messages" and isinstance(items, list))
-    return max([*map(len, lists), *map(_most_messages, inner)], default=0)
+    return max([*map(_number_of, lists), *map(_most_messages, inner)], default=0)
+
+
+def _number_of(messages: Iterable[Any]) -> int:
+    """Return the number of messages; each part of a message's content counts as one."""
+    contents = (
+        message.get("content") if isinstance(message, Mapping) else getattr(message, "content", "")
+        for message in messages
+    )
+    return sum(max(1, len(content)) if isinstance(content, list) else 1 for content in contents)
 
 
 def check_state(state: MoAState) -> None:
@@ -138,10 +147,10 @@ def check_state(state: MoAState) -> None:
         ValueError: If its texts are too long.
     """
     messages = state["messages"]
-    if len(messages) > SETTINGS.max_messages:
+    if (number := _number_of(messages)) > SETTINGS.max_messages:
         raise TooLarge(
-            f"The conversation has {len(messages):,} messages; this server takes at most "
-            f"{SETTINGS.max_messages:,} (MOA_MAX_MESSAGES). Start a new thread."
+            f"The conversation has {number:,} messages and parts of messages; this server takes at "
+            f"most {SETTINGS.max_messages:,} (MOA_MAX_MESSAGES). Start a new thread."
         )
     texts = sum(_characters(message.content) for message in messages)
     tokens = texts // _CHARACTERS_OF_A_TOKEN

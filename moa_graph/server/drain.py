@@ -75,7 +75,8 @@ class ToldEnds:
                 streams = kind.startswith(b"text/event-stream")
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 ended = True
-                if streams and cut.is_set():
+                # The streams below /v1 tell it in the formats of their protocols.
+                if streams and cut.is_set() and "/v1/" not in scope["path"]:
                     message = {**message, "body": bytes(message.get("body") or b"") + _EVENT}
             await send(message)
 

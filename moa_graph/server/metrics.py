@@ -19,11 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph.calling.budget import Amount, known_price
 from moa_graph.limits import Price
+from moa_graph.server.records import records_in
 from moa_graph.state import AGGREGATOR_RECORD
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 _MOST_MODELS = 200  # clients choose models, and each one is a time series
 _OTHER = "other"
+_LONGEST = 128  # characters of a label or an id
 _TOKEN = b"event: messages"
 ACCEPTED_AT = "moa_accepted_at"
 """Metadata of a run: when the server accepted it, in Unix seconds."""
@@ -99,7 +101,7 @@ class RunMetrics(BaseCallbackHandler):
         self._runs[run_id] = _Run(time.monotonic(), metadata)
         RUNS_STARTED.labels(self._graph).inc()
         RUNNING.labels(self._graph).inc()
-        with suppress(TypeError, ValueError):
+        with suppress(KeyError, TypeError, ValueError):
             QUEUE_SECONDS.observe(max(0.0, time.time() - float(metadata[ACCEPTED_AT])))
 
     def on_chain_end(
@@ -140,7 +142,7 @@ class RunMetrics(BaseCallbackHandler):
                 "moa_tokens": run.tokens,
                 "moa_dollars": round(run.dollars, 6),
                 "moa_run_id": str(run.metadata.get("run_id", run_id)),
-                "moa_request_id": run.metadata.get("request_id"),
+                "moa_request_id": _request_id(run.metadata),
             },
         )
 
@@ -174,18 +176,23 @@ class FirstTokens:
         await self._app(scope, receive, sending)
 
 
+def _request_id(metadata: Mapping[str, Any]) -> str | None:
+    found = metadata.get("request_id") or metadata.get("langgraph_request_id")
+    return str(found)[:_LONGEST] if found else None
+
+
 def _count(written: Mapping[str, Any], run: _Run) -> Iterator[tuple[str, Any]]:
     """Count the proposals that a node wrote; yield each model and the usage to pay for."""
-    for proposal in written.get("proposals") or ():
+    for proposal in records_in(written, "proposals"):
         model, status = _label(proposal["model"]), proposal["status"]
         run.statuses[status] = run.statuses.get(status, 0) + 1
         PROPOSALS.labels(model, status).inc()
         if proposal["attempts"]:
             PROPOSAL_SECONDS.labels(model).observe(proposal["latency"])
         yield proposal["model"], proposal["usage"]
-    for decision in written.get("decisions") or ():
+    for decision in records_in(written, "decisions"):
         yield str(decision.get("model") or _OTHER), decision.get("usage")
-    for message in written.get("messages") or ():
+    for message in records_in(written, "messages"):
         if isinstance(message, BaseMessage):
             record = message.response_metadata.get(AGGREGATOR_RECORD) or {}
             yield record.get("model") or _OTHER, getattr(message, "usage_metadata", None)
@@ -214,6 +221,7 @@ def _price(model: str) -> Price | None:
 
 def _label(model: str) -> str:
     """Return a model's name as a label; one name for all models above the maximum."""
+    model = model[:_LONGEST]
     if model in _names or len(_names) < _MOST_MODELS:
         _names.add(model)
         return model

@@ -25,13 +25,13 @@ async def metrics() -> Response:
     return PlainTextResponse(text, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/live")
+@router.api_route("/live", methods=["GET", "HEAD"])
 async def live() -> Response:
     """Return that this process answers."""
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/ready", responses={503: {}})
+@router.api_route("/ready", methods=["GET", "HEAD"], responses={503: {}})
 async def ready(request: Request) -> Response:
     """Return whether this process can take runs: its database answers, and it is not stopping."""
     if is_draining():

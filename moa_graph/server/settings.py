@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     """Seconds that streams have to finish after the server is told to stop."""
     strict: bool = False
     """Whether requests to `/v1` with unknown fields are rejected, instead of the fields ignored."""
-    max_responses: int = Field(default=100, ge=1)
+    max_responses: int = Field(default=100, ge=1, le=900)
     """Most responses of `/v1/responses` that are kept for each user."""
     response_minutes: float = Field(default=60, gt=0)
     """Minutes that they are kept."""

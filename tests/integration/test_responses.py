@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 
 import httpx
 import openai
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
+from langgraph_sdk import get_sync_client
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
@@ -265,3 +268,53 @@ async def test_langchains_client(langgraph_server, named, server, previous):
     assert told.text
     assert not told.tool_calls
     assert told.usage_metadata["output_tokens"] > 0
+
+
+async def test_many_at_once_at_the_limit_are_all_answered(langgraph_server, mine, monkeypatch):
+    url = f"{langgraph_server.url}/v1"
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        ask = [client.responses.create(model=mine, input=f"q{n}") for n in range(20)]
+        told = await asyncio.gather(*ask)
+        assert [t.output_text for t in told] == [f"agg: q{n}" for n in range(20)]
+        again = client.responses.create(model=mine, input="x", previous_response_id=told[-1].id)
+        assert (await again).output_text == "agg: x"
+
+
+def test_a_failed_response_is_not_kept(langgraph_server, named):
+    down = named("down and stored", aggregator="openai:agg?status=401")
+    client = get_sync_client(url=langgraph_server.url)
+    before = len(client.threads.search(limit=1000))
+    body = {"model": down, "input": "hi"}
+    assert httpx.post(f"{langgraph_server.url}/v1/responses", json=body).status_code == 502
+    for _ in range(50):
+        if len(client.threads.search(limit=1000)) <= before:
+            break
+        time.sleep(0.1)
+    assert len(client.threads.search(limit=1000)) <= before
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_assistant_with_a_route_answers(langgraph_server, named, path, stream):
+    route = {"model": "openai:cheap", "samples": 2}
+    model = named(f"routed {path} {stream}", route=route)
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": model, "stream": stream, "input": "hi", "messages": messages, "max_tokens": 9}
+    for name in ("messages", "max_tokens") if path == "responses" else ("input",):
+        del body[name]
+    told = httpx.post(f"{langgraph_server.url}/v1/{path}", json=body, timeout=30)
+    assert told.status_code == 200, told.text
+    assert "cheap" in told.text
+    assert "error" not in told.text.replace('"error":null', "").replace('"error": null', "")
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])
+def test_parts_of_a_message_are_bounded(langgraph_server, mine, server, path):
+    kind = "input_text" if path == "responses" else "text"
+    content = [{"type": kind, "text": "x"}] * 2000
+    messages = [{"role": "user", "content": content}]
+    field = "input" if path == "responses" else "messages"
+    body = {"model": mine, field: messages, **({"max_tokens": 9} if path == "messages" else {})}
+    told = httpx.post(f"{langgraph_server.url}/v1/{path}", json=body, timeout=30)
+    assert told.status_code == 413, told.text
+    assert server.calls == []

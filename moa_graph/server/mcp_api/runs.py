@@ -16,6 +16,7 @@ from moa_graph.server.assistants import configuration_of
 from moa_graph.server.mcp_api.protocol import Outcome, outcome
 from moa_graph.server.protocols.errors import ApiError
 from moa_graph.server.protocols.runs import Server
+from moa_graph.server.records import records_in
 
 CALL = "mcp_call"
 """Key in a run's metadata; its value is the id of the call."""
@@ -135,7 +136,7 @@ class Followed:
         for written in update.values():
             if not isinstance(written, Mapping):
                 continue
-            for proposal in written.get("proposals") or ():
+            for proposal in records_in(written, "proposals"):
                 ended = outcome(proposal)
                 place = (ended.layer, ended.proposer)
                 is_new = place not in self._outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,8 @@ from starlette.types import Scope
 from moa_graph.server.bounds import too_many
 from moa_graph.server.request_ids import HEADER
 
+_LONGEST = 2000  # characters of a message, which may quote the request
+_logger = logging.getLogger("moa_graph")
 PREFIX = "/v1/"
 """Path under which the routes of all protocols are."""
 _ANTHROPIC = {  # https://docs.anthropic.com/en/api/errors
@@ -49,6 +52,7 @@ class ApiError(Exception):
         headers: dict[str, str] | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
+        message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} …"
         super().__init__(message)
         self.status = status
         self.message = message
@@ -105,6 +109,14 @@ _KEPT = {401: "invalid_api_key", 403: None, 404: None, 413: None}
 _CLIENTS_FAULT = ("AggregationRefused", "ValueError", "ValidationError")
 
 
+def as_api_error(error: Exception) -> ApiError:
+    """Return an error as one of the protocols; log an unexpected one, whose text is not told."""
+    if isinstance(error, ApiError):
+        return error
+    _logger.error("A request failed.", exc_info=error)
+    return ApiError(500, "The server failed; its log says why.", "server_error")
+
+
 def unknown(model: str) -> ApiError:
     """Return the error for a model name that no assistant has."""
     return ApiError(
@@ -130,6 +142,10 @@ def wrong_request(
         return ApiError(400, "The request's body is not JSON.")
     steps = [str(step) for step in first["loc"] if step != "body" and "[" not in str(step)]
     said = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":
+        told = first["ctx"]
+        said = f"must be one of {told['expected_tags']}, not {told['tag']!r:.60}"
+        steps.append("type")
     if first["type"] == "too_long" and steps in (["messages"], ["input"]):
         return ApiError(413, too_many(len(first["input"])), param=field or steps[0])
     place = ".".join(steps) if field is None else ""

@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -18,6 +19,7 @@ from moa_graph.calling.streams import is_answer
 from moa_graph.server.aegra_streams import RESTARTED
 from moa_graph.server.drain import MESSAGE, cut
 from moa_graph.server.protocols.errors import ApiError, failed
+from moa_graph.server.records import records_in
 from moa_graph.state import AGGREGATOR_RECORD, total_usage
 
 _LOST = "Events of this run were lost, so that the answer that was sent is not whole."
@@ -69,15 +71,28 @@ class ToolCall:
     arguments: str
 
 
+class Keeper(Protocol):
+    """Keeps the reply of a run."""
+
+    async def keep(self) -> None:
+        """Keep a whole reply."""
+
+    def drop(self) -> None:
+        """Forget a run that ended without a reply."""
+
+
 class Reply:
     """The reply of a run.
 
     Args:
         events: Events of the run, as the server's own API streams them.
+        keeper: Who keeps the reply; None if it is not kept.
     """
 
-    def __init__(self, events: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Any, None], keeper: Keeper | None = None) -> None:
         self._events = events
+        self._keeper = keeper
+        self._is_kept = False
         self._deltas = self._read()
         self._first: asyncio.Task[Delta | None] | None = None
         self._message: AIMessage | None = None
@@ -131,6 +146,9 @@ class Reply:
             yield first
         async for delta in self._deltas:
             yield delta
+        if self._keeper is not None and not self._is_kept:
+            self._is_kept = True
+            await self._keeper.keep()
 
     async def whole(self) -> None:
         """Wait until the reply is whole.
@@ -148,6 +166,8 @@ class Reply:
             await asyncio.wait({self._first})
         await self._deltas.aclose()
         await self._events.aclose()
+        if self._keeper is not None and not self._is_kept:
+            self._keeper.drop()
 
     # --- what a whole reply has ------------------------------------------------------------
 
@@ -166,6 +186,11 @@ class Reply:
     def calls(self) -> list[ToolCall]:
         """The tool calls of the reply."""
         whole = self._whole
+        # The pieces are what the model has written; LangChain completes the arguments of a call
+        # that was cut.
+        written = self._pieces.calls
+        if len(written) >= len(whole.tool_calls) + len(whole.invalid_tool_calls):
+            return written
         valid = (
             ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
             for call in whole.tool_calls
@@ -179,11 +204,12 @@ class Reply:
     @property
     def finish(self) -> Finish:
         """Why the reply ended."""
+        cut_off = was_cut(self._whole.response_metadata)
         if self._whole.tool_calls or self._whole.invalid_tool_calls:
-            return "tool_calls"
+            return "length" if cut_off else "tool_calls"
         if filter_reason(self._whole.response_metadata):
             return "content_filter"
-        return "length" if was_cut(self._whole.response_metadata) else "stop"
+        return "length" if cut_off else "stop"
 
     @property
     def usage(self) -> UsageMetadata | None:
@@ -219,6 +245,8 @@ class Reply:
         """Note that the run starts, which it does again in another process if its process dies."""
         self._starts += 1
         self._repeats = self._starts > 1 and self._message is not None
+        if self._starts > 1 and not self._repeats:
+            self._pieces = _Pieces()
         if self._starts > 1 and self._streams and self._told and not self._repeats:
             raise ApiError(502, RESTARTED, "restarted")
 
@@ -249,10 +277,11 @@ class Reply:
             if not isinstance(written, dict):
                 continue
             usages: list[Any] = []
-            for records in ("proposals", "decisions"):
-                usages += [record["usage"] for record in written.get(records) or ()]
-            if written.get("messages") and written["messages"][-1].get("type") == "ai":
-                self._message = AIMessage.model_validate(written["messages"][-1])
+            for field in ("proposals", "decisions"):
+                usages += [record.get("usage") for record in records_in(written, field)]
+            messages = records_in(written, "messages")
+            if messages and messages[-1].get("type") == "ai":
+                self._message = AIMessage.model_validate(messages[-1])
                 usages.append(self._message.usage_metadata)
             self._usages += [] if again else usages
 
@@ -261,7 +290,9 @@ class _Pieces:
     """The pieces that the messages and message chunks of one reply have."""
 
     def __init__(self) -> None:
-        self._calls: dict[Any, int] = {}
+        self.calls: list[ToolCall] = []
+        """The tool calls so far."""
+        self._numbers: dict[Any, int] = {}
 
     def of(self, message: dict[str, Any]) -> Iterator[Delta]:
         """Yield the pieces that a message or message chunk has."""
@@ -279,10 +310,24 @@ class _Pieces:
                 yield self._call(call["id"], call["id"], call["name"], call["args"])
 
     def _call(self, key: Any, call_id: str | None, name: str | None, args: str | None) -> CallDelta:
-        if key is None:  # some providers omit the index: a new id starts a new call
-            key = call_id or next(reversed(self._calls), None)
-        index = self._calls.setdefault(key, len(self._calls))
-        return CallDelta(index, call_id, name, args or "")
+        """Return the piece of a call, and add it to the call.
+
+        Some providers omit the index of a piece, or give several calls the same one: a new id
+        starts a new call. Others omit the id, so that one is made.
+        """
+        if key is None:
+            key = call_id or next(reversed(self._numbers), None)
+        number = self._numbers.get(key)
+        is_other = number is not None and call_id and self.calls[number].id != call_id
+        if number is None or (is_other and self.calls[number].name):
+            number = self._numbers[key] = len(self.calls)
+            call_id = call_id or f"call_{uuid4().hex}"
+            self.calls.append(ToolCall(call_id, name, args or ""))
+            return CallDelta(number, call_id, name, args or "")
+        call = self.calls[number]
+        whole = ToolCall(call.id, call.name or name, call.arguments + (args or ""))
+        self.calls[number] = whole
+        return CallDelta(number, None, None if call.name else name, args or "")
 
 
 def _has_all(told: Sequence[Delta], reply: Reply) -> bool:

@@ -27,7 +27,7 @@ from moa_graph.server.protocols.messages.request import MessagesError, MessagesR
 from moa_graph.server.protocols.reply import Reply
 from moa_graph.server.protocols.responses.answer import ResponseAnswer
 from moa_graph.server.protocols.responses.request import ResponsesRequest
-from moa_graph.server.protocols.responses.stored import StoredResponses, new_id
+from moa_graph.server.protocols.responses.stored import Keeper, StoredResponses, new_id, thread_of
 from moa_graph.server.protocols.routing import Route, ignored_fields, respond
 from moa_graph.server.protocols.runs import Server, described
 
@@ -85,9 +85,9 @@ async def responses(asked: ResponsesRequest, request: Request) -> Response:
     if asked.previous_response_id:
         before = (await stored.get(asked.previous_response_id)).messages()
     chat = asked.chat(before, await stored.referred(asked.items))
-    await server.check(chat)
-    thread = await stored.create(response, asked) if asked.is_stored else None
-    reply = Reply(await server.start(chat, thread))
+    thread = thread_of(response) if asked.is_stored else None
+    events = await server.start(chat, thread)
+    reply = Reply(events, Keeper(stored, response, asked) if asked.is_stored else None)
     answer = ResponseAnswer.to(reply, asked, response)
     return await respond(request, reply, answer, stream=bool(asked.stream), ignored=ignored)
 

@@ -15,7 +15,7 @@ from sse_starlette import EventSourceResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
-from moa_graph.server.protocols.errors import ApiError, wrong_request
+from moa_graph.server.protocols.errors import ApiError, as_api_error, wrong_request
 from moa_graph.server.protocols.fields import drop_unknown
 from moa_graph.server.protocols.reply import Reply
 from moa_graph.server.settings import SETTINGS
@@ -46,8 +46,8 @@ class Route(APIRoute):
                 said = ApiError(error.status_code, f"{error.detail}.")
             except RecursionError:
                 said = ApiError(400, "The request is nested too deeply.")
-            except ApiError as error:
-                said = error
+            except Exception as error:  # noqa: BLE001 - the client gets its protocol's format
+                said = as_api_error(error)
             return said.response(request.scope)
 
         return handler

@@ -61,7 +61,8 @@ class Server:
 
         Args:
             asked: The request.
-            thread: Thread in which the run is kept; None for a run without a thread.
+            thread: Thread in which the run is kept, which is created if there is none; None for
+                a run without a thread.
 
         Raises:
             ApiError: If the request is invalid, or its model is unknown.
@@ -70,20 +71,10 @@ class Server:
         assistant = await self._assistant(asked.model)
         return self._events(assistant, question, asked, thread)
 
-    async def check(self, asked: ChatCompletionRequest) -> None:
-        """Check a request before anything is stored for it.
-
-        Raises:
-            ApiError: If it is invalid, or its model is unknown.
-        """
-        input_of(asked)
-        await self._assistant(asked.model)
-
-    async def create_thread(self, thread: str, metadata: dict[str, Any]) -> str:
-        """Create a thread with an id and metadata, and return its id."""
+    async def describe_thread(self, thread: str, metadata: dict[str, Any]) -> None:
+        """Add metadata to a thread."""
         threads = self._client.threads
-        await self._told(threads.create(thread_id=thread, metadata=metadata, headers=self._headers))
-        return thread
+        await self._told(threads.update(thread, metadata=metadata, headers=self._headers))
 
     async def thread(self, thread: str) -> dict[str, Any]:
         """Return a thread, with the values of its state."""
@@ -93,12 +84,13 @@ class Server:
         return {**found, "values": state["values"]}
 
     async def threads(self, metadata: dict[str, Any], limit: int) -> list[Any]:
-        """Return the threads with this metadata, the newest first."""
+        """Return the ids and the metadata of threads with this metadata, the newest first."""
         found = self._client.threads.search(
             metadata=metadata,
             limit=limit,
             sort_by="created_at",
             sort_order="desc",
+            select=["thread_id", "metadata"],
             headers=self._headers,
         )
         return list(await self._told(found))
@@ -128,6 +120,7 @@ class Server:
             on_disconnect="cancel",
             headers={**self._headers, TAKES_RESTARTS: "true"},
             on_run_created=created.append,
+            **({"if_not_exists": "create"} if thread else {}),
         )
         try:
             async for event in events:

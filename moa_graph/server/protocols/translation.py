@@ -15,6 +15,7 @@ from moa_graph.server.protocols.chat_completions.request import (
 )
 from moa_graph.server.protocols.errors import ApiError, wrong_request
 from moa_graph.server.protocols.fields import given
+from moa_graph.server.protocols.ordering import check_pairs, ordered
 
 _PASSED = (
     "top_p", "frequency_penalty", "presence_penalty", "seed", "reasoning_effort", "verbosity",
@@ -30,10 +31,12 @@ def as_chat(request: Mapping[str, Any], field: str) -> ChatCompletionRequest:
         field: Field of the other protocol that has the messages.
 
     Raises:
-        ApiError: If it is invalid as a whole.
+        ApiError: If it is invalid as a whole, or a tool result has no call.
     """
+    messages = ordered(request["messages"])
+    check_pairs(messages, field)
     try:
-        return ChatCompletionRequest.model_validate(given(dict(request)))
+        return ChatCompletionRequest.model_validate(given({**request, "messages": messages}))
     except ValidationError as error:
         raise wrong_request(error, field) from error
 
@@ -48,8 +51,12 @@ def input_of(asked: ChatCompletionRequest) -> dict[str, Any]:
     messages = [
         {"content": "", **message.model_dump(exclude_none=True)} for message in asked.messages
     ]
+    for message in messages:  # LangChain has no field for it
+        message["content"] = message["content"] or message.pop("refusal", "")
     try:
         convert_to_messages(messages)
+    except ValidationError as error:
+        raise ApiError(400, f"messages: {error.errors()[0]['msg']}", param="messages") from error
     except Exception as error:
         said = str(error).splitlines()[0]
         raise ApiError(400, f"messages: {said}", param="messages") from error

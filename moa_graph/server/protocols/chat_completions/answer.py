@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest
-from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.errors import as_api_error
 from moa_graph.server.protocols.fields import given
 from moa_graph.server.protocols.reply import CallDelta, Delta, RefusalDelta, Reply, TextDelta
 
@@ -68,7 +68,8 @@ class ChatCompletionAnswer:
             if self._asked.stream_options and self._asked.stream_options.include_usage:
                 yield self._event(choices=[], usage=self._usage())
             yield {"data": "[DONE]"}
-        except ApiError as error:
+        except Exception as raised:  # noqa: BLE001 - a stream must not end as if it were whole
+            error = as_api_error(raised)
             yield {"data": json.dumps(error.openai)}
         finally:
             await self._reply.end()

@@ -89,6 +89,7 @@ class UserMessage(Part):
 class AssistantMessage(Part):
     role: Literal["assistant"]
     content: Text | list[AssistantPart] | None = None
+    refusal: Text | None = None
     name: Text | None = None
     tool_calls: list[ToolCall] | None = None
 

@@ -27,7 +27,7 @@ from anthropic.types.raw_message_delta_event import Delta as End
 from pydantic import BaseModel
 
 from moa_graph.server.protocols.blocks import Block, Change, blocks
-from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError, as_api_error
 from moa_graph.server.protocols.messages.request import MessagesRequest
 from moa_graph.server.protocols.reply import Finish, Reply, ToolCall
 
@@ -64,7 +64,8 @@ class MessageAnswer:
         """Return the message of a whole reply.
 
         Raises:
-            ApiError: If the arguments of a tool call are not a JSON object.
+            ApiError: If the arguments of a tool call are not a JSON object, and the answer was not
+                cut.
         """
         reply = self._reply
         text = reply.text or reply.refusal
@@ -72,6 +73,7 @@ class MessageAnswer:
         content += [
             ToolUseBlock(type="tool_use", id=c.id or "", name=c.name or "", input=_arguments(c))
             for c in reply.calls
+            if reply.finish != "length" or _is_whole(c)
         ]
         update = {
             "content": content,
@@ -86,12 +88,14 @@ class MessageAnswer:
             yield _event(RawMessageStartEvent(type="message_start", message=self._message))
             async for change in blocks(self._reply.deltas()):
                 yield _event(_change(change))
-            for call in self._reply.calls:
-                _arguments(call)
+            if self._reply.finish != "length":
+                for call in self._reply.calls:
+                    _arguments(call)
             end = End(stop_reason=_STOP_REASONS[self._reply.finish], stop_sequence=None)
             yield _event(RawMessageDeltaEvent(type="message_delta", delta=end, usage=self._usage()))
             yield _event(RawMessageStopEvent(type="message_stop"))
-        except ApiError as error:
+        except Exception as raised:  # noqa: BLE001 - a stream must not end as if it were whole
+            error = as_api_error(raised)
             yield {"event": "error", "data": json.dumps(error.anthropic)}
         finally:
             await self._reply.end()
@@ -144,6 +148,14 @@ def _arguments(call: ToolCall) -> dict[str, Any]:
             "invalid_tool_call",
         )
     return read
+
+
+def _is_whole(call: ToolCall) -> bool:
+    try:
+        _arguments(call)
+    except ApiError:
+        return False
+    return True
 
 
 def _event(event: BaseModel) -> dict[str, str]:

@@ -15,7 +15,6 @@ from moa_graph.server.protocols.fields import (
     Json,
     Known,
     Name,
-    Part,
     Request,
     Text,
     Unsupported,
@@ -79,12 +78,6 @@ class Metadata(Known):
     user_id: Text | None = None
 
 
-class Thinking(Part):
-    """Whether the model reasons. The aggregator's model is configured by its assistant."""
-
-    type: Literal["disabled"]
-
-
 class MessagesRequest(Request):
     """Request to a Mixture-of-Agents, as if it were one model.
 
@@ -123,6 +116,15 @@ class MessagesRequest(Request):
     inference_geo: Text | None = None
     cache_control: Json | None = None
     """These fields do not change the answer, and are ignored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_thinking(cls, given: Any) -> Any:
+        """Drop `thinking` if it is off, as it is here: the assistant configures its models."""
+        thinking = given.get("thinking") if isinstance(given, dict) else None
+        if isinstance(thinking, dict) and thinking.get("type") == "disabled":
+            return {name: value for name, value in given.items() if name != "thinking"}
+        return given
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

@@ -38,10 +38,10 @@ from openai.types.responses.response_usage import InputTokensDetails, OutputToke
 from pydantic import BaseModel
 
 from moa_graph.server.protocols.blocks import Block, Change, blocks
-from moa_graph.server.protocols.errors import ApiError
+from moa_graph.server.protocols.errors import ApiError, as_api_error
 from moa_graph.server.protocols.reply import Reply
 from moa_graph.server.protocols.responses.request import ResponsesRequest
-from moa_graph.server.protocols.responses.stored import StoredResponse, item_id
+from moa_graph.server.protocols.responses.stored import StoredResponse, created_at, item_id
 
 Status = Literal["in_progress", "completed", "incomplete"]
 _INCOMPLETE: dict[str, Literal["max_output_tokens", "content_filter"]] = {
@@ -56,11 +56,13 @@ class ResponseAnswer:
     Args:
         reply: The reply of the run.
         response: The response, before the reply.
+        completed: When it was completed, in Unix seconds; None for the time at which it is.
     """
 
-    def __init__(self, reply: Reply, response: Response) -> None:
+    def __init__(self, reply: Reply, response: Response, completed: int | None = None) -> None:
         self._reply = reply
         self._response = response
+        self._completed = completed
         self._numbers = count()
 
     @classmethod
@@ -115,7 +117,7 @@ class ResponseAnswer:
             ApiError: If its run did not end with a reply.
         """
         about = stored.metadata
-        head = _head(stored.id, about.get("model", ""), int(about.get("created") or 0))
+        head = _head(stored.id, str(about.get("model") or ""), created_at(about))
         return cls(
             stored.reply(),
             Response.model_validate(
@@ -129,6 +131,7 @@ class ResponseAnswer:
                     "store": True,
                 }
             ),
+            created_at(about),
         )
 
     def whole(self) -> dict[str, Any]:
@@ -159,7 +162,8 @@ class ResponseAnswer:
             yield self._event(
                 ResponseCompletedEvent if whole else ResponseIncompleteEvent, response=ended
             )
-        except ApiError as error:
+        except Exception as raised:  # noqa: BLE001 - a stream must not end as if it were whole
+            error = as_api_error(raised)
             for told in self._failed(error, found):
                 yield told
         finally:
@@ -187,7 +191,7 @@ class ResponseAnswer:
             "status": status,
             "output": [self._item(block, status) for block in found],
             "incomplete_details": IncompleteDetails(reason=reason) if reason else None,
-            "completed_at": int(time.time()),
+            "completed_at": self._completed or int(time.time()),
             **({"usage": usage} if usage else {}),
         }
         return self._response.model_copy(update=update)

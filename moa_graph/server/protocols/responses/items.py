@@ -45,7 +45,7 @@ OutputContent = Annotated[InputText | InputImage | InputFile, Field(discriminato
 
 
 class Message(Part):
-    type: Literal["message"] = "message"
+    type: Literal["message"] | None = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Text | list[Content]
 
@@ -95,10 +95,8 @@ InputItem = Annotated[
 
 def chat_messages(
     items: Sequence[Any], referred: Mapping[str, Sequence[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Return the messages of Chat Completions for input items.
-
-    Function calls that follow each other, or a message of the assistant, are of one message.
+) -> Iterator[dict[str, Any]]:
+    """Yield the messages of Chat Completions for input items.
 
     Args:
         items: Items of the types of `InputItem`.
@@ -107,17 +105,8 @@ def chat_messages(
     Raises:
         ApiError: If a reference is to an unknown item.
     """
-    messages: list[dict[str, Any]] = []
     for item in items:
-        for message in _messages_of(item, referred):
-            before = messages[-1] if messages else {}
-            continues = message["role"] == before.get("role") == "assistant"
-            if continues and "tool_calls" in message and not message.get("content"):
-                calls = [*before.get("tool_calls", ()), *message["tool_calls"]]
-                messages[-1] = {**before, "tool_calls": calls}
-            else:
-                messages.append(message)
-    return messages
+        yield from _messages_of(item, referred)
 
 
 def _messages_of(

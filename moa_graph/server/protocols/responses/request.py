@@ -7,9 +7,9 @@ kept on OpenAI's servers, background responses and OpenAI's own tools are reject
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moa_graph.server.protocols.chat_completions.request import (
     ChatCompletionRequest,
@@ -139,6 +139,18 @@ class ResponsesRequest(Request):
     prompt_cache_key: Text | None = None
     prompt_cache_retention: Text | None = None
     """These fields do not change the answer, and are ignored."""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        names = {tool.name for tool in self.tools or ()}
+        choice = self.tool_choice
+        if isinstance(choice, AllowedTools):
+            asked = {tool.name for tool in choice.tools}
+        else:
+            asked = {choice.name} if isinstance(choice, ChosenFunction) else set()
+        if unknown := sorted(asked - names):
+            raise ValueError(f"tool_choice: names {unknown[0]!r}, which is not in tools")
+        return self
 
     @property
     def is_stored(self) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from langchain_core.messages import AIMessage, convert_to_messages, convert_to_openai_messages
@@ -17,7 +20,9 @@ from moa_graph.server.protocols.responses.request import ResponsesRequest
 from moa_graph.server.protocols.runs import Server
 from moa_graph.server.settings import SETTINGS
 
-_KIND = {"kind": "response"}  # metadata of their threads
+_KIND = {"moa_response": "kept"}  # metadata of their threads
+_DIGITS = 12  # of a time in Unix seconds
+_logger = logging.getLogger("moa_graph")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class StoredResponses:
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    async def create(self, response: str, asked: ResponsesRequest) -> str:
-        """Create the thread of a new response, and return its id.
+    async def keep(self, response: str, asked: ResponsesRequest) -> None:
+        """Mark the thread of a whole response as one that is kept.
 
         Raises:
             ApiError: If the server refuses it.
@@ -88,8 +93,7 @@ class StoredResponses:
             "previous": asked.previous_response_id,
             "asked": asked.metadata or {},
         }
-        await self._forget_old()
-        return await self._server.create_thread(_thread(response), about)
+        await self._server.describe_thread(thread_of(response), about)
 
     async def get(self, response: str) -> StoredResponse:
         """Return a stored response.
@@ -98,11 +102,11 @@ class StoredResponses:
             ApiError: If there is none of that id, or it has expired.
         """
         try:
-            thread = await self._server.thread(_thread(response))
+            thread = await self._server.thread(thread_of(response))
         except ApiError as error:
             raise _missing(response) from error
         metadata = thread.get("metadata") or {}
-        if metadata.get("kind") != _KIND["kind"] or _is_old(thread):
+        if metadata.get("moa_response") != "kept" or _is_old(thread):
             raise _missing(response)
         return StoredResponse(response, thread.get("values") or {}, metadata)
 
@@ -113,7 +117,7 @@ class StoredResponses:
             ApiError: If there is none of that id.
         """
         await self.get(response)
-        await self._server.delete_thread(_thread(response))
+        await self._server.delete_thread(thread_of(response))
 
     async def referred(self, items: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
         """Return the messages for the item references among input items, by their ids.
@@ -141,20 +145,83 @@ class StoredResponses:
         except ApiError:
             return None
 
-    async def _forget_old(self) -> None:
-        """Delete responses that have expired, and the oldest above the number that is kept."""
+    async def forget_old(self) -> None:
+        """Delete responses that have expired, and the oldest above the number that is kept.
+
+        Raises:
+            ApiError: If the server refuses it.
+        """
         newest = await self._server.threads(_KIND, SETTINGS.max_responses + _AT_ONCE)
         for number, thread in enumerate(newest):
-            if number >= SETTINGS.max_responses - 1 or _is_old(thread):
-                await self._server.delete_thread(thread["thread_id"])
+            if number >= SETTINGS.max_responses or _is_old(thread):
+                await self.forget(thread["thread_id"])
+
+    async def forget(self, thread: str) -> None:
+        """Delete a thread, if it is there.
+
+        Raises:
+            ApiError: If the server refuses it.
+        """
+        try:
+            await self._server.delete_thread(thread)
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
 
 
 _AT_ONCE = 10  # most responses that are deleted for a new one
 
 
-def _thread(response: str) -> str:
+class Keeper:
+    """Keeps the reply of a response.
+
+    Args:
+        stored: The stored responses of the user.
+        response: Id of the response.
+        asked: The request.
+    """
+
+    _tasks: ClassVar[set[asyncio.Task[None]]] = set()  # the event loop keeps no reference
+
+    def __init__(self, stored: StoredResponses, response: str, asked: ResponsesRequest) -> None:
+        self._stored = stored
+        self._response = response
+        self._asked = asked
+
+    async def keep(self) -> None:
+        """Keep a whole reply. It was paid for, so a failure is logged and does not end it."""
+        try:
+            await self._stored.keep(self._response, self._asked)
+        except ApiError as error:
+            _logger.warning("The response %s is not kept: %s", self._response, error)
+        self._begin(self._stored.forget_old())
+
+    def drop(self) -> None:
+        """Delete the thread of a run that ended without a reply."""
+        self._begin(self._stored.forget(thread_of(self._response)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start work for which the client does not wait."""
+
+        async def quietly() -> None:
+            try:
+                await work
+            except ApiError as error:
+                _logger.warning("Old responses were not deleted: %s", error)
+
+        task = asyncio.create_task(quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def thread_of(response: str) -> str:
+    """Return the id of the thread of a response.
+
+    Raises:
+        ApiError: If it is not the id of a response.
+    """
     try:
-        return str(UUID(response.removeprefix("resp_")))
+        return str(UUID(hex=response.removeprefix("resp_")))
     except ValueError:
         raise _missing(response) from None
 
@@ -171,9 +238,14 @@ def _missing(response: str) -> ApiError:
 
 
 def _is_old(thread: Any) -> bool:
-    created = str((thread.get("metadata") or {}).get("created", ""))
-    age = time.time() - int(created) if created.isdecimal() else 0.0
-    return age > SETTINGS.response_minutes * 60
+    return time.time() - created_at(thread.get("metadata") or {}) > SETTINGS.response_minutes * 60
+
+
+def created_at(metadata: Mapping[str, Any]) -> int:
+    """Return when a response was created, in Unix seconds; 0 if its metadata was changed."""
+    created = str(metadata.get("created"))
+    is_time = created.isascii() and created.isdecimal() and len(created) < _DIGITS
+    return int(created) if is_time else 0
 
 
 def _as_openai(message: Any) -> dict[str, Any]:
@@ -184,7 +256,8 @@ def _as_openai(message: Any) -> dict[str, Any]:
 
 
 def _assistant(reply: Reply) -> dict[str, Any]:
-    calls = [call_of(call.id, call.name, call.arguments) for call in reply.calls]
+    whole = reply.calls if reply.finish != "length" else []  # the arguments of a cut call are not
+    calls = [call_of(call.id, call.name, call.arguments) for call in whole]
     content = reply.text or reply.refusal or ""
     return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
 
