@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -103,6 +104,10 @@ async def test_a_stream_that_has_lost_events_is_an_error_on_aegra(monkeypatch, w
         await read(START, *pieces, whole, END, stream=True)
     assert error.value.status == 502
     reply, _ = await read(START, *pieces, whole, END, stream=False)
+    message = whole.data["aggregator"]["messages"][0]
+    assert reply.text == message["content"]
+    calls = [(call.id, call.name, json.loads(call.arguments)) for call in reply.calls]
+    assert calls == [(c["id"], c["name"], c["args"]) for c in message.get("tool_calls", ())]
     assert reply.usage == USAGE
 
 
@@ -111,6 +116,10 @@ async def test_a_stream_that_has_lost_events_is_an_error_on_aegra(monkeypatch, w
     [
         ([chunk("one "), chunk(" two\n")], answer("one two")),
         ([arguments('{"query": '), arguments('"x"}')], answer("", tool_calls=[CALL])),
+        (
+            [arguments('{"query": "x", "more": ["y')],
+            answer("", tool_calls=[{**CALL, "args": {"query": "x", "more": ["y"]}}]),
+        ),
         ([arguments("{oops")], answer("", invalid_tool_calls=[{**CALL, "args": "{oops"}])),
         ([], answer("one")),
     ],

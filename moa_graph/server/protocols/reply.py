@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.utils.json import parse_partial_json
 
 from moa_graph._compat import on_aegra
 from moa_graph.calling.answer import was_cut
@@ -188,9 +189,8 @@ class Reply:
         whole = self._whole
         # The pieces are what the model has written; LangChain completes the arguments of a call
         # that was cut.
-        written = self._pieces.calls
-        if len(written) >= len(whole.tool_calls) + len(whole.invalid_tool_calls):
-            return written
+        if self._pieces.have_calls_of(whole):
+            return self._pieces.calls
         valid = (
             ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
             for call in whole.tool_calls
@@ -267,8 +267,13 @@ class Reply:
             raise ApiError(502, said, "no_answer")
         if not self._told:
             yield from self._pieces.of(self._message.model_dump())
-        elif self._streams and on_aegra() and not _has_all(self._told, self):
+        elif self._streams and on_aegra() and not self._told_all(self._message):
             raise ApiError(502, _LOST, "incomplete")
+
+    def _told_all(self, message: AIMessage) -> bool:
+        """Return whether the pieces are the whole reply; Aegra can lose events."""
+        text = "".join(delta.text for delta in self._told if isinstance(delta, TextDelta))
+        return text.split() == message.text.split() and self._pieces.have_calls_of(message)
 
     def _note(self, update: dict[str, Any]) -> None:
         # After a restart, the stored writes of the interrupted step come again.
@@ -293,6 +298,14 @@ class _Pieces:
         self.calls: list[ToolCall] = []
         """The tool calls so far."""
         self._numbers: dict[Any, int] = {}
+
+    def have_calls_of(self, message: AIMessage) -> bool:
+        """Return whether the tool calls so far are those of a whole message."""
+        texts = [call.arguments for call in self.calls]
+        valid = [call["args"] for call in message.tool_calls]
+        invalid = [call["args"] or "" for call in message.invalid_tool_calls]
+        whole = len(texts) >= len(valid) + len(invalid)
+        return whole and _are_in(valid, [*map(_read, texts)]) and _are_in(invalid, texts)
 
     def of(self, message: dict[str, Any]) -> Iterator[Delta]:
         """Yield the pieces that a message or message chunk has."""
@@ -330,23 +343,16 @@ class _Pieces:
         return CallDelta(number, None, None if call.name else name, args or "")
 
 
-def _has_all(told: Sequence[Delta], reply: Reply) -> bool:
-    """Return whether the pieces of a stream are the whole reply; Aegra can lose events."""
-    text, calls = "", [""] * len(reply.calls)
-    for delta in told:
-        if isinstance(delta, TextDelta):
-            text += delta.text
-        elif isinstance(delta, CallDelta) and delta.index < len(calls):
-            calls[delta.index] += delta.arguments
+def _are_in(some: list[Any], all_of_them: list[Any]) -> bool:
+    return all(one in all_of_them for one in some)
+
+
+def _read(arguments: str) -> Any:
+    """Return the arguments of a call as LangChain reads them; None if they are no JSON."""
     try:
-        same = [*map(_read_json, calls)] == [_read_json(call.arguments) for call in reply.calls]
-    except json.JSONDecodeError:
-        same = calls == [call.arguments for call in reply.calls]
-    return same and text.split() == reply.text.split()
-
-
-def _read_json(arguments: str) -> Any:
-    return json.loads(arguments or "{}")
+        return parse_partial_json(arguments) if arguments else {}
+    except ValueError:
+        return None
 
 
 def _text(content: Any) -> str:
