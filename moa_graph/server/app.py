@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
-from markdown_it.utils import EnvType, OptionsDict
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
@@ -26,6 +22,7 @@ from moa_graph.server.aegra_streams import AegraStreams
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.leftovers import Leftovers
+from moa_graph.server.markdown import rendered
 from moa_graph.server.metrics import FirstTokens
 from moa_graph.server.protocols import routes
 from moa_graph.server.request_ids import RequestIds
@@ -51,19 +48,6 @@ _POLICY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-
-
-def _outside(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
-    """Open links in a new tab, without a reference to this page."""
-    tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer nofollow"}
-    return self.renderToken(tokens, index, options, env)
-
-
-_markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-_markdown.disable("image")
-_markdown.add_render_rule("link_open", _outside)
 
 
 class _Files(StaticFiles):
@@ -112,7 +96,7 @@ async def markdown(request: Request) -> Response:
     text = await request.body()
     if len(text) > _LONGEST:
         return Response("The text is too long.", status_code=413)
-    html = await asyncio.to_thread(_markdown.render, text.decode(errors="replace"))
+    html = await asyncio.to_thread(rendered, text.decode(errors="replace"))
     return HTMLResponse(html, headers=_POLICY)
 
 
