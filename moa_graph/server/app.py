@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
@@ -22,8 +21,9 @@ from moa_graph.server.aegra_streams import AegraStreams
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.leftovers import Leftovers
-from moa_graph.server.markdown import rendered
 from moa_graph.server.metrics import FirstTokens
+from moa_graph.server.page_routes import POLICY
+from moa_graph.server.page_routes import router as page_router
 from moa_graph.server.protocols import routes
 from moa_graph.server.request_ids import RequestIds
 from moa_graph.server.requests import BodyBound
@@ -34,20 +34,7 @@ if SETTINGS.mcp and find_spec("mcp") is None:
     raise ImportError("MOA_MCP=1 needs the package mcp: pip install 'moa-graph[mcp]'")
 
 _PAGE = Path(__file__).parent / "page"
-_LONGEST = 1_000_000  # bytes of Markdown
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-
-# Model output is not trusted: its HTML is shown as text and it loads no resources. This policy is a
-# second line of defence: the browser runs only the page's own files.
-_POLICY = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 
 
 class _Files(StaticFiles):
@@ -55,7 +42,7 @@ class _Files(StaticFiles):
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
-        response.headers.update(_POLICY)
+        response.headers.update(POLICY)
         return response
 
 
@@ -87,17 +74,7 @@ app = FastAPI(
 @app.get("/moa", include_in_schema=False)
 async def page() -> Response:
     """Return the live page."""
-    return FileResponse(_PAGE / "index.html", headers=_POLICY)
-
-
-@app.post("/moa/markdown", include_in_schema=False)
-async def markdown(request: Request) -> Response:
-    """Render the Markdown in the body as HTML, without scripts, images or embedded HTML."""
-    text = await request.body()
-    if len(text) > _LONGEST:
-        return Response("The text is too long.", status_code=413)
-    html = await asyncio.to_thread(rendered, text.decode(errors="replace"))
-    return HTMLResponse(html, headers=_POLICY)
+    return FileResponse(_PAGE / "index.html", headers=POLICY)
 
 
 app.add_middleware(Writes)
@@ -110,6 +87,7 @@ app.add_middleware(Leftovers)
 app.add_middleware(Guard)
 app.add_middleware(ToldEnds)
 app.add_middleware(RequestIds)
+app.include_router(page_router)
 app.mount("/moa", _Files(directory=_PAGE))
 app.include_router(operations.router)
 app.include_router(routes.router)

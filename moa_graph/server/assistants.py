@@ -320,6 +320,24 @@ def configuration_of(given: Mapping[str, Any]) -> Configuration:
     return _configuration(_shape(_context_of(given)))
 
 
+def described_by(given: Mapping[str, Any], name: str) -> Configuration:
+    """Return the mixture that the context of an assistant describes, with its default settings.
+
+    Args:
+        given: The context.
+        name: Name of the mixture.
+
+    Raises:
+        ValueError: If the context is not a valid Mixture-of-Agents, or exceeds a bound of this
+            server. The message names the field and the reason.
+    """
+    configuration = configuration_of(given)
+    check_bounds(configuration)
+    mixture = configuration.model_copy(update={"name": name})
+    mixture.create()
+    return mixture
+
+
 def _shape(context: AssistantContext) -> dict[str, Any]:
     given = {name: getattr(context, name) for name in _SHAPE}
     return {name: value for name, value in given.items() if value is not None}

@@ -13,8 +13,8 @@ from moa_graph.server.refusals import Refused, refuse
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 from moa_graph.server.users import user_of
 
-# Health checks, server information, and the live page, which asks for a key itself.
-_PUBLIC = re.compile(r"/(ok|info|health|live|ready|docs|openapi\.json)?|/moa(/(?!markdown)[\w.]+)?")
+# Health checks, server information, and the files of the live page, which asks for a key itself.
+_PUBLIC = re.compile(r"/(ok|info|health|live|ready|docs|openapi\.json)?|/moa(/\w+\.(js|css|svg))?")
 # Routes that `auth.py` handles, and our own. The servers have other, internal routes.
 _OWN = "v1|moa|mcp" if SETTINGS.mcp else "v1|moa"
 _OFFERED = re.compile(rf"/(assistants|threads|runs|store|{_OWN})(/.*)?")

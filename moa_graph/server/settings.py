@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     """Storage of the run counts, as a URI of the package `limits`. Several processes can share
     `async+redis://HOST:PORT`."""
 
+    votes: str = "moa-votes"
+    """Folder of the readers' votes on the page, if runs are not traced in LangSmith. `moa eval
+    pool` reads it."""
     cache: str = ""
     """Where proposals are cached, for each user apart: path of an SQLite file, or
     `redis://HOST:PORT`. If empty, they are not cached, and the proposals of a turn of an agent are

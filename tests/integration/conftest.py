@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import shutil
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph_sdk import get_sync_client
+from langgraph_sdk import get_client, get_sync_client
 
 from moa_graph.server.cluster import install_packages, newer_pythons, python_with_aegra
 from tests.fake_server import FakeServer
@@ -90,3 +92,63 @@ def guarded(
     folder = tmp_path_factory.mktemp("guarded")
     with langgraph_dev(folder, "--n-jobs-per-worker", "10", **SETTINGS, **models) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+async def browser():
+    """The system's Chromium."""
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    async with playwright.async_playwright() as started:
+        browser = await started.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def open_page(browser, langgraph_server):
+    """`open_page(assistant)`: the page with that assistant; nothing may go wrong in its console."""
+    contexts, problems = [], []
+
+    async def start(assistant: str, *, fails: tuple[str, ...] = (), **options):
+        context = await browser.new_context(**options)
+        contexts.append(context)
+        page = await context.new_page()
+        page.on("console", lambda m: heard(m.text, fails) if m.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: outside(r.url))
+        await page.goto(f"{langgraph_server.url}/moa?assistant={assistant}")
+        await page.wait_for_function(
+            "id => document.getElementById('assistant').value === id", arg=assistant
+        )
+        return page
+
+    def heard(text: str, fails: tuple[str, ...]) -> None:
+        if not any(known in text for known in fails):
+            problems.append(text)
+
+    def outside(url: str) -> None:
+        if not url.startswith((langgraph_server.url, "blob:")):
+            problems.append(f"loads {url}")
+
+    yield start
+    for context in contexts:
+        await context.close()
+    assert problems == []
+
+
+@pytest.fixture
+async def assistant(langgraph_server, server):
+    """`assistant(*proposers, aggregator=…)`: the id of a new assistant."""
+
+    async def create(*proposers: Any, aggregator: Any = "openai:agg", **context: Any) -> str:
+        async with get_client(url=langgraph_server.url) as client:
+            made = {"proposers": list(proposers), "aggregator": aggregator, **context}
+            created = await client.assistants.create(
+                "mixture", context=made, name=f"Test {uuid.uuid4().hex[:6]}"
+            )
+        return created["assistant_id"]
+
+    return create

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import uuid
 
 import pytest
 from langgraph_sdk import get_client
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import expect
 
 from tests.fake_server import eventually
 from tests.integration.langgraph_server import langgraph_dev
+from tests.integration.pages import QUESTION, answered, ask, card, open_panel
 
 pytestmark = pytest.mark.services
 
-QUESTION = "What are 3 fun things to do in SF?"
 ANSWER = """# Three things
 
 1. **Golden Gate**: [a map](https://example.org)
@@ -25,71 +23,14 @@ ANSWER = """# Three things
 print("hi")
 ```
 
+The half is $\\frac{1}{2}$.
+
 <script>window.ran = "script"</script>
 <img src=x onerror="window.ran = 'onerror'">
 ![a picture](https://example.org/tracks.png)
 [a trap](javascript:window.ran='link')
 """
 TRAP = "<script>window.ran = 'card'</script><img src=x onerror=\"window.ran = 'card'\">"
-
-
-@pytest.fixture(scope="module")
-async def browser():
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def open_page(browser, langgraph_server):
-    """`open_page(assistant)`: the page with that assistant; nothing may go wrong in its console."""
-    contexts, problems = [], []
-
-    async def start(assistant: str, **options) -> Page:
-        context = await browser.new_context(**options)
-        contexts.append(context)
-        page = await context.new_page()
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda r: outside(r.url))
-        await page.goto(f"{langgraph_server.url}/moa?assistant={assistant}")
-        await expect(page.locator("#assistant")).to_have_value(assistant)
-        return page
-
-    def outside(url: str) -> None:
-        if not url.startswith(langgraph_server.url):
-            problems.append(f"loads {url}")
-
-    yield start
-    for context in contexts:
-        await context.close()
-    assert problems == []
-
-
-@pytest.fixture
-async def assistant(langgraph_server, server):
-    async def create(*proposers: str, aggregator: str = "openai:agg", **context) -> str:
-        async with get_client(url=langgraph_server.url) as client:
-            made = {"proposers": proposers, "aggregator": aggregator, **context}
-            created = await client.assistants.create(
-                "mixture", context=made, name=f"Test {uuid.uuid4().hex[:6]}"
-            )
-        return created["assistant_id"]
-
-    return create
-
-
-async def ask(page: Page, question: str = QUESTION) -> None:
-    await page.fill("#question", question)
-    await page.press("#question", "Enter")
-
-
-def card(page: Page, proposer: str, layer: int = 1):
-    return page.locator(f'.turn:last-child [data-node="layer_{layer}_{proposer}"]')
 
 
 async def test_four_proposers_stream_one_fails_and_the_answer_is_read(
@@ -112,7 +53,9 @@ async def test_four_proposers_stream_one_fails_and_the_answer_is_read(
     await expect(failed).to_contain_text("refused the API key")
     await page.screenshot(path=tmp_path / "streaming.png")
 
-    await expect(page.locator("#send")).to_be_visible(timeout=20_000)
+    await answered(page)
+    await expect(card(page, "a?tps=30")).to_be_hidden()  # collapsed
+    await open_panel(page)
     await expect(card(page, "a?tps=30")).to_have_attribute("data-state", "ok")
     await expect(card(page, "a?tps=30").locator(".facts")).to_have_text(
         re.compile(r"answered · \d+\.\d s · \d+ tokens")
@@ -122,6 +65,11 @@ async def test_four_proposers_stream_one_fails_and_the_answer_is_read(
     await expect(answer.locator("ol li")).to_have_count(2)
     await expect(answer.locator("strong")).to_have_text("Golden Gate")
     await expect(answer.locator("pre code")).to_have_text('print("hi")\n')
+    await expect(answer.locator("pre .hl-s2")).to_have_text('"hi"')
+    await expect(answer.locator("math mfrac")).to_have_count(1)
+    await expect(page.locator(".turn .footer")).to_have_text(
+        re.compile(r"\d models · \d+\.\d s · [\d,]+ tokens")
+    )
     await expect(answer.locator("a").first).to_have_attribute("rel", re.compile("noopener"))
     # What models write is shown, and does nothing.
     await expect(answer).to_contain_text('<script>window.ran = "script"</script>')
@@ -140,23 +88,23 @@ async def test_four_proposers_stream_one_fails_and_the_answer_is_read(
 async def test_a_thread_has_turns_and_a_reload_restores_it(open_page, assistant):
     page = await open_page(await assistant("openai:a", "openai:b?status=400", layers=3))
     await ask(page)
+    await answered(page)
     await expect(page.locator(".answer")).to_contain_text(f"agg: {QUESTION}")
-    await expect(page.locator("#send")).to_be_visible()
     await ask(page, "And at night?")
     await expect(page.locator(".answer").nth(1)).to_contain_text("agg: And at night?")
-    await expect(page.locator("#send")).to_be_visible()
+    await answered(page)
 
     async def shown() -> list[str]:
-        return [
-            re.sub(r" · \d+ tokens", "", text)
-            for text in await page.locator(".question, .card, .answer").all_inner_texts()
-        ]
+        texts = page.locator(".question, .card, .answer .markdown, .decisions")
+        return [re.sub(r" · \d+ tokens?", "", text) for text in await texts.all_text_contents()]
 
     before = await shown()
-    assert len(before) == 2 * (1 + 4 + 1)
+    assert len(before) == 2 * (1 + 4 + 1 + 1)
     await page.reload()
     await expect(page.locator(".answer")).to_have_count(2)
     await expect(page.locator(".answer").nth(1)).to_contain_text("agg: And at night?")
+    await expect(page.locator(".card")).to_have_count(8)
+    await expect(page.locator(".footer")).to_have_count(2)
     assert await shown() == before
     await page.click("#new")
     await expect(page.locator(".turn")).to_have_count(0)
@@ -189,7 +137,7 @@ async def test_stop_closes_the_requests(open_page, assistant, server):
 async def test_a_failed_run_says_why(open_page, assistant):
     page = await open_page(await assistant("openai:a?status=400"))
     await ask(page)
-    await expect(page.get_by_role("alert")).to_contain_text("gave 0 usable proposals of 1")
+    await expect(page.locator(".problem")).to_contain_text("gave 0 usable proposals of 1")
     await expect(page.locator("#send")).to_be_visible()
 
 
@@ -207,7 +155,8 @@ async def test_it_fits_and_can_be_read(open_page, assistant, width, scheme, tmp_
     sizes = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert sizes[0] <= sizes[1]
     await page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
-    for element in (".card .facts", ".card .text", ".question", ".answer h3", "#send"):
+    await open_panel(page)
+    for element in (".card .facts", ".card .text", ".question", ".answer .by", "#send"):
         assert await page.locator(element).first.evaluate(CONTRAST) >= 4.5, element
 
 
@@ -216,7 +165,8 @@ async def test_the_keyboard_and_a_screen_reader_reach_everything(open_page, assi
     await expect(page.locator("#question")).to_be_focused()
     await ask(page)
     await expect(page.locator("#send")).to_be_visible()
-    await expect(page.get_by_role("status")).to_have_text("Done.")
+    await expect(page.locator("#status")).to_have_text("Done.")
+    await open_panel(page)
     for role, name in (
         ("combobox", "Assistant"),
         ("textbox", "Your question"),
@@ -226,6 +176,7 @@ async def test_the_keyboard_and_a_screen_reader_reach_everything(open_page, assi
         ("main", "Conversation"),
     ):
         await expect(page.get_by_role(role, name=name)).to_be_visible()
+    await page.keyboard.press("Escape")
     failed = page.get_by_role("button", name=re.compile("b.status=400 failed"))
     await failed.focus()
     await page.keyboard.press("Enter")

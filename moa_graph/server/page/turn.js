@@ -1,238 +1,211 @@
-// One turn of the conversation: the question, the layers as columns of cards, the answer.
+// One turn of the conversation: the question, the proposals, the decisions, the answer.
 
-import { markdown } from "/moa/api.js";
+import { Panel } from "/moa/cards.js";
+import { button, copy, el } from "/moa/dom.js";
+import { summaryOf } from "/moa/footer.js";
+import { Rendered } from "/moa/rendering.js";
+import { decisionWords, problemWords } from "/moa/words.js";
 
-const WORDS = {
-  waiting: "waiting",
-  writing: "writing …",
-  ok: "answered",
-  cached: "from the cache",
-  failed: "failed",
-  timed_out: "timed out",
-  abandoned: "abandoned",
-  stopped: "stopped",
-};
-const RENDER_EVERY = 300; // milliseconds
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-const ticking = new Set();
-setInterval(() => ticking.forEach((card) => card.showFacts()), 100);
-
-export class Card {
-  constructor(layer, proposer, open) {
-    this.layer = layer;
-    this.proposer = proposer;
-    this.model = "";
-    this.text = "";
-    this.error = "";
-    this.tokens = 0;
-    this.seconds = null;
-    this.root = element("button", "card");
-    this.root.type = "button";
-    this.root.dataset.node = `layer_${layer}_${proposer}`;
-    this.root.append(
-      element("span", "name", proposer),
-      (this.facts = element("span", "facts")),
-      (this.body = element("span", "text")),
-    );
-    this.root.addEventListener("click", () => open(this));
-    this.show("waiting");
-  }
-
-  started(model) {
-    this.model = model ?? this.model;
-    if (this.state !== "waiting") return;
-    this.since = performance.now();
-    ticking.add(this);
-    this.show("writing");
-  }
-
-  write(text) {
-    this.started();
-    this.text += text;
-    this.tokens += 1;
-    this.showText();
-  }
-
-  ended(proposal) {
-    this.model = proposal.model;
-    this.text = proposal.content || this.text;
-    this.error = proposal.error ?? "";
-    this.tokens = proposal.usage?.output_tokens ?? this.tokens;
-    this.seconds = proposal.latency;
-    ticking.delete(this);
-    this.show(proposal.cached ? "cached" : proposal.status);
-    this.showText();
-  }
-
-  stopped() {
-    ticking.delete(this);
-    if (this.state === "waiting" || this.state === "writing") this.show("stopped");
-  }
-
-  show(state) {
-    this.state = state;
-    this.root.dataset.state = state;
-    this.showFacts();
-  }
-
-  showFacts() {
-    const parts = [WORDS[this.state] ?? this.state];
-    const seconds = this.state === "writing" ? (performance.now() - this.since) / 1000 : this.seconds;
-    if (seconds !== null) parts.push(`${seconds.toFixed(1)} s`);
-    if (this.tokens) parts.push(`${this.tokens} tokens`);
-    this.facts.textContent = parts.join(" · ");
-  }
-
-  showText() {
-    this.body.textContent = this.error || this.text;
-    this.body.scrollTop = this.body.scrollHeight;
-  }
-}
-
-class Answer {
-  constructor() {
-    this.text = "";
-    this.root = element("section", "answer");
-    this.root.setAttribute("aria-label", "Answer");
-    this.root.append(element("h3", "", "Answer"), (this.body = element("div", "markdown")));
-    this.root.hidden = true;
-  }
-
-  write(text) {
-    this.text += text;
-    this.render();
-  }
-
-  set(text) {
-    this.text = text;
-    this.render();
-  }
-
-  // At most one rendering at a time, and always one of the latest text.
-  async render() {
-    this.root.hidden = false;
-    this.dirty = true;
-    if (this.rendering) return;
-    this.rendering = true;
-    while (this.dirty) {
-      this.dirty = false;
-      try {
-        this.body.innerHTML = await markdown(this.text);
-      } catch {
-        this.body.textContent = this.text;
-      }
-      await new Promise((resume) => setTimeout(resume, RENDER_EVERY));
-    }
-    this.rendering = false;
-  }
-}
+/**
+ * What a turn asks of the page.
+ * @typedef {object} Acts
+ * @property {(turn: Turn, question: string) => void} edit
+ * @property {(turn: Turn) => void} again
+ * @property {(turn: Turn) => void} aggregate
+ * @property {(turn: Turn) => void} resume
+ * @property {(turn: Turn, step: number) => void} turnTo Shows an earlier or later version.
+ * @property {(turn: Turn, proposal: object) => void} open
+ * @property {(turn: Turn, layer: number) => void} compare
+ * @property {(record: object, proposer: string, layer: number) => string} named
+ */
 
 export class Turn {
-  constructor(question, drawing, open) {
-    this.open = open;
-    this.cards = new Map();
-    this.columns = new Map();
-    this.answer = new Answer();
-    this.root = element("article", "turn");
-    this.root.append(
-      element("p", "question", question),
-      (this.layers = element("div", "layers")),
-      this.answer.root,
-      (this.problem = element("p", "problem")),
+  /**
+   * @param {import("/moa/thread.js").TurnNode} node
+   * @param {Acts} acts
+   */
+  constructor(node, acts) {
+    this.node = node;
+    this.record = node.record;
+    this.acts = acts;
+    this.busy = false;
+    this.panel = new Panel(this.record, {
+      open: (proposal) => acts.open(this, proposal),
+      compare: (layer) => acts.compare(this, layer),
+      named: ({ proposer, layer }) => acts.named(this.record, proposer, layer),
+    });
+    this.question = el("p", { class: "question", dir: "auto" });
+    this.editing = el("form", { class: "editing", hidden: true });
+    this.branches = el("span", { class: "branches", role: "group", "aria-label": "Versions" });
+    this.decisions = el("ul", { class: "decisions", "aria-label": "Decisions" });
+    this.answered = new Rendered();
+    this.by = el("span", { class: "by" });
+    this.facts = el("p", { class: "footer" });
+    this.answer = el(
+      "section",
+      { class: "answer", "aria-label": "Answer" },
+      el("div", { class: "answer-head" }, el("h3", { text: "Answer" }), this.by),
+      this.answered.root,
+      this.facts,
     );
-    this.problem.hidden = true;
-    this.problem.setAttribute("role", "alert");
-    for (const { id, metadata } of drawing?.nodes ?? []) {
-      if (metadata?.moa_proposer) this.card(metadata.moa_layer, metadata.moa_proposer);
+    this.problem = el("div", { class: "problem", role: "alert", hidden: true });
+    this.tools = el("div", { class: "tools" });
+    this.root = el(
+      "article",
+      { class: "turn", "aria-label": "Turn" },
+      el("div", { class: "asked" }, this.question, this.editing, this.#questionTools()),
+      this.panel.root,
+      this.decisions,
+      this.answer,
+      this.problem,
+      this.tools,
+    );
+    this.show();
+  }
+
+  #questionTools() {
+    const copying = button("Copy", () => copy(this.record.question, copying), {
+      class: "quiet", "aria-label": "Copy the question",
+    });
+    const edit = button("Edit", () => this.#edit(), { class: "quiet edit" });
+    return el("div", { class: "question-tools" }, this.branches, copying, edit);
+  }
+
+  #edit() {
+    const text = el("textarea", { "aria-label": "Edited question", rows: "3", dir: "auto" });
+    text.value = this.record.question;
+    const stop = () => {
+      this.editing.hidden = true;
+      this.question.hidden = false;
+    };
+    this.editing.replaceChildren(
+      text,
+      el("div", {}, el("button", { type: "submit", class: "main", text: "Ask again" }), button("Cancel", stop)),
+    );
+    this.editing.onsubmit = (event) => {
+      event.preventDefault();
+      const question = text.value.trim();
+      if (!question || document.body.classList.contains("busy")) return;
+      stop();
+      this.acts.edit(this, question);
+    };
+    text.onkeydown = (event) => {
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        stop();
+      }
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        this.editing.requestSubmit();
+      }
+    };
+    this.editing.hidden = false;
+    this.question.hidden = true;
+    text.focus();
+  }
+
+  // --- what is shown ------------------------------------------------------------------------
+
+  /** Show the whole record. */
+  show() {
+    this.question.textContent = this.record.question;
+    this.panel.showAll();
+    this.#showDecisions();
+    this.#showAnswer();
+    this.#showProblem();
+    this.#showTools();
+  }
+
+  /** Show what an event has changed. @param {import("/moa/record.js").Changes} changes */
+  showChanges(changes) {
+    if (changes.proposals.size) this.panel.show(changes.proposals);
+    if (changes.decisions) {
+      this.#showDecisions();
+      this.panel.showAll();
     }
+    if (changes.answer) this.#showAnswer();
+    if (this.record.problem) this.#showProblem();
   }
 
-  card(layer, proposer) {
-    const key = `${layer} ${proposer}`;
-    if (!this.cards.has(key)) {
-      const card = new Card(layer, proposer, this.open);
-      this.cards.set(key, card);
-      this.column(layer).append(card.root);
+  /** Show which of several versions of the turn this is. */
+  showBranches(versions) {
+    const place = versions.indexOf(this.node);
+    this.branches.hidden = versions.length < 2;
+    if (this.branches.hidden) return;
+    const to = (step, text, label, disabled) =>
+      button(text, () => this.acts.turnTo(this, step), { class: "quiet", "aria-label": label, disabled });
+    this.branches.replaceChildren(
+      to(-1, "‹", "Earlier version", place === 0),
+      el("span", { text: `${place + 1}/${versions.length}` }),
+      to(1, "›", "Later version", place === versions.length - 1),
+    );
+  }
+
+  /** Whether a run writes this turn now. */
+  setBusy(busy) {
+    this.busy = busy;
+    this.panel.root.open = busy || !this.record.answer;
+    this.root.classList.toggle("writing", busy);
+    this.show();
+  }
+
+  #named = (proposer, layer) => this.acts.named(this.record, proposer, layer);
+
+  #showDecisions() {
+    const said = this.record.decisions.map((decision) =>
+      el("li", { text: decisionWords(decision, (name) => this.#named(name, decision.layer)) }),
+    );
+    this.decisions.replaceChildren(...said);
+    this.decisions.hidden = !said.length;
+  }
+
+  #showAnswer() {
+    const { answer, aggregating } = this.record;
+    this.answer.hidden = !answer && !aggregating;
+    if (this.answer.hidden) return;
+    this.answer.classList.toggle("awaited", !answer);
+    if (answer?.chosen) {
+      const { proposer, layer } = answer.chosen;
+      this.by.textContent = `${this.#named(proposer, layer)}’s proposal of layer ${layer}, word for word`;
+    } else {
+      this.by.textContent = answer ? (answer.model ? `by ${answer.model}` : "") : "being written …";
     }
-    return this.cards.get(key);
+    this.answered.set(answer?.text ?? "", { grows: this.busy && !answer?.whole });
+    this.#showFacts();
   }
 
-  column(layer) {
-    if (!this.columns.has(layer)) {
-      const column = element("section", "layer");
-      column.setAttribute("aria-label", `Layer ${layer}`);
-      column.append(element("h3", "", `Layer ${layer}`));
-      const after = [...this.columns].filter(([other]) => other > layer).map(([, c]) => c)[0];
-      this.layers.insertBefore(column, after ?? null);
-      this.columns.set(layer, column);
-    }
-    return this.columns.get(layer);
+  async #showFacts() {
+    if (this.busy) return;
+    this.facts.textContent = await summaryOf(this.record);
   }
 
-  // An event of the run's stream; returns what to say to who cannot see it.
-  take({ name, data }) {
-    if (name === "messages" || name.startsWith("messages|")) this.takeToken(...data);
-    else if (name === "custom" || name.startsWith("custom|")) return this.takeProgress(data);
-    else if (name === "updates" || name.startsWith("updates|")) this.takeUpdate(data);
-    else if (name === "error") {
-      this.fail(data.message ?? data.error ?? String(data));
-      return "The run failed.";
-    }
-    return "";
+  #showProblem() {
+    const { problem, interrupted } = this.record;
+    const stopped = interrupted && !problem;
+    this.problem.hidden = this.busy || !(problem || stopped);
+    if (this.problem.hidden) return;
+    const words = problem ? problemWords(problem) : "Stopped before the answer.";
+    const retry = button(stopped ? "Go on" : "Retry", () => this.acts.resume(this), { class: "resume" });
+    const again = button("Ask all again", () => this.acts.again(this), { class: "all-again" });
+    const canGoOn = this.node.runs.length > 0;
+    this.problem.replaceChildren(
+      el("p", { text: words }),
+      el("div", {}, canGoOn ? retry : null, again),
+    );
   }
 
-  takeToken(chunk, metadata) {
-    const text = textOf(chunk);
-    if (!text || !chunk.type.startsWith("AI")) return; // whole messages come as updates, too
-    if (metadata.moa_proposer) this.card(metadata.moa_layer, metadata.moa_proposer).write(text);
-    else if (metadata.langgraph_node === "aggregator") this.answer.write(text);
+  #showTools() {
+    const { answer, problem } = this.record;
+    this.tools.hidden = this.busy || !answer || Boolean(problem);
+    if (this.tools.hidden) return;
+    const copying = button("Copy answer", () => copy(this.record.answer.text, copying), { class: "quiet" });
+    const inGraph = this.record.decisions.every(({ outcome }) => !["alone", "answer"].includes(outcome));
+    this.tools.replaceChildren(
+      copying,
+      inGraph && this.record.proposals.size
+        ? button("Retry the aggregator", () => this.acts.aggregate(this), { class: "quiet" })
+        : "",
+      button("Ask all again", () => this.acts.again(this), { class: "quiet" }),
+    );
   }
-
-  takeProgress(event) {
-    const card = event.proposer && this.card(event.layer, event.proposer);
-    if (event.type === "proposer_started") card.started(event.model);
-    if (event.type === "proposer_ended" && event.status !== "ok") {
-      return `${event.proposer} of layer ${event.layer} ${WORDS[event.status]}.`;
-    }
-    if (event.type === "layer_ended") return `Layer ${event.layer} is done: ${event.ok} answers.`;
-    return "";
-  }
-
-  takeUpdate(update) {
-    for (const [node, changes] of Object.entries(update)) {
-      for (const proposal of changes?.proposals ?? []) this.takeProposal(proposal);
-      if (node === "aggregator") this.takeAnswer(changes?.messages?.at(-1));
-    }
-  }
-
-  takeProposal(proposal) {
-    this.card(proposal.layer, proposal.proposer).ended(proposal);
-  }
-
-  takeAnswer(message) {
-    if (message) this.answer.set(textOf(message));
-  }
-
-  fail(message) {
-    this.problem.textContent = message;
-    this.problem.hidden = false;
-  }
-
-  stopped() {
-    for (const card of this.cards.values()) card.stopped();
-  }
-}
-
-export function textOf(message) {
-  if (typeof message.content === "string") return message.content;
-  return (message.content ?? [])
-    .map((block) => (typeof block === "string" ? block : (block.text ?? "")))
-    .join("");
 }
