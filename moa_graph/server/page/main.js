@@ -66,6 +66,8 @@ document.addEventListener("click", (event) => {
   }
 });
 
+let assistants = [];
+
 /** List the assistants anew. @param {string} [chosen] The id of the one to choose. */
 async function listAssistants(chosen) {
   const found = await api.assistants();
@@ -77,10 +79,10 @@ async function listAssistants(chosen) {
       return option;
     }),
   );
+  assistants = found;
   const first = found.find(({ graph_id }) => graph_id === "mixture") ?? found[0];
   const known = found.some(({ assistant_id }) => assistant_id === chosen);
   at("assistant").value = known ? chosen : (first?.assistant_id ?? "");
-  return found;
 }
 
 async function begin() {
@@ -88,7 +90,8 @@ async function begin() {
   closeDialogs();
   offerHistory(conversation);
   offerExports(conversation);
-  offerBuilder(async (id) => {
+  const chosen = () => assistants.find(({ assistant_id }) => assistant_id === at("assistant").value);
+  offerBuilder(chosen, async (id) => {
     await listAssistants(id);
     remember();
   });

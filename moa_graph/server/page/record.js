@@ -228,7 +228,8 @@ export class TurnRecord {
     const { proposals, decisions } = ofThisTurn(values ?? {}, next ?? []);
     this.#takeProposals([...proposals, ...pending]);
     this.#takeDecisions(decisions);
-    const failed = (tasks ?? []).find((task) => task.error);
+    // A run that was stopped has no error, though its task says that it was cancelled.
+    const failed = (tasks ?? []).find(({ error }) => error && !error.startsWith("CancelledError"));
     if (failed && !answer) this.problem ??= taskProblem(failed.error);
     this.interrupted = !answer && !this.problem && Boolean(next?.length);
     this.stop();
