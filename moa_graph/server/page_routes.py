@@ -11,14 +11,13 @@ from typing import Annotated, Any
 import httpx
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from langgraph_sdk.client import LangGraphClient
 from langsmith.utils import LangSmithError
 from pydantic import BaseModel, ConfigDict, Field
 
 from moa_graph.calling.budget import known_price
 from moa_graph.limits import Price
 from moa_graph.server.assistants import described_by
-from moa_graph.server.itself import client_of
+from moa_graph.server.itself import Itself
 from moa_graph.server.markdown import rendered
 from moa_graph.server.offer import offer
 from moa_graph.server.python_code import python_code
@@ -123,11 +122,13 @@ async def votes(vote: Vote, request: Request) -> dict[str, str]:
 
 async def _state_of(vote: Vote, request: Request) -> Mapping[str, Any]:
     """Return the latest state of the run, if the client may read it."""
-    headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-    client = LangGraphClient(client_of(request))
+    itself = Itself(request.scope)
     try:
-        (state,) = await client.threads.get_history(
-            str(vote.thread_id), limit=1, metadata={"run_id": str(vote.run_id)}, headers=headers
+        (state,) = await itself.client.threads.get_history(
+            str(vote.thread_id),
+            limit=1,
+            metadata={"run_id": str(vote.run_id)},
+            headers=itself.headers,
         )
     except (httpx.HTTPStatusError, ValueError):
         raise HTTPException(404, "There is no such run.") from None

@@ -14,13 +14,14 @@ from typing import Any
 from uuid import UUID
 
 from langsmith import Client
-from langsmith.utils import get_env_var, tracing_is_enabled
+from langsmith.utils import get_env_var, get_tracer_project, tracing_is_enabled
 from pydantic import BaseModel, ConfigDict, Field
 
 from moa_graph.state import Proposal
 
 FEEDBACK = "moa_reader_vote"
 """Key of the feedback in LangSmith."""
+_ATTEMPTS = 2  # the reader waits
 _QUESTIONS, _ANSWERS = "questions.jsonl", "answers_all_models.jsonl"
 _lock = threading.Lock()
 
@@ -56,9 +57,11 @@ def keep_in_langsmith(vote: Vote, proposals: Sequence[Proposal]) -> None:
         langsmith.utils.LangSmithError: If LangSmith does not take it.
     """
     chosen = _chosen(vote, proposals)
-    Client().create_feedback(
+    client = Client(auto_batch_tracing=False)  # else it starts threads
+    project = client.read_project(project_name=get_tracer_project())
+    client.create_feedback(
         run_id=vote.run_id,
-        trace_id=vote.run_id,
+        session_id=project.id,
         key=FEEDBACK,
         value={
             "layer": vote.layer,
@@ -66,6 +69,7 @@ def keep_in_langsmith(vote: Vote, proposals: Sequence[Proposal]) -> None:
             "model": chosen["model"],
             "among": [p["proposer"] for p in proposals],
         },
+        stop_after_attempt=_ATTEMPTS,
     )
 
 

@@ -110,6 +110,7 @@ async def browser():
 @pytest.fixture
 async def open_page(browser, langgraph_server):
     """`open_page(assistant)`: the page with that assistant; nothing may go wrong in its console."""
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     contexts, problems = [], []
 
     async def start(assistant: str, *, fails: tuple[str, ...] = (), **options):
@@ -120,9 +121,7 @@ async def open_page(browser, langgraph_server):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda r: outside(r.url))
         await page.goto(f"{langgraph_server.url}/moa?assistant={assistant}")
-        await page.wait_for_function(
-            "id => document.getElementById('assistant').value === id", arg=assistant
-        )
+        await playwright.expect(page.locator("#assistant")).to_have_value(assistant)
         return page
 
     def heard(text: str, fails: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 // Proposals as cards: one for each proposer, in a column for each layer.
 
 import { el } from "/moa/dom.js";
+import { htmlOf, onceSeen } from "/moa/rendering.js";
 import { count, stateWords } from "/moa/words.js";
 
 const ticking = new Set();
@@ -16,17 +17,17 @@ class Card {
   constructor(proposal, open, named) {
     this.proposal = proposal;
     this.named = named;
-    this.root = el("button", {
-      type: "button",
-      class: "card",
-      "data-node": `layer_${proposal.layer}_${proposal.proposer}`,
-      onclick: () => open(proposal),
-    });
     this.name = el("span", { class: "name" });
     this.facts = el("span", { class: "facts" });
-    this.verdict = el("span", { class: "verdict" });
-    this.body = el("span", { class: "text", dir: "auto" });
-    this.root.append(this.name, this.facts, this.verdict, this.body);
+    this.verdict = el("p", { class: "verdict" });
+    this.body = el("div", { class: "text", dir: "auto" });
+    this.root = el(
+      "div",
+      { class: "card", "data-node": `layer_${proposal.layer}_${proposal.proposer}` },
+      el("button", { type: "button", class: "open", onclick: () => open(proposal) }, this.name, " ", this.facts),
+      this.verdict,
+      this.body,
+    );
   }
 
   show(verdict) {
@@ -38,9 +39,25 @@ class Card {
     if (state === "writing") ticking.add(this);
     else ticking.delete(this);
     this.showFacts();
-    // Only the end of a long text can be seen, and a browser lays out all that it is given.
-    this.body.textContent = error || (state === "writing" ? text.slice(-1500) : text.slice(0, 600));
+    // Only a part of a long text can be seen, and a browser lays out all that it is given.
+    const part = state === "writing" ? text.slice(-1500) : text.slice(0, 1500);
+    const complete = ["ok", "cached"].includes(state);
+    if (this.shown === part && this.complete === complete && !error) return;
+    this.shown = part;
+    this.complete = complete;
+    this.body.classList.remove("markdown");
+    this.body.textContent = error || part;
     this.body.scrollTop = state === "writing" ? this.body.scrollHeight : 0;
+    if (complete) onceSeen(this.root, () => this.#render(part));
+  }
+
+  async #render(text) {
+    const html = await htmlOf(text).catch(() => null);
+    if (html === null || text !== this.shown) return;
+    this.body.innerHTML = html;
+    this.body.classList.add("markdown");
+    // The whole proposal is in the dialog: here, nothing in it can be reached.
+    this.body.querySelectorAll("a").forEach((link) => link.removeAttribute("href"));
   }
 
   showFacts() {

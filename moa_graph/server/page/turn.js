@@ -50,6 +50,7 @@ export class Turn {
     );
     this.problem = el("div", { class: "problem", role: "alert", hidden: true });
     this.tools = el("div", { class: "tools" });
+    this.panel.root.open = !this.record.answer;
     this.root = el(
       "article",
       { class: "turn", "aria-label": "Turn" },
@@ -143,8 +144,9 @@ export class Turn {
 
   /** Whether a run writes this turn now. */
   setBusy(busy) {
+    // Only the end of a run collapses the proposals: the reader may have opened them since.
+    if (busy !== this.busy) this.panel.root.open = busy || !this.record.answer;
     this.busy = busy;
-    this.panel.root.open = busy || !this.record.answer;
     this.root.classList.toggle("writing", busy);
     this.show();
   }
