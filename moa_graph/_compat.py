@@ -7,10 +7,13 @@ it. Each docstring here names the public API that could replace the use ("Public
 from __future__ import annotations
 
 import copy
+import importlib.util
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -19,7 +22,7 @@ from langchain_core.callbacks import (
     BaseCallbackHandler,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, ModelProfile
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 from langchain_core.runnables import RunnableConfig
@@ -173,6 +176,27 @@ def takes_all_configuration(model: Any) -> bool:
     """
     fields = getattr(model, "_configurable_fields", None)
     return fields == "any" and not getattr(model, "_config_prefix", "")
+
+
+@lru_cache
+def model_profiles(package: str) -> dict[str, ModelProfile]:
+    """Return the profiles of a provider's models by name; empty if the package has none.
+
+    The package is not imported, which would take seconds. Public way: a function that lists the
+    profiles of a provider; `profile` of a chat model has that of one model only.
+
+    Args:
+        package: Name of the package, such as `"langchain-openai"`.
+    """
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder, "data", "_profiles.py")
+        if path.is_file() and (spec := importlib.util.spec_from_file_location("_", path)):
+            module = importlib.util.module_from_spec(spec)
+            assert spec.loader is not None
+            spec.loader.exec_module(module)
+            return dict(getattr(module, "_PROFILES", {}))
+    return {}
 
 
 # --- servers -------------------------------------------------------------------------------------

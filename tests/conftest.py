@@ -12,7 +12,7 @@ from langchain_openai import ChatOpenAI
 from moa_graph.calling import retries
 from tests.fake_server import FakeServer
 
-PREFIXES = ("HF_", "LANGSMITH_", "LANGCHAIN_", "MOA_", "OPENAI_", "TOGETHER_")
+PREFIXES = ("HF_", "LANGSMITH_", "LANGCHAIN_", "MOA_", "OPENAI_", "TOGETHER_", "AWS_", "AZURE_")
 ChatModelFactory = Callable[..., ChatOpenAI]
 
 

@@ -23,7 +23,7 @@ from moa_graph import _compat
 ROOT = Path(__file__).parent.parent / "moa_graph"
 INTERNALS = re.compile(
     r"__pregel|langgraph\._internal|langgraph\.pregel\._|var_child_runnable_config"
-    r"|_generate_with_cache|root_async_client|httpcore"
+    r"|_generate_with_cache|root_async_client|httpcore|_PROFILES|_profiles\.py"
 )
 
 
@@ -223,3 +223,24 @@ def test_a_servers_own_assistant_has_an_id_of_its_graphs_name():
         "another mixture would fail, but would not be refused."
     )
     assert "assistant_id = uuid5(NAMESPACE_GRAPH, graph_id)" in source
+
+
+@pytest.mark.parametrize("package", ["langchain-openai", "langchain-anthropic"])
+def test_a_package_has_profiles_of_its_providers_models(package):
+    profiles = _compat.model_profiles(package)
+    (name, profile), *_ = [(n, p) for n, p in profiles.items() if p.get("tool_calling")]
+    assert {"release_date", "text_outputs"} <= profile.keys(), (
+        "The profiles of a package have other fields: presets of providers could not choose models."
+    )
+    provider = package.removeprefix("langchain-")
+    model = init_chat_model(f"{provider}:{name}", api_key="none")
+    assert model.profile is not None, (
+        "The data in data/_profiles.py are not those of `profile` any more: presets of providers "
+        "would name models that LangChain does not know."
+    )
+    assert model.profile["release_date"] == profile["release_date"]
+
+
+def test_a_package_without_profiles_has_none():
+    assert _compat.model_profiles("langchain-together") == {}
+    assert _compat.model_profiles("langchain-that-is-not-installed") == {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
@@ -20,20 +20,28 @@ from langgraph.checkpoint.memory import InMemorySaver
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.errors import MoAError, explain
 from moa_graph.models import local
-from moa_graph.presets import PRESETS, load_preset
 from moa_graph.presets.configuration import Configuration
 from moa_graph.state import MoAState, Proposal, total_usage
 
 try:
     import typer
-    from rich.console import Console
-    from rich.table import Table
 
     from moa_graph.cli import benchmarks, evaluate, pool, server  # noqa: F401 - imports add commands
+    from moa_graph.cli.choosing import (
+        AggregatorOption,
+        ConfigOption,
+        ModelsOption,
+        PresetOption,
+        check_ready,
+        chosen,
+        question_of,
+        wrong,
+    )
+    from moa_graph.cli.init import init
+    from moa_graph.cli.presets import presets
     from moa_graph.cli.terminal import (
         FAILED,
         STOPPED,
-        WRONG_CALL,
         RunView,
         print_json,
         print_proposals,
@@ -45,18 +53,27 @@ except ImportError as error:  # the base package does not need these
 app = typer.Typer(
     help="Mixture-of-Agents: several models propose, one synthesizes the answer.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-PresetOption = Annotated[
-    str | None,
-    typer.Option("--preset", "-p", help="A preset's name (see `moa presets`), or a file."),
-]
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", "-c", help="Your own configuration, TOML or YAML.")
-]
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"moa-graph {version('moa-graph')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Mixture-of-Agents: several models propose, one synthesizes the answer."""
+
+
 LayersOption = Annotated[
     int | None, typer.Option(help="Layers to build, the aggregator's included.")
 ]
@@ -64,11 +81,16 @@ LayersOption = Annotated[
 
 @app.command()
 def ask(
-    question: Annotated[
-        str, typer.Argument(help="The question; `-` reads it from standard input.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUESTION", help="The question, in quotes; `-` reads it from standard input."
+        ),
     ],
     preset: PresetOption = None,
     config: ConfigOption = None,
+    models: ModelsOption = None,
+    aggregator: AggregatorOption = None,
     layers: LayersOption = None,
     show_proposals: Annotated[
         bool, typer.Option("--show-proposals", help="Print every proposal before the answer.")
@@ -78,12 +100,14 @@ def ask(
     ] = False,
 ) -> None:
     """Ask one question and show the models' progress and the answer."""
+    question = question_of(words)
     if question == "-":
         question = sys.stdin.read()
     question = question.strip()
     if not question:
-        _wrong("The question is blank.")
-    configuration = _choose(preset, config)
+        wrong("The question is blank.")
+    configuration = chosen(preset, config, models, aggregator)
+    check_ready(configuration)
     graph = _build(configuration, layers=layers)
     started = time.monotonic()
     view = RunView(quiet=as_json, show_proposals=show_proposals)
@@ -124,10 +148,14 @@ Write a question, or:
 
 @app.command()
 def chat(
-    preset: PresetOption = None, config: ConfigOption = None, layers: LayersOption = None
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    models: ModelsOption = None,
+    aggregator: AggregatorOption = None,
+    layers: LayersOption = None,
 ) -> None:
     """Chat over several turns; every model sees the earlier answers."""
-    conversation = _Conversation(_choose(preset, config), layers)
+    conversation = _Conversation(chosen(preset, config, models, aggregator), layers)
     say(_CHAT_HELP)
     with asyncio.Runner() as runner:
         while (line := _read_line()) not in {"/exit", "/quit"}:
@@ -147,6 +175,7 @@ class _Conversation:
         self._begin()
 
     def _use(self, configuration: Configuration) -> None:
+        check_ready(configuration)
         graph = _build(configuration, layers=self._layers, checkpointer=self._memory)
         self._configuration, self._graph = configuration, graph
 
@@ -174,7 +203,7 @@ class _Conversation:
             if argument:
                 # Stay in the chat if the name is wrong.
                 with suppress(typer.Exit):
-                    self._use(_choose(argument.strip(), None))
+                    self._use(chosen(argument.strip()))
             say("\n".join([f"{self._configuration.name}:", *self._configuration.models()]))
         else:
             say(_CHAT_HELP)
@@ -184,34 +213,22 @@ class _Conversation:
 def draw(
     preset: PresetOption = None,
     config: ConfigOption = None,
+    models: ModelsOption = None,
+    aggregator: AggregatorOption = None,
     layers: LayersOption = None,
     ascii_art: Annotated[
         bool, typer.Option("--ascii", help="Draw with characters instead of Mermaid.")
     ] = False,
 ) -> None:
     """Draw a mixture's graph as Mermaid or with characters, without network access."""
-    drawing = _build(_choose(preset, config), layers=layers).get_graph()
+    drawing = _build(chosen(preset, config, models, aggregator), layers=layers).get_graph()
     # Each box would otherwise show the metadata of its node, which the names already contain.
     drawing.nodes = {name: node._replace(metadata=None) for name, node in drawing.nodes.items()}
     typer.echo(drawing.draw_ascii() if ascii_art else drawing.draw_mermaid())
 
 
-@app.command()
-def presets() -> None:
-    """List the presets."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for name, preset in PRESETS.items():
-            typer.echo(f"{name}\t{preset.description}")
-        return
-    table = Table("preset", "layers", "models (the last one aggregates)", "", box=None)
-    for name, preset in PRESETS.items():
-        models = [model.partition(":")[2].rpartition("/")[2] for model in preset.models()]
-        models.append("→ " + (preset.answer.rpartition(":")[2].rpartition("/")[2]))
-        table.add_row(name, str(preset.layers), "\n".join(models), preset.description)
-    console.print(table)
-
-
+app.command()(presets)
+app.command()(init)
 app.add_typer(benchmarks.app, name="eval")
 
 cluster = typer.Typer(help="Several servers on this machine.", no_args_is_help=True)
@@ -256,7 +273,7 @@ def _administering() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        _wrong(f"This needs more packages ({error.name}): pip install 'moa-graph[server]'")
+        wrong(f"This needs more packages ({error.name}): pip install 'moa-graph[server]'")
     except RuntimeError as error:
         say(str(error))
         raise typer.Exit(FAILED) from None
@@ -289,33 +306,13 @@ def _running() -> Iterator[None]:
         raise _Failed(explain(error), []) from None
 
 
-def _choose(preset: str | None, config: str | None) -> Configuration:
-    if preset and config:
-        _wrong("Give --preset or --config, not both.")
-    try:
-        return load_preset(preset or config or _default_preset())
-    except (ValueError, OSError) as error:
-        _wrong(str(error))
-
-
-def _default_preset() -> str:
-    if os.environ.get("TOGETHER_API_KEY"):
-        return "together"
-    if not local.is_installed():
-        _wrong(
-            "For models on Together, set TOGETHER_API_KEY (https://api.together.ai/settings/api-keys).\n"
-            f"For small models on this machine, without a key: {local.INSTALL}"
-        )
-    return "local"
-
-
 def _build(configuration: Configuration, **options: Any) -> MoAGraph:
     given = {name: value for name, value in options.items() if value is not None}
     try:
         # The proposers' tokens are not printed, but they are counted while they arrive.
         return configuration.create(stream_proposals=True, **given)
     except (ValueError, TypeError) as error:
-        _wrong(str(error))
+        wrong(str(error))
 
 
 def _fetch_weights(configuration: Configuration) -> None:
@@ -341,8 +338,3 @@ def _read_line() -> str:
     except EOFError:
         say("")
         return "/exit"
-
-
-def _wrong(text: str) -> NoReturn:
-    say(text)
-    raise typer.Exit(WRONG_CALL)

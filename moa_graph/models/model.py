@@ -16,6 +16,7 @@ from moa_graph.errors import MoAError, explain
 from moa_graph.models.inputs import check_kind, check_prompt, same_input
 from moa_graph.models.local import check_local_name, local_chat_model
 from moa_graph.models.numbering import number_of
+from moa_graph.models.providers import AZURE_API_VERSION, check_own_key, check_provider
 from moa_graph.models.runnables import (
     answering_name,
     name_of,
@@ -249,7 +250,7 @@ def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> Base
         params: Further arguments of the chat model.
 
     Raises:
-        MoAError: If a key is missing.
+        MoAError: If a key is missing, or the provider would be sent the key of another.
         ValueError: If the provider is unknown.
         ImportError: If the provider's package is not installed.
     """
@@ -258,20 +259,24 @@ def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> Base
     provider = provider.strip().lower()
     if provider == "local":
         return local_chat_model(name, **params)
+    check_provider(spec, params)
+    given = {**_defaults(provider), **params}
+    model: BaseChatModel = init_chat_model(name, model_provider=provider, **given)
+    check_own_key(spec, params, model)
+    return model
+
+
+def _defaults(provider: str) -> dict[str, Any]:
+    """Return arguments that the package of a provider does not set by itself."""
     # These providers count the tokens of a streamed answer only on request.
     defaults: dict[str, Any] = {"stream_usage": True} if provider in _ASKED_FOR_USAGE else {}
-    if provider != "together":
-        other: BaseChatModel = init_chat_model(
-            name, model_provider=provider, **{**defaults, **params}
-        )
-        return other
-    if "TOGETHER_API_BASE" not in os.environ and (url := os.environ.get("TOGETHER_BASE_URL")):
-        defaults["base_url"] = url  # the variable of Together's own client
-    if not (os.environ.get("TOGETHER_API_KEY") or {"api_key", "together_api_key"} & params.keys()):
-        # Without a Together key, the client would send the OpenAI key to Together.
-        raise MoAError(
-            f"{spec!r} needs an API key: set TOGETHER_API_KEY (from "
-            "https://api.together.ai/settings/api-keys)."
-        )
-    model: BaseChatModel = init_chat_model(name, model_provider=provider, **{**defaults, **params})
-    return model
+    environment = os.environ
+    if provider == "together" and "TOGETHER_API_BASE" not in environment:
+        if url := environment.get("TOGETHER_BASE_URL"):  # the variable of Together's own client
+            defaults["base_url"] = url
+    elif provider == "azure_openai":
+        # Without this argument, LangChain would send OpenAI's key to Azure.
+        defaults["api_key"] = environment.get("AZURE_OPENAI_API_KEY") or None
+        if not environment.get("OPENAI_API_VERSION"):
+            defaults["api_version"] = AZURE_API_VERSION
+    return defaults

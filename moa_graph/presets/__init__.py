@@ -12,6 +12,7 @@ A configuration file is accepted in place of a preset's name, see `configuration
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,28 +21,35 @@ from moa_graph.errors import nearest, what_is_wrong
 from moa_graph.layers import References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.presets.configuration import Configuration
+from moa_graph.presets.families import ALL_KEYS, FAMILIES, TOGETHER_MODELS, family
 from moa_graph.presets.files import SUFFIXES, read_data
+from moa_graph.presets.servers import SERVERS, running_server
 
 
 def load_preset(name_or_path: str | Path) -> Configuration:
     """Return the configuration of a preset, or of a TOML or YAML file.
 
     Args:
-        name_or_path: A name in `PRESETS`, or the path of a file that ends in `.toml`, `.yaml` or
-            `.yml`.
+        name_or_path: A name in `preset_names()`, or the path of a file that ends in `.toml`,
+            `.yaml` or `.yml`.
 
     Raises:
-        ValueError: If the preset does not exist, or the file is not a valid configuration. The
-            message has the invalid field and the nearest valid one.
+        ValueError: If the preset does not exist or cannot be made here, or the file is not a
+            valid configuration. The message has the invalid field and the nearest valid one.
         FileNotFoundError: If the file does not exist.
     """
     if isinstance(name_or_path, str) and name_or_path in PRESETS:
         return PRESETS[name_or_path]
+    if isinstance(name_or_path, str) and name_or_path in (*FAMILIES, ALL_KEYS):
+        return family(name_or_path, os.environ)
+    if isinstance(name_or_path, str) and name_or_path in preset_names():
+        return running_server(name_or_path, os.environ).configuration()
     path = Path(name_or_path)
     if path.suffix.lower() not in SUFFIXES:
+        names = preset_names()
         raise ValueError(
-            f"There is no preset {str(name_or_path)!r}.{nearest(str(name_or_path), PRESETS)} "
-            f"Presets are: {', '.join(PRESETS)}. To use a configuration file, give a path that "
+            f"There is no preset {str(name_or_path)!r}.{nearest(str(name_or_path), names)} "
+            f"Presets are: {', '.join(names)}. To use a configuration file, give a path that "
             "ends in .toml or .yaml."
         )
     if not path.is_file():
@@ -53,6 +61,15 @@ def load_preset(name_or_path: str | Path) -> Configuration:
         return Configuration.model_validate({"name": path.stem, **data})
     except ValidationError as error:
         raise ValueError(f"{path}: {what_is_wrong(error, Configuration, _ENTRIES)}") from None
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of all presets.
+
+    They are those in `PRESETS`, those of providers, and those of model servers on this machine.
+    The latter two depend on the installed packages, the keys that are set, and what runs here.
+    """
+    return (*PRESETS, *FAMILIES, ALL_KEYS, *(server.name for server in SERVERS))
 
 
 _ENTRIES: dict[str, type] = {"references": References, "limits": RunLimits, "calls": CallPolicy}
@@ -113,14 +130,9 @@ PRESETS: dict[str, Configuration] = {
     ),
     "together": Configuration(
         name="together",
-        description="Four of today's open models on Together, two layers. Needs TOGETHER_API_KEY.",
-        proposers=[
-            "together:deepseek-ai/DeepSeek-V4-Pro",
-            "together:zai-org/GLM-5.2",
-            "together:MiniMaxAI/MiniMax-M3",
-            "together:openai/gpt-oss-120b",
-        ],
-        aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
+        description="Four open models on Together, two layers. Needs TOGETHER_API_KEY.",
+        proposers=list(TOGETHER_MODELS),
+        aggregator=TOGETHER_MODELS[0],
         layers=2,
         temperature=0.7,
         max_tokens=8192,
@@ -128,8 +140,8 @@ PRESETS: dict[str, Configuration] = {
     "self-moa": Configuration(
         name="self-moa",
         description="Self-MoA: six samples of one model. Needs TOGETHER_API_KEY.",
-        proposers=[{"model": "together:deepseek-ai/DeepSeek-V4-Pro", "samples": 6}],
-        aggregator="together:deepseek-ai/DeepSeek-V4-Pro",
+        proposers=[{"model": TOGETHER_MODELS[0], "samples": 6}],
+        aggregator=TOGETHER_MODELS[0],
         layers=2,
         temperature=0.7,
         max_tokens=8192,
@@ -172,7 +184,6 @@ PRESETS: dict[str, Configuration] = {
 """Presets by name.
 
 The paper's presets are from arXiv 2406.04692, section 3.1, with the temperature and length of the
-reference code. The models of `together` and `self-moa` are from public catalogues of Together's
-serverless models, read on 2026-11-23 (newest entries: July and August 2026), not from the live
-API. If a model has been retired, its proposer fails with an error, and the others continue.
+reference code. `moa presets --check` asks the providers which models they still serve. If a model
+has been retired, its proposer fails with an error, and the others continue.
 """

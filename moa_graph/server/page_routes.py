@@ -38,7 +38,6 @@ POLICY = {
 no resources. This policy is a second line of defence: the browser runs only the page's own files.
 """
 _LONGEST = 1_000_000  # bytes of Markdown
-_PASSED_ON = ("authorization", "x-api-key")
 
 router = APIRouter(prefix="/moa", include_in_schema=False)
 """Routes below `/moa`, beside the files of the page."""

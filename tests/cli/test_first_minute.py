@@ -1,0 +1,475 @@
+"""What `moa ask` does without options: by the keys that are set, and what runs on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from moa_graph.cli.app import app
+from moa_graph.models import local
+from moa_graph.models.providers import PROVIDERS
+from moa_graph.presets import available, load_preset, servers
+from moa_graph.presets.families import FAMILIES, models_of
+from tests.fake_providers import KEYS, FakeProviders
+
+LISTS = {
+    "ollama": {"models": [{"name": "llama3.2:latest", "model": "llama3.2:latest", "size": 2e9}]},
+    "lm-studio": {"object": "list", "data": [{"id": "qwen3-8b", "object": "model"}]},
+    "llama-cpp": {"models": [{"name": "gemma"}], "object": "list", "data": [{"id": "gemma"}]},
+    "vllm": {"object": "list", "data": [{"id": "org/model", "owned_by": "vllm"}]},
+}
+SHOWN = {
+    "ollama": "llama3.2:latest",
+    "lm-studio": "qwen3-8b",
+    "llama-cpp": "gemma",
+    "vllm": "model",
+}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of providers' packages
+
+
+@pytest.fixture(scope="module")
+def _providers() -> Iterator[FakeProviders]:
+    with FakeProviders() as providers:
+        yield providers
+
+
+@pytest.fixture
+def providers(_providers, monkeypatch, tmp_path) -> FakeProviders:
+    """Nothing is set and nothing runs; the usual ports of servers are those of the fake ones."""
+    _providers.reset()
+    here = tuple(dataclasses.replace(s, port=_providers.port[s.name]) for s in servers.SERVERS)
+    monkeypatch.setattr(servers, "SERVERS", here)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
+    return _providers
+
+
+def moa(*arguments: str, **options):
+    return CliRunner().invoke(app, arguments, **options)
+
+
+def set_key(providers, monkeypatch, name: str) -> None:
+    for variable, value in providers.environment(name).items():
+        monkeypatch.setenv(variable, value)
+
+
+def is_installed(name: str) -> bool:
+    return importlib.util.find_spec(PROVIDERS[name].package.replace("-", "_")) is not None
+
+
+def keys_in(asked) -> set[str]:
+    """The providers whose keys are in a request."""
+    told = f"{asked.path} {asked.headers} {asked.body}"
+    return {name for name, key in KEYS.items() if key in told}
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_with_one_key_its_provider_answers(providers, monkeypatch, name):
+    set_key(providers, monkeypatch, name)
+    result = moa("ask", "What is a cat?")
+    variable = PROVIDERS[name].keys[0][0]
+    if not is_installed(name):
+        assert result.exit_code == 2
+        assert variable in result.stderr
+        assert result.stderr.splitlines()[-1] == f"pip install {PROVIDERS[name].package}"
+        assert providers.asked == [] or providers.who() == set()
+        return
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{name} answers.\n"
+    told = result.stderr.splitlines()[0]
+    assert told.startswith(f"Using {PROVIDERS[name].title} ({variable}): ")
+    assert "--preset" in told
+    assert {asked.who for asked in providers.asked} == {name}
+    assert all(keys_in(asked) == {name} for asked in providers.asked)
+    chats = [asked for asked in providers.asked if asked.method == "POST"]
+    models = models_of(PROVIDERS[name], providers.environment(name))
+    assert len(chats) == (4 if len(models) == 1 else len(models) + 1)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_with_one_server_its_models_answer(providers, monkeypatch, name):
+    providers.models[name] = LISTS[name]
+    result = moa("ask", "What is a cat?")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{name} answers.\n"
+    told = result.stderr.splitlines()[0]
+    server = next(server for server in servers.SERVERS if server.name == name)
+    assert told.startswith(f"Using {server.title} at 127.0.0.1:{server.port}: {SHOWN[name]}.")
+    assert {asked.who for asked in providers.asked if asked.path.endswith("completions")} == {name}
+    assert len([asked for asked in providers.asked if asked.path.endswith("completions")]) == 4
+
+
+def test_the_order_of_keys_is_that_of_the_documentation():
+    assert [p.short for p in PROVIDERS.values()] == [
+        "together", "openai", "anthropic", "google", "openrouter", "groq", "mistral", "deepseek",
+        "xai", "fireworks", "azure", "bedrock",
+    ]  # fmt: skip
+    assert [s.name for s in servers.SERVERS] == ["ollama", "lm-studio", "llama-cpp", "vllm"]
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(PROVIDERS, 2)))
+def test_with_several_keys_the_first_usable_one_is_taken(providers, first, second):
+    environment = providers.environment(second) | providers.environment(first)
+    usable = [name for name in (first, second) if is_installed(name)]
+    look = list  # no server
+    if not usable:
+        with pytest.raises(available.NothingToUse, match=PROVIDERS[first].package):
+            available.choose(environment, lambda _: look())
+        return
+    choice = available.choose(environment, lambda _: look())
+    assert choice.preset == PROVIDERS[usable[0]].short
+    assert providers.asked == []
+
+
+def test_a_key_comes_before_a_server_and_no_port_is_asked(providers, monkeypatch):
+    providers.models |= LISTS
+    set_key(providers, monkeypatch, "openai")
+    assert moa("ask", "hi").stdout == "openai answers.\n"
+    assert {asked.who for asked in providers.asked} == {"openai"}
+
+
+def test_of_several_servers_the_first_is_taken(providers):
+    for name in reversed(LISTS):
+        providers.models[name] = LISTS[name]
+        assert available.choose({}).preset == name
+
+
+def test_no_key_is_sent_to_anyone_but_its_provider(providers, monkeypatch):
+    """All keys are set; each provider is asked by name, then listed, and all servers are there."""
+    providers.models |= LISTS
+    for name in PROVIDERS:
+        set_key(providers, monkeypatch, name)
+    available.choices(dict(providers.environment("openai")))
+    moa("presets", "--check")
+    for name in ("ollama", "lm-studio", "llama-cpp", "vllm", "all-keys", *FAMILIES):
+        moa("ask", "hi", "--preset", name)
+    asked = {asked.who for asked in providers.asked}
+    assert asked >= {n for n in PROVIDERS if is_installed(n)} | set(LISTS)
+    for request in providers.asked:
+        assert keys_in(request) <= {request.who}, f"{request.who} was sent {keys_in(request)}"
+
+
+OPENAIS = ["together", "azure_openai", "deepseek", "xai", "perplexity", "upstage"]
+
+
+@pytest.mark.parametrize("name", [*PROVIDERS, "perplexity", "upstage", "cohere"])
+def test_without_its_key_a_model_is_refused_before_anything_is_asked(providers, monkeypatch, name):
+    """Also where the client is OpenAI's, which would send OpenAI's key."""
+    if name != "openai":
+        set_key(providers, monkeypatch, "openai")
+    if name in PROVIDERS:
+        variables = providers.environment(name)
+        key = PROVIDERS[name].keys[0][0]
+        for variable in variables.keys() - {key}:
+            monkeypatch.setenv(variable, variables[variable])
+    result = moa("ask", "hi", "-m", "openai:gpt-5.2", "-m", f"{name}:some-model")
+    package = PROVIDERS[name].package if name in PROVIDERS else f"langchain-{name}"
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        assert result.exit_code == 2
+        assert f"pip install {package}" in result.stderr.splitlines()[-1]
+    elif name != "bedrock_converse":  # whose credentials can be in files
+        assert result.exit_code == 2, result.output
+        assert result.stderr.splitlines()[-1] == f"export {PROVIDERS[name].keys[0][0]}=…"
+    assert "Traceback" not in result.output
+    assert all(not keys_in(asked) - {asked.who} for asked in providers.asked)
+    assert providers.who() <= {"bedrock_converse", "openai"}
+    assert name == "bedrock_converse" or providers.asked == []
+
+
+def test_with_nothing_the_embedded_models_are_taken(providers, monkeypatch):
+    monkeypatch.setattr(local, "is_installed", lambda: True)
+    choice = available.choose({})
+    assert choice.preset == "local"
+    assert all(model.startswith("local:") for model in choice.configuration.models())
+    assert "to show the pipeline" in choice.told()
+    assert "\n" not in choice.told()
+
+
+def test_with_nothing_at_all_the_ways_are_told(providers, monkeypatch):
+    monkeypatch.setattr(local, "is_installed", lambda: False)
+    result = moa("ask", "hi")
+    assert result.exit_code == 2
+    for way in ("TOGETHER_API_KEY", "OPENAI_API_KEY", "Ollama", "pip install 'moa-graph[local]'"):
+        assert way in result.stderr
+
+
+ASKED_FOR_NOTHING = [
+    ("ollama", {"models": [{"name": "nomic-embed-text:latest"}]}),
+    ("ollama", {"models": [{"name": "all-minilm:33m", "details": {"family": "bert"}}]}),
+    ("ollama", {"models": [{"name": "mine", "details": {"family": "nomic-bert"}}]}),
+    (
+        "ollama",
+        {"models": [{"name": "gpt-oss:120b-cloud", "remote_host": "https://ollama.com:443"}]},
+    ),
+    ("lm-studio", {"data": [{"id": "text-embedding-nomic-embed-text-v1.5"}]}),
+    ("llama-cpp", {"models": [{"name": "x", "capabilities": ["embedding"]}]}),
+    ("vllm", {"data": [{"id": "BAAI/bge-m3"}]}),
+    ("vllm", {"data": [{"id": "mixture", "owned_by": "system"}]}),
+    ("vllm", {"data": "no list"}),
+    ("vllm", {"data": [3, None, {"id": None}, {"id": ""}, {}]}),
+    ("vllm", [1, 2]),
+    ("vllm", "text"),
+]
+
+
+@pytest.mark.parametrize(("name", "listed"), ASKED_FOR_NOTHING, ids=str)
+def test_embedding_models_and_other_programs_are_left_out(providers, name, listed):
+    providers.models[name] = listed
+    assert servers.running({}) == []
+
+
+def test_ollama_tells_what_its_models_can_do(providers):
+    names = ["odd-name", "large", "small"]
+    sizes = {"odd-name": 9, "large": 8, "small": 1}
+    providers.models["ollama"] = {
+        "models": [{"name": n, "size": sizes[n]} for n in reversed(names)]
+    }
+    providers.more["ollama", "/api/show"] = {"capabilities": ["embedding"]}
+    assert servers.running({}) == []
+    providers.more["ollama", "/api/show"] = {"capabilities": ["completion", "tools"]}
+    (found,) = servers.running({})
+    assert found.models == ("odd-name", "large", "small")  # the largest aggregates
+    assert found.configuration().calls.concurrent == {"openai": 1}
+
+
+@pytest.mark.parametrize(
+    ("variables", "concurrent"),
+    [({}, 1), ({"OLLAMA_NUM_PARALLEL": "4"}, 4), ({"OLLAMA_NUM_PARALLEL": "many"}, 1)],
+)
+def test_ollama_answers_so_many_calls_at_a_time(providers, variables, concurrent):
+    providers.models["ollama"] = LISTS["ollama"]
+    assert servers.running(variables)[0].concurrent == concurrent
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_llama_cpp_tells_how_many_calls_it_answers_at_a_time(providers, slots):
+    providers.models["llama-cpp"] = LISTS["llama-cpp"]
+    providers.more["llama-cpp", "/props"] = {"total_slots": slots}
+    assert servers.running({})[0].configuration().calls.concurrent == {"openai": slots}
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("127.0.0.1:{port}", True),
+        ("http://localhost:{port}/", True),
+        ("0.0.0.0:{port}", True),
+        (":{port}", True),
+        ("10.1.2.3:{port}", False),
+        ("http://gpu.example.com", False),
+        ("https://127.0.0.1:{port}", False),
+        ("127.0.0.1:port", False),
+    ],
+)
+def test_ollama_is_only_looked_for_on_this_machine(providers, host, found):
+    providers.models["ollama"] = LISTS["ollama"]
+    elsewhere = [dataclasses.replace(servers.SERVERS[0], port=1)]
+    host = host.format(port=providers.port["ollama"])
+    assert bool(servers.running({"OLLAMA_HOST": host}, elsewhere)) == found
+
+
+def test_looking_uses_no_proxy_and_follows_no_redirect(providers, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{providers.port['groq']}")
+    providers.models["vllm"] = LISTS["vllm"]
+    assert [found.server.name for found in servers.running({})] == ["vllm"]
+    assert {asked.who for asked in providers.asked} == set(LISTS)
+
+
+# --- models by name ----------------------------------------------------------------------------
+
+
+def test_models_are_named_one_by_one(providers, monkeypatch):
+    for name in ("openai", "anthropic"):
+        set_key(providers, monkeypatch, name)
+    arguments = ["-m", "openai:gpt-a", "-m", "anthropic:claude-b", "--aggregator", "openai:gpt-c"]
+    result = moa("ask", "hi", *arguments, "--layers", "3")
+    assert result.exit_code == 0, result.output
+    assert not result.stderr.startswith("Using")
+    asked = [a.body["model"] for a in providers.asked]
+    assert sorted(asked) == ["claude-b", "claude-b", "gpt-a", "gpt-a", "gpt-c"]
+    assert asked[-1] == "gpt-c"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "samples"),
+    [(["-m", "openai:a"], 3), (["-m", "openai:a"] * 2, 3), (["-m", "openai:a"] * 4, 4)],
+)
+def test_one_model_alone_is_sampled(providers, monkeypatch, arguments, samples):
+    set_key(providers, monkeypatch, "openai")
+    assert moa("ask", "hi", *arguments).exit_code == 0
+    assert len(providers.asked) == samples + 1
+
+
+def test_an_aggregator_can_be_given_to_a_preset(providers, monkeypatch):
+    set_key(providers, monkeypatch, "openai")
+    result = moa("ask", "hi", "--preset", "openai", "--aggregator", "openai:last")
+    assert result.exit_code == 0
+    assert providers.asked[-1].body["model"] == "last"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-m", "openai:a", "--preset", "local"], "--preset or --model, not both"),
+        (["-m", "openai:a", "--config", "x.toml"], "--config or --model, not both"),
+        (
+            ["-m", "gpt-5"],
+            "--model 'gpt-5' has no provider: write PROVIDER:MODEL, such as openai:gpt-5",
+        ),
+        (["-m", ":gpt-5"], "has no provider"),
+        (["-m", "openai:a", "--aggregator", "most"], "unknown strategy 'most'"),
+        (["-m", "nobody:x"], "unknown provider 'nobody'"),
+        (["--preset", "groq"], "pip install langchain-groq"),
+        (["--preset", "azure"], "export AZURE_OPENAI_DEPLOYMENT="),
+        (["--preset", "vllm"], "no vLLM server"),
+        (["--preset", "all-keys"], "at least one API key"),
+        (["--preset", "opena"], "mean 'openai'"),
+        (["--preset", "moa-gpt4o"], "export TOGETHER_API_KEY=… OPENAI_API_KEY=…"),
+        (["-m", "groq:a", "-m", "cohere:b"], "pip install langchain-groq langchain-cohere"),
+    ],
+)
+def test_wrong_or_incomplete_options_exit_with_2(providers, arguments, says):
+    if "groq" in says and is_installed("groq"):
+        pytest.skip("the package is installed")
+    result = moa("ask", "hi", *arguments)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+    assert providers.who() == set()
+
+
+def test_local_models_are_checked_before_weights_are_fetched(providers, monkeypatch):
+    def fetch(name: str) -> None:
+        raise AssertionError(f"{name} was fetched")
+
+    monkeypatch.setattr(local, "fetch", fetch)
+    result = moa("ask", "hi", "-m", "local:smollm2-135m", "-m", "openai:x")
+    assert result.exit_code == 2
+    assert "export OPENAI_API_KEY=…" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (["What", "is", "a", "cat?"], "moa ask 'What is a cat?'"),
+        (["Why", "is", "it's", "name"], """moa ask 'Why is it'"'"'s name'"""),
+    ],
+)
+def test_an_unquoted_question_is_told_how_to_be_quoted(providers, words, quoted):
+    result = moa("ask", *words)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == quoted
+    assert "names of files" in result.stderr
+    assert providers.asked == []
+
+
+# --- `moa init`, `moa presets` -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*(n for n in PROVIDERS if is_installed(n)), *LISTS])
+def test_init_writes_a_file_that_answers(providers, monkeypatch, tmp_path, name):
+    if name in LISTS:
+        providers.models[name] = LISTS[name]
+    else:
+        set_key(providers, monkeypatch, name)
+    assert moa("init").exit_code == 0
+    text = (tmp_path / "moa.toml").read_text()
+    assert not any(key in text for key in KEYS.values())
+    assert text.count("#") > 8
+    result = moa("ask", "hi", "--config", "moa.toml")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{name} answers.\n"
+    expected = available.choose(providers.environment(name) if name in PROVIDERS else {})
+    made = load_preset(tmp_path / "moa.toml")
+    assert made.proposers == expected.configuration.proposers
+    assert made.calls == expected.configuration.calls
+
+
+def test_init_writes_what_else_is_there_as_comments_that_are_valid(
+    providers, monkeypatch, tmp_path
+):
+    providers.models |= LISTS
+    for name in ("openai", "anthropic"):
+        set_key(providers, monkeypatch, name)
+    assert moa("init", "mine.toml").exit_code == 0
+    text = (tmp_path / "mine.toml").read_text()
+    for title in ("Anthropic (ANTHROPIC_API_KEY)", "Ollama at 127.0.0.1", "vLLM at 127.0.0.1"):
+        assert title in text
+    others = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+    blocks = "\n".join(others).split("proposers = [\n")[1:]
+    assert len(blocks) == 5
+    for block in blocks:
+        assert set(tomllib.loads(f"proposers = [\n{block}")) == {"proposers", "aggregator"}
+
+
+def test_init_keeps_a_file_that_is_there(providers, monkeypatch, tmp_path):
+    set_key(providers, monkeypatch, "openai")
+    path = tmp_path / "moa.toml"
+    path.write_text("mine")
+    refused = moa("init")
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert path.read_text() == "mine"
+    assert moa("init", "--force").exit_code == 0
+    assert "openai:" in path.read_text()
+    assert moa("init", "moa.json").exit_code == 2
+    assert moa("init", "nowhere/moa.toml").exit_code == 2
+
+
+def test_presets_of_packages_that_are_not_installed_are_listed(providers):
+    lines = moa("presets").stdout.splitlines()
+    listed = dict(line.split("\t") for line in lines)
+    for provider in FAMILIES.values():
+        if not provider.is_installed:
+            assert f"pip install {provider.package}" in listed[provider.short]
+    assert {"together", "all-keys", *FAMILIES, *LISTS} <= listed.keys()
+
+
+def test_the_models_that_a_provider_does_not_serve_are_told(providers, monkeypatch):
+    for name in ("openai", "anthropic", "google_genai"):
+        set_key(providers, monkeypatch, name)
+    first, *others = [m.partition(":")[2] for m in models_of(PROVIDERS["openai"])]
+    claude = [{"id": m.partition(":")[2]} for m in models_of(PROVIDERS["anthropic"])]
+    gemini = [m.partition(":")[2] for m in models_of(PROVIDERS["google_genai"])]
+    providers.models["openai"] = {"data": [{"id": other} for other in others]}
+    providers.models["anthropic"] = {"data": claude, "has_more": False}
+    providers.models["google_genai"] = {"models": [{"name": f"models/{m}"} for m in gemini]}
+    result = moa("presets", "--check")
+    assert result.exit_code == 0, result.output
+    told = dict(line.split("\t") for line in result.stdout.splitlines())  # the later line counts
+    assert told["openai"] == f"not served: openai:{first}"
+    assert told["anthropic"] == told["google"] == "served"
+    assert told["moa-gpt4o"] == "not served: openai:gpt-4o"
+    assert "TOGETHER_API_KEY" in result.stderr
+    paths = {asked.who: asked.path for asked in providers.asked if asked.who in KEYS}
+    assert paths == {
+        "openai": "/v1/models",
+        "anthropic": "/v1/models",
+        "google_genai": "/v1beta/models",
+    }
+
+
+def test_a_provider_that_does_not_tell_is_told_without_its_key(providers, monkeypatch):
+    for name in PROVIDERS:
+        set_key(providers, monkeypatch, name)
+    result = moa("presets", "--check")
+    assert result.exit_code == 1
+    assert result.stderr.count("not checked: ") == len(PROVIDERS)
+    assert not any(key in result.output for key in KEYS.values())
+
+
+def test_the_version_and_completion_are_there():
+    assert moa("--version").stdout.startswith("moa-graph ")
+    help_ = moa("--help").stdout
+    assert "--install-completion" in help_
+    assert "--show-completion" in help_
