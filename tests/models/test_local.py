@@ -193,6 +193,27 @@ async def test_without_the_extra_a_run_says_what_to_install(monkeypatch):
         await graph.ainvoke({"messages": "hi"})
 
 
+@pytest.mark.parametrize(
+    ("cpus", "threads"),
+    [(1, [1, 1, 1]), (2, [1, 1, 1]), (4, [2, 1, 1]), (8, [4, 2, 1]), (64, [32, 16, 8])],
+)
+def test_models_leave_cpus_to_each_other(cpus, threads):
+    used: list[int] = []
+    for expected in threads:
+        used.append(local._threads_for_one_more(cpus, used))
+        assert used[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "cpus"),
+    [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("", 8)],
+)
+def test_cpus_are_those_of_the_container(monkeypatch, limit, cpus):
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: limit)
+    assert local._cpus() == cpus
+
+
 @pytest.mark.local
 async def test_real_models_answer_end_to_end():
     """Real weights, proposers in parallel, an aggregator that streams; fetched on first use."""
