@@ -51,7 +51,6 @@ except ImportError as error:  # the base package does not need these
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
 
 app = typer.Typer(
-    help="Mixture-of-Agents: several models propose, one synthesizes the answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -85,7 +85,8 @@ def check_ready(configuration: Configuration) -> None:
     """
     needs = needs_of_mixture(configuration, os.environ)
     if needs:
-        wrong("\n".join(filter(None, (needs.sentence(configuration.name), needs.command))))
+        told = needs.sentence(f"The mixture {configuration.name!r}")
+        wrong("\n".join(filter(None, (told, needs.command))))
 
 
 def question_of(words: Sequence[str], command: str = "moa ask") -> str:

@@ -62,7 +62,7 @@ LOCAL_MODELS = {
                 for i in range(1, 7)
             ),
             context=4096,
-            sampling={"top_k": 20, "top_p": 0.8, "penalty_repeat": 1.1},
+            sampling={"top_k": 20, "top_p": 0.8},
         ),
         Weights(
             name="smollm2-135m",

