@@ -16,19 +16,19 @@ from starlette.staticfiles import StaticFiles
 from moa_graph._compat import on_aegra
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
 from moa_graph.server import operations
-from moa_graph.server.aegra_assistants import DistinctAssistants
-from moa_graph.server.aegra_streams import AegraStreams
+from moa_graph.server.aegra.assistants import DistinctAssistants
+from moa_graph.server.aegra.streams import AegraStreams
+from moa_graph.server.checks.requests import BodyBound
+from moa_graph.server.checks.writes import Writes
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.leftovers import Leftovers
 from moa_graph.server.metrics import FirstTokens
-from moa_graph.server.page_routes import POLICY
-from moa_graph.server.page_routes import router as page_router
+from moa_graph.server.page_api.routes import POLICY
+from moa_graph.server.page_api.routes import router as page_router
 from moa_graph.server.protocols import routes
 from moa_graph.server.request_ids import RequestIds
-from moa_graph.server.requests import BodyBound
 from moa_graph.server.settings import SETTINGS
-from moa_graph.server.writes import Writes
 
 if SETTINGS.mcp and find_spec("mcp") is None:
     raise ImportError("MOA_MCP=1 needs the package mcp: pip install 'moa-graph[mcp]'")

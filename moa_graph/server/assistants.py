@@ -23,7 +23,7 @@ from moa_graph.limits import RunLimits
 from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration, Data
 from moa_graph.progressive.pieces import Staircase
-from moa_graph.server.bounds import check_bounds, check_names_no_file, check_state
+from moa_graph.server.checks.bounds import check_bounds, check_names_no_file, check_state
 from moa_graph.server.metrics import RunMetrics
 from moa_graph.server.settings import SETTINGS
 from moa_graph.server.storage import cache_at

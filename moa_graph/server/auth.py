@@ -14,20 +14,20 @@ from starlette.concurrency import run_in_threadpool
 from moa_graph._compat import assistant_of
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import check_given, check_preset, mixture
-from moa_graph.server.bounds import check_question
-from moa_graph.server.metrics import ACCEPTED_AT, RUNS_ACCEPTED
-from moa_graph.server.quotas import TEMPORARY, check_metadata
-from moa_graph.server.rates import check_rate
-from moa_graph.server.refusals import Refused
-from moa_graph.server.requests import current_batch
-from moa_graph.server.run_configuration import check_run_configuration
-from moa_graph.server.settings import LOCAL_USER
-from moa_graph.server.updates import (
+from moa_graph.server.checks.bounds import check_question
+from moa_graph.server.checks.quotas import TEMPORARY, check_metadata
+from moa_graph.server.checks.rates import check_rate
+from moa_graph.server.checks.refusals import Refused
+from moa_graph.server.checks.requests import current_batch
+from moa_graph.server.checks.run_configuration import check_run_configuration
+from moa_graph.server.checks.updates import (
     check_checkpoint,
     check_command,
     check_input,
     check_written,
 )
+from moa_graph.server.metrics import ACCEPTED_AT, RUNS_ACCEPTED
+from moa_graph.server.settings import LOCAL_USER
 from moa_graph.server.users import label_of, user_of
 
 auth = Auth()

@@ -17,9 +17,9 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph._compat import on_aegra
+from moa_graph.server.checks.quotas import TEMPORARY
 from moa_graph.server.guard import USER, path_of
 from moa_graph.server.itself import Itself
-from moa_graph.server.quotas import TEMPORARY
 
 logger = logging.getLogger("moa_graph")
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph.calling.budget import Amount, known_price
 from moa_graph.limits import Price
-from moa_graph.server.records import records_in
+from moa_graph.server.written import records_in
 from moa_graph.state import AGGREGATOR_RECORD
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)

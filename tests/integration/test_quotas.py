@@ -8,8 +8,8 @@ import uuid
 import httpx
 import pytest
 
-from moa_graph.server.quotas import TEMPORARY
-from moa_graph.server.writes import check_of
+from moa_graph.server.checks.quotas import TEMPORARY
+from moa_graph.server.checks.writes import check_of
 from tests.integration.keyed import (
     INPUT,
     MIXTURE,

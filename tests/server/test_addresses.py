@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from moa_graph.server import addresses
-from moa_graph.server.addresses import check_addresses, is_private
+from moa_graph.server.checks import addresses
+from moa_graph.server.checks.addresses import check_addresses, is_private
 from moa_graph.server.settings import Settings
 
 PRIVATE = [

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from moa_graph.server.aegra_assistants import DistinctAssistants
+from moa_graph.server.aegra.assistants import DistinctAssistants
 
 MIXTURE = {"proposers": ["openai:a"]}
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from moa_graph.server import aegra_streams
-from moa_graph.server.aegra_streams import TAKES_RESTARTS, AegraStreams
+from moa_graph.server.aegra import streams as aegra_streams
+from moa_graph.server.aegra.streams import TAKES_RESTARTS, AegraStreams
 
 HEADERS = [
     (b"content-type", b"text/event-stream"),

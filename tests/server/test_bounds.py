@@ -4,9 +4,9 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from moa_graph.presets import PRESETS, Configuration
-from moa_graph.server import bounds
 from moa_graph.server.assistants import check_given, mixture
-from moa_graph.server.bounds import TooLarge, check_bounds, check_question, check_state
+from moa_graph.server.checks import bounds
+from moa_graph.server.checks.bounds import TooLarge, check_bounds, check_question, check_state
 from moa_graph.server.settings import Settings
 
 SMALL = Settings(

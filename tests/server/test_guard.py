@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from moa_graph.server import guard
+from moa_graph.server.checks.writes import Writes
 from moa_graph.server.guard import USER, Guard
 from moa_graph.server.settings import LOCAL_USER
-from moa_graph.server.writes import Writes
 
 PATH = "/threads/1/stream/events"
 

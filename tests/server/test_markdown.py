@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moa_graph.server.markdown import rendered
+from moa_graph.server.page_api.markdown import rendered
 
 WHOLE = [
     r"$\frac{a}{b}$",

@@ -13,12 +13,18 @@ import pytest
 from moa_graph.evals.records import read_records
 from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration
-from moa_graph.server import offer as offering
 from moa_graph.server.assistants import described_by
-from moa_graph.server.offer import offer
-from moa_graph.server.python_code import python_code
+from moa_graph.server.page_api import offer as offering
+from moa_graph.server.page_api.offer import offer
+from moa_graph.server.page_api.python_code import python_code
+from moa_graph.server.page_api.votes import (
+    AlreadyVoted,
+    Vote,
+    keep_in_files,
+    keep_in_langsmith,
+    traces,
+)
 from moa_graph.server.settings import Settings
-from moa_graph.server.votes import AlreadyVoted, Vote, keep_in_files, keep_in_langsmith, traces
 from moa_graph.strategies.names import STRATEGIES
 from tests.langsmith_receiver import forget_client
 

@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from moa_graph.server import quotas, writes
+from moa_graph.server.checks import quotas, writes
+from moa_graph.server.checks.writes import Writes
 from moa_graph.server.guard import USER
 from moa_graph.server.settings import Settings
-from moa_graph.server.writes import Writes
 
 SMALL = Settings(max_threads=10, max_items=40, max_stored_bytes=2000)
 USERS = ("alice", "bob")

@@ -9,9 +9,10 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from moa_graph.server import drain, requests
+from moa_graph.server import drain
+from moa_graph.server.checks import requests
+from moa_graph.server.checks.requests import BodyBound, current_batch, parsed
 from moa_graph.server.drain import ToldEnds
-from moa_graph.server.requests import BodyBound, current_batch, parsed
 from moa_graph.server.settings import Settings
 
 

@@ -22,10 +22,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from moa_graph.server.checks.requests import again
 from moa_graph.server.mcp_api.runs import Runs, call_id
 from moa_graph.server.mcp_api.tool import SESSION, mcp_server
 from moa_graph.server.protocols.errors import ApiError
-from moa_graph.server.requests import again
 from moa_graph.server.settings import SETTINGS
 
 _GONE = 499  # as nginx has it

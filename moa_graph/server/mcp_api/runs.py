@@ -16,7 +16,7 @@ from moa_graph.server.assistants import configuration_of
 from moa_graph.server.mcp_api.protocol import Outcome, outcome
 from moa_graph.server.protocols.errors import ApiError
 from moa_graph.server.protocols.runs import Server
-from moa_graph.server.records import records_in
+from moa_graph.server.written import records_in
 
 CALL = "mcp_call"
 """Key in a run's metadata; its value is the id of the call."""

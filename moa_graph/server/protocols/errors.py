@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from moa_graph.server.bounds import too_many
+from moa_graph.server.checks.bounds import too_many
 from moa_graph.server.request_ids import HEADER
 
 _LONGEST = 2000  # characters of a message, which may quote the request

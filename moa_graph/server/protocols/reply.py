@@ -17,10 +17,10 @@ from moa_graph._compat import on_aegra
 from moa_graph.calling.answer import was_cut
 from moa_graph.calling.filters import filter_reason
 from moa_graph.calling.streams import is_answer
-from moa_graph.server.aegra_streams import RESTARTED
+from moa_graph.server.aegra.streams import RESTARTED
 from moa_graph.server.drain import MESSAGE, cut
 from moa_graph.server.protocols.errors import ApiError, failed
-from moa_graph.server.records import records_in
+from moa_graph.server.written import records_in
 from moa_graph.state import AGGREGATOR_RECORD, total_usage
 
 _LOST = "Events of this run were lost, so that the answer that was sent is not whole."

@@ -15,7 +15,7 @@ from langgraph_sdk.schema import RunCreateMetadata
 
 from moa_graph._compat import on_aegra
 from moa_graph.presets import PRESETS
-from moa_graph.server.aegra_streams import TAKES_RESTARTS
+from moa_graph.server.aegra.streams import TAKES_RESTARTS
 from moa_graph.server.assistants import check_given
 from moa_graph.server.itself import Itself
 from moa_graph.server.protocols.chat_completions.request import ChatCompletionRequest

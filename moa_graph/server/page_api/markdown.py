@@ -16,7 +16,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from moa_graph.server.formulas import formulas, mathml
+from moa_graph.server.page_api.formulas import formulas, mathml
 
 _LONGEST_CODE = 50_000  # characters; longer code is not highlighted
 _MATH = ("math", "latex-math")

@@ -13,7 +13,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moa_graph.server.refusals import Refused, refuse
+from moa_graph.server.checks.refusals import Refused, refuse
 from moa_graph.server.settings import SETTINGS
 
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from moa_graph.server.bounds import TooLarge
+from moa_graph.server.checks.bounds import TooLarge
 from moa_graph.server.protocols.errors import PREFIX, ApiError
 
 _LONGEST_REASON = 120  # bytes; WebSocket takes at most 123

@@ -10,7 +10,7 @@ from uuid import uuid4
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moa_graph.server.requests import again, read_body
+from moa_graph.server.checks.requests import again, read_body
 
 _ROUTES = {"POST": re.compile(r"/assistants/?"), "PATCH": re.compile(r"/assistants/([^/]+)/?")}
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from moa_graph.server.addresses import check_addresses
-from moa_graph.server.bounds import check_question
+from moa_graph.server.checks.addresses import check_addresses
+from moa_graph.server.checks.bounds import check_question
 
 _CHECKPOINT = ("checkpoint_id", "checkpoint_map", "checkpoint_ns", "thread_id")
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import httpx
 
+from moa_graph.server.checks.refusals import Refused
 from moa_graph.server.itself import Itself
-from moa_graph.server.refusals import Refused
 from moa_graph.server.settings import SETTINGS
 from moa_graph.server.users import label_of
 

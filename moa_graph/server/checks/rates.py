@@ -9,7 +9,7 @@ from limits import RateLimitItemPerMinute
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
-from moa_graph.server.refusals import Refused
+from moa_graph.server.checks.refusals import Refused
 from moa_graph.server.settings import LOCAL_USER, SETTINGS
 
 _RATE = RateLimitItemPerMinute(SETTINGS.runs_per_minute)

@@ -11,14 +11,14 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph._compat import on_aegra
-from moa_graph.server import quotas
+from moa_graph.server.checks import quotas
+from moa_graph.server.checks.rates import check_rate
+from moa_graph.server.checks.refusals import Refused, refuse
+from moa_graph.server.checks.requests import again, parsed, read_body
+from moa_graph.server.checks.updates import check_body
 from moa_graph.server.guard import USER, path_of
 from moa_graph.server.itself import Itself
-from moa_graph.server.rates import check_rate
-from moa_graph.server.refusals import Refused, refuse
-from moa_graph.server.requests import again, parsed, read_body
 from moa_graph.server.settings import LOCAL_USER
-from moa_graph.server.updates import check_body
 
 
 @dataclass

@@ -18,11 +18,17 @@ from moa_graph.calling.budget import known_price
 from moa_graph.limits import Price
 from moa_graph.server.assistants import described_by
 from moa_graph.server.itself import Itself
-from moa_graph.server.markdown import rendered
-from moa_graph.server.offer import offer
-from moa_graph.server.python_code import python_code
+from moa_graph.server.page_api.markdown import rendered
+from moa_graph.server.page_api.offer import offer
+from moa_graph.server.page_api.python_code import python_code
+from moa_graph.server.page_api.votes import (
+    AlreadyVoted,
+    Vote,
+    keep_in_files,
+    keep_in_langsmith,
+    traces,
+)
 from moa_graph.server.settings import SETTINGS
-from moa_graph.server.votes import AlreadyVoted, Vote, keep_in_files, keep_in_langsmith, traces
 from moa_graph.state import Proposal, proposals_of_layer, usable
 
 POLICY = {
