@@ -20,12 +20,7 @@ from moa_graph.server.checks.rates import check_rate
 from moa_graph.server.checks.refusals import Refused
 from moa_graph.server.checks.requests import current_batch
 from moa_graph.server.checks.run_configuration import check_run_configuration
-from moa_graph.server.checks.updates import (
-    check_checkpoint,
-    check_command,
-    check_input,
-    check_written,
-)
+from moa_graph.server.checks.updates import check_checkpoint, check_command, check_input
 from moa_graph.server.metrics import ACCEPTED_AT, RUNS_ACCEPTED
 from moa_graph.server.settings import LOCAL_USER
 from moa_graph.server.users import label_of, user_of
@@ -77,7 +72,7 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
     """Check the bounds and the rate limit of a new run."""
     run = _check_run(value)
     config = _object(run, "config")
-    told = [value.get("metadata"), config.get("metadata")]
+    told = [(value if "kwargs" in value else run).get("metadata"), config.get("metadata")]
     if ctx.user.identity != LOCAL_USER:
         with _told():
             check_metadata(told)
@@ -167,8 +162,7 @@ _SERVERS_OWN = {
 }  # fmt: skip
 _SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
 _TRACED_ELSEWHERE = ("__langsmith_project__", "__langsmith_example_id__")
-# Fields of a command of Aegra's event protocol that write into the state.
-_WRITTEN = ("update", "response", "responses")
+_ANSWERS = ("goto", "response", "responses", "update")  # to an interrupt, in a command of Aegra
 _PRESETS = {key: name for name in PRESETS for key in (name, assistant_of(name))}
 
 
@@ -190,6 +184,7 @@ def _check_run(value: Mapping[str, Any]) -> Mapping[str, Any]:
             request = _object(value, "kwargs")
         else:
             request = _object(value, "params") if "method" in value else value
+            check_command({name: request[name] for name in _ANSWERS if name in request})
             configurable = _object(_object(request, "config"), "configurable")
             if _settings(configurable) and request.get("context"):
                 raise ValueError(
@@ -219,8 +214,6 @@ def _check_configuration(value: Mapping[str, Any]) -> dict[str, Any]:
         check_input(value.get("input"))
         check_command(value.get("command"))
         check_checkpoint(value.get("checkpoint"))
-        for part in _WRITTEN:
-            check_written(value.get(part))
         check_question(config)
         check_question(settings)
     return given

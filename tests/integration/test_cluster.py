@@ -10,34 +10,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import httpx
 import httpx2
 import openai
-import psutil
-import psycopg
 import pytest
-from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph_sdk import get_client
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from tests.fake_server import eventually
 from tests.integration.cancelling import cancelled_elsewhere
+from tests.integration.cluster_runs import ALICE, WORDS, Runs, Streams, asked, is_gone
 from tests.integration.langgraph_server import REPOSITORY
 
 pytestmark = pytest.mark.services
 
-ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
-LAYERS = [[("a", 0.4), ("b", 1.5), ("c", 2.5)], [("d", 0.4), ("e", 1.5), ("f", 2.5)]]
-MIXTURE = {
-    "proposers": [
-        [{"model": f"openai:{name}?latency={seconds}", "name": name} for name, seconds in layer]
-        for layer in LAYERS
-    ],
-    "aggregator": "openai:agg",
-}
+BOB = "bob-0123456789abcdef"
 QUICK = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
 SOON = {  # Aegra finds out that a process is gone, and stops, within seconds
     "LEASE_DURATION_SECONDS": "6",
@@ -148,10 +138,9 @@ async def test_openais_client_and_keys(urls, server):
 
 
 async def test_an_mcp_client_may_use_any_of_the_servers(urls, server):
-    quick = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
     async with get_client(url=urls[0], api_key=ALICE) as alice:
-        await alice.assistants.create("mixture", name="panel", context=quick)
-        hung = {**quick, "proposers": ["openai:a?hang"]}
+        await alice.assistants.create("mixture", name="panel", context=QUICK)
+        hung = {**QUICK, "proposers": ["openai:a?hang"]}
         await alice.assistants.create("mixture", name="hung", context=hung)
     steps = []
 
@@ -198,10 +187,6 @@ async def refused(call, status: int = 422) -> str:
     return error.value.response.text
 
 
-def asked(content: str) -> dict:
-    return {"messages": [{"role": "user", "content": content}]}
-
-
 THREE = {"layers": 3}
 OTHER = {"proposers": ["openai:x"]}
 SHAPES = {  # what a run asks for, and the models that are called
@@ -238,10 +223,12 @@ async def test_a_run_overrides_the_shape_of_its_assistant(urls, server):
         async def background(assistant, question, **run):
             thread = (await client.threads.create())["thread_id"]
             # Another shape in the same thread does not matter.
-            before = asked("before")
-            await client.runs.wait(thread, assistant, input=before, context={**OTHER, **THREE})
-            run = await client.runs.create(thread, assistant, input=question, **run)
-            await client.runs.join(thread, run["run_id"])
+            other = {"input": asked("before"), "context": {**OTHER, **THREE}}
+            parts = [part async for part in client.runs.stream(thread, assistant, **other)]
+            assert parts[-1].data == {"status": "success"}
+            made = await client.runs.create(thread, assistant, input=question, **run)
+            async for _ in client.runs.join_stream(thread, made["run_id"]):
+                pass
             return (await client.threads.get_state(thread))["values"]
 
         async def streamed(assistant, question, **run):
@@ -362,146 +349,6 @@ async def test_a_run_that_is_cancelled_elsewhere_is_an_error(urls, server, strea
             assert error.response.headers["X-Should-Retry"] == "false"
 
 
-# --- processes that die ------------------------------------------------------------------------
-
-WAVE = 20  # runs before a process is killed, and as many before the other one is stopped
-STREAMS = 3  # of each kind
-WORDS = {"short": 20, "long": 600}  # at 20 tokens a second: less and more time than streams have
-
-
-class Runs:
-    """Runs in threads of their own, whose shape is not that of their assistant."""
-
-    def __init__(self, assistant: str, server, database: str) -> None:
-        self._assistant = assistant
-        self._server = server
-        self._database = database
-        self.started: list[tuple[str, str]] = []
-
-    async def start(self, clients) -> None:
-        """Start a wave of runs, half of them at each server."""
-
-        async def one(number: int) -> tuple[str, str]:
-            client = clients[number % 2]
-            shape = (
-                {"context": MIXTURE} if number % 4 < 2 else {"config": {"configurable": MIXTURE}}
-            )
-            thread = (await client.threads.create())["thread_id"]
-            question = asked(f"question {number}.")
-            run = await client.runs.create(thread, self._assistant, input=question, **shape)
-            return thread, run["run_id"]
-
-        first = len(self.started)
-        self.started += await asyncio.gather(*map(one, range(first, first + WAVE)))
-
-    def calls(self) -> Counter[tuple[str, str]]:
-        """How often each model was asked each question."""
-        return Counter((c.messages[-1]["content"], c.label) for c in self._server.calls)
-
-    def in_the_middle(self, process: int) -> int:
-        """Runs of a process with a layer of which some proposers have answered, and some not."""
-        middle = set()
-        for layer in LAYERS:
-            names = {name for name, _ in layer}
-            told = [c for c in self._server.calls if c.label in names and not c.disconnected]
-            done = {c.messages[-1]["content"] for c in told if c.ended}
-            middle |= done & {c.messages[-1]["content"] for c in told if not c.ended}
-        threads = {thread: number for number, (thread, _) in enumerate(self.started)}
-        with psycopg.connect(self._database) as connection:
-            rows = connection.execute(
-                "SELECT thread_id FROM runs WHERE status = 'running' AND claimed_by LIKE %s",
-                [f"%-{process}-worker-%"],
-            )
-            return sum(f"question {threads.get(thread)}." in middle for (thread,) in rows)
-
-    def stored(self) -> dict[tuple[str, str], int]:
-        """The proposals that are in the database, and how often each was asked for."""
-        found = set()
-        with PostgresSaver.from_conn_string(self._database) as saver:
-            for number, (thread, _) in enumerate(self.started):
-                checkpoint = saver.get_tuple({"configurable": {"thread_id": thread}})
-                if checkpoint is None:
-                    continue
-                known = list(checkpoint.checkpoint["channel_values"].get("proposals", ()))
-                for _, channel, value in checkpoint.pending_writes or ():
-                    known += value if channel == "proposals" else []
-                found |= {(f"question {number}.", p["proposer"]) for p in known}
-        calls = self.calls()
-        return {one: calls[one] for one in found}
-
-    async def end(self, client) -> None:
-        """Wait until all have ended, and check their answers."""
-
-        async def finished(thread: str, run: str) -> str:
-            while True:
-                status = (await client.runs.get(thread, run))["status"]
-                if status not in ("pending", "running"):
-                    return status
-                await asyncio.sleep(0.5)
-
-        async with asyncio.timeout(90):
-            statuses = await asyncio.gather(*(finished(*ids) for ids in self.started))
-        assert Counter(statuses) == {"success": len(self.started)}
-        for number, (thread, _) in enumerate(self.started):
-            state = (await client.threads.get_state(thread))["values"]
-            assert state["messages"][-1]["content"] == f"agg: question {number}."
-            assert [p["proposer"] for p in state["proposals"]] == list("abcdef")
-            assert {p["status"] for p in state["proposals"]} == {"ok"}
-
-
-async def eventually(holds) -> None:
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
-class Streams:
-    """Streams of short and of long answers, through `/v1` and through the server's own API."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.texts: dict[tuple[str, int], str] = {}
-        self.tasks: list[asyncio.Task[tuple[str, str | None]]] = []
-
-    async def open(self, name: str, client) -> None:
-        """Open streams of that answer, and wait until they have begun."""
-        context = {"proposers": ["openai:p"], "aggregator": f"openai:{name}?tps=20"}
-        await client.assistants.create("mixture", name=name, context=context)
-        for number in range(STREAMS):
-            for kind in (self._v1, self._own):
-                key = (f"{kind.__name__} {name}", number)
-                self.texts[key] = ""
-                self.tasks.append(asyncio.create_task(self._one(name, kind, key, client)))
-        await eventually(lambda: all(self.texts.values()))
-
-    async def _one(self, name: str, kind, key, client) -> tuple[str, str | None]:
-        """What was asked for, and its text; None instead of it if the stream was an error."""
-        try:
-            async for text in kind(name, client):
-                self.texts[key] += text
-        except (openai.APIError, httpx.HTTPError):
-            return name, None
-        return name, self.texts[key]
-
-    async def _v1(self, name: str, client):
-        async with openai.AsyncOpenAI(base_url=f"{self._url}/v1", api_key=ALICE) as openais:
-            stream = await openais.chat.completions.create(
-                model=name, messages=asked(name)["messages"], stream=True
-            )
-            async for chunk in stream:
-                yield chunk.choices[0].delta.content or ""
-
-    async def _own(self, name: str, client):
-        (found,) = await client.assistants.search(name=name)
-        async for part in client.runs.stream(
-            None, found["assistant_id"], input=asked(name), stream_mode="messages-tuple"
-        ):
-            if part.event == "error":
-                raise httpx.ReadError(str(part.data))
-            if part.event == "messages":
-                yield part.data[0]["content"]
-
-
 async def test_processes_that_die_lose_no_run_and_pay_for_nothing_twice(
     urls, up, server, folder, database
 ):
@@ -518,7 +365,7 @@ async def test_processes_that_die_lose_no_run_and_pay_for_nothing_twice(
     await runs.start(clients)
 
     stopped, killed = processes()
-    await eventually(lambda: runs.in_the_middle(killed) >= 5)
+    await eventually(lambda: runs.in_the_middle(killed) >= 5, 30)
     began = time.monotonic()
     os.kill(killed, signal.SIGKILL)
     await asyncio.sleep(0.3)  # what was sent before may still be on its way
@@ -529,11 +376,11 @@ async def test_processes_that_die_lose_no_run_and_pay_for_nothing_twice(
     streams = Streams(urls[0])
     await streams.open("long", clients[0])
     await runs.start(clients)
-    await eventually(lambda: runs.in_the_middle(stopped) >= 3)
+    await eventually(lambda: runs.in_the_middle(stopped) >= 3, 30)
     await streams.open("short", clients[0])
     os.kill(stopped, signal.SIGTERM)
     ends = await asyncio.gather(*streams.tasks)
-    await eventually(lambda: not psutil.pid_exists(stopped) or _is_zombie(stopped))
+    await eventually(lambda: is_gone(stopped), 30)
     at_the_stop = runs.stored()
     await runs.end(clients[1])
     sys.stdout.write(f"{time.monotonic() - began:.1f} s from the kill to the last answer\n")
@@ -547,7 +394,3 @@ async def test_processes_that_die_lose_no_run_and_pay_for_nothing_twice(
     assert server.of("wrong") == []
     for client in clients:
         await client.aclose()
-
-
-def _is_zombie(process: int) -> bool:
-    return psutil.Process(process).status() == psutil.STATUS_ZOMBIE

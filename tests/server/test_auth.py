@@ -126,3 +126,11 @@ async def test_the_answer_to_an_interrupt_is_checked_as_an_input_is():
         with pytest.raises(Auth.exceptions.HTTPException, match="501 messages") as error:
             await own_runs(USER, {**value, "params": params})
         assert error.value.status_code == 413
+
+
+async def test_the_answer_to_an_interrupt_sends_no_node_an_input():
+    params = {"goto": [{"node": "aggregator", "input": {}}]}
+    value = {"id": 1, "method": "input.respond", "thread_id": "1", "params": params}
+    with pytest.raises(Auth.exceptions.HTTPException, match="cannot send a node an input") as error:
+        await own_runs(USER, value)
+    assert error.value.status_code == 422

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moa_graph.server.checks.requests import again, read_body
+from moa_graph.server.checks.requests import again, parsed, read_body
+from moa_graph.server.guard import path_of
 
 _ROUTES = {"POST": re.compile(r"/assistants/?"), "PATCH": re.compile(r"/assistants/([^/]+)/?")}
 
@@ -31,9 +31,8 @@ class DistinctAssistants:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application; one that writes an assistant with its id added."""
-        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
-        route = _ROUTES.get(scope.get("method", ""))
-        if scope["type"] != "http" or route is None or not (found := route.fullmatch(path)):
+        route = _ROUTES.get(scope.get("method", "")) if scope["type"] == "http" else None
+        if route is None or not (found := route.fullmatch(path_of(scope))):
             await self._app(scope, receive, send)
             return
         body = await read_body(receive) or b""
@@ -51,10 +50,7 @@ def _with_id(body: bytes, assistant: str | None = None) -> bytes | None:
         body: Body of the request.
         assistant: Id of the assistant; None for a new one.
     """
-    try:
-        asked: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    asked = parsed(body)
     if not isinstance(asked, dict) or (assistant and "config" not in asked):
         return None
     config = asked.get("config") or {}

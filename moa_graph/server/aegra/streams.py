@@ -10,6 +10,7 @@ import httpx
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moa_graph.server.guard import path_of
 from moa_graph.server.itself import Itself
 
 RESTARTED = (
@@ -41,8 +42,7 @@ class AegraStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, and complete the events of its stream."""
-        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or not _ROUTE.fullmatch(path):
+        if scope["type"] != "http" or not _ROUTE.fullmatch(path_of(scope)):
             await self._app(scope, receive, send)
             return
         stream = _Stream(scope, receive, send)
