@@ -77,6 +77,8 @@ class Cluster:
             "AEGRA_CONFIG": str(config.resolve()),
             "AUTH_TYPE": "custom",
             "DATABASE_URL": postgres,
+            # To colour the traceback of a failed run takes a second, in which nothing else is done.
+            "ENV_MODE": os.environ.get("ENV_MODE", "PRODUCTION"),
             "REDIS_BROKER_ENABLED": "true",
             "REDIS_URL": redis,
             "MOA_RATE_STORAGE": f"async+{redis}",
