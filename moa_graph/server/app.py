@@ -77,10 +77,10 @@ async def page() -> Response:
     return FileResponse(_PAGE / "index.html", headers=POLICY)
 
 
-app.add_middleware(Writes)
 if on_aegra():
     app.add_middleware(DistinctAssistants)
     app.add_middleware(AegraStreams)
+app.add_middleware(Writes)
 app.add_middleware(BodyBound)
 app.add_middleware(FirstTokens)
 app.add_middleware(Leftovers)
