@@ -1,0 +1,1 @@
+"""Clients of the server's APIs, driven by scripts of their own."""
