@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from moa_graph.errors import explain
 from moa_graph.models import build_chat_model, local
 from moa_graph.models.providers import Environment, Provider, has_credentials, provider_named
 from moa_graph.presets.configuration import Configuration
 
 _PACKAGE = re.compile(r"pip install [\"'`]?([A-Za-z][\w.-]*(?:\[[\w,-]+\])?)")
+_AWS_REGION = "specify a region"  # in the error of Amazon's client
 _VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:KEY|TOKEN|REGION|ENDPOINT|URL)\b")
 
 
@@ -104,9 +107,20 @@ def _needs_of_model(spec: str, settings: Mapping[str, Any], environment: Environ
         needs = needs_of(provider, environment)
         if has_credentials(settings):
             needs = Needs(packages=needs.packages)
+        elif not needs and provider.in_files and not provider.key_in(environment):
+            needs = _needs_of_amazon(provider)
         if needs:
             return needs
     return _errors_of(spec, settings)
+
+
+def _needs_of_amazon(provider: Provider) -> Needs:
+    """Return what is needed if Amazon's client finds no credentials in its files either."""
+    import boto3  # noqa: PLC0415 - langchain-aws installs it
+
+    if boto3.Session().get_credentials() is not None:
+        return Needs()
+    return Needs(variables=provider.keys[0], sites=(provider.site,))
 
 
 def _errors_of(spec: str, settings: Mapping[str, Any]) -> Needs:
@@ -119,9 +133,20 @@ def _errors_of(spec: str, settings: Mapping[str, Any]) -> Needs:
     except Exception as error:  # noqa: BLE001 - each package has its own errors
         if "Unsupported" in str(error):  # the graph's own error names the known providers
             return Needs()
-        variables = tuple(dict.fromkeys(_VARIABLE.findall(str(error))))[:1]
-        return Needs(variables=variables, other="" if variables else f"{spec}: {explain(error)}")
+        told = _without_input(error)
+        if _AWS_REGION in str(told):
+            return Needs(variables=("AWS_REGION",))
+        variables = tuple(dict.fromkeys(_VARIABLE.findall(str(told))))[:1]
+        return Needs(variables=variables, other="" if variables else f"{spec}: {explain(told)}")
     return Needs()
+
+
+def _without_input(error: Exception) -> Exception:
+    """Return an error of pydantic without the arguments, which may have a key."""
+    if not isinstance(error, ValidationError):
+        return error
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return ValueError("; ".join(problem["msg"] for problem in problems))
 
 
 def _listed(one: str, many: str, names: tuple[str, ...]) -> str:
