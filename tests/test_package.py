@@ -93,6 +93,9 @@ def test_files_functions_and_classes_are_small():
                 ]
                 if len(methods) > _METHODS:
                     too_long.append(f"{path}: {node.name} has {len(methods)} methods")
+    for path in (PACKAGE / "server" / "page").iterdir():
+        if (lines := len(path.read_text().splitlines())) > _LINES:
+            too_long.append(f"{path}: {lines} lines")
     assert not too_long, "\n".join(too_long)
 
 

@@ -119,6 +119,13 @@ async def test_another_users_thread_is_not_there(alice, bob, server):
     await alice.runs.wait(mine, assistant, input=INPUT)
     (run,) = await alice.runs.list(mine)
     server.calls.clear()
+    vote = {"thread_id": mine, "run_id": run["run_id"], "layer": 1, "proposer": "a"}
+    assert (await bob.http.client.post("/moa/votes", json=vote)).status_code == 404
+    kept = await alice.http.client.post("/moa/votes", json=vote)
+    assert kept.json() == {"kept": "on the server"}
+    assert (await alice.http.client.post("/moa/votes", json=vote)).status_code == 409
+    vote["proposer"] = "nobody"
+    assert (await alice.http.client.post("/moa/votes", json=vote)).status_code == 422
     for call in (
         lambda: bob.threads.get(mine),
         lambda: bob.threads.get_state(mine),

@@ -96,7 +96,8 @@ async def test_a_thread_has_turns_and_a_reload_restores_it(open_page, assistant)
 
     async def shown() -> list[str]:
         texts = page.locator(".question, .card, .answer .markdown, .decisions")
-        return [re.sub(r" · \d+ tokens?", "", text) for text in await texts.all_text_contents()]
+        known = [re.sub(r" · \d+ tokens?", "", text) for text in await texts.all_text_contents()]
+        return [text.strip() for text in known]
 
     before = await shown()
     assert len(before) == 2 * (1 + 4 + 1 + 1)

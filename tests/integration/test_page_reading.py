@@ -99,7 +99,8 @@ async def test_right_to_left_and_chinese_are_read_as_they_are_written(open_page,
     assert await direction('.answer p:text("English")') == "ltr"
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await open_panel(page)
-    assert await direction(".card .text") == "rtl"
+    await expect(page.locator(".card .text.markdown")).to_be_visible()
+    assert await direction(".card .text p") == "rtl"
 
 
 async def test_twelve_proposers_in_four_layers_fit(open_page, assistant):

@@ -181,8 +181,9 @@ export class Conversation {
       const events = api.start(this.thread.id, { ...asked, assistant });
       await this.#follow(turn, null, events, assistant);
     } catch (error) {
-      if (!turn) throw error;
-      turn.record.problem = error;
+      if (turn) turn.record.problem = error;
+      else if (question) throw error;
+      else at("notice").textContent = problemWords(error);
     } finally {
       this.#setRunning(null);
       turn?.setBusy(false);
@@ -220,7 +221,9 @@ export class Conversation {
     try {
       await take(events).catch((error) => this.#rejoin(error, take, () => last));
       record.seconds = (performance.now() - started) / 1000;
-      await this.thread.settle(turn.node);
+      await this.thread.settle(turn.node).catch((error) => {
+        if (!record.answer?.whole) throw error; // else the answer is there, and is read again later
+      });
       say(record.answer && !record.problem ? "Done." : "");
     } catch (error) {
       record.problem = error;

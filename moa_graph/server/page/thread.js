@@ -200,6 +200,9 @@ export class Thread {
   /** A turn in the place of another, with an edited question or the same. */
   async askAgain(node, question) {
     const checkpoint = await (node.parent ? this.#headOf(node.parent) : this.#beginning());
+    if (!checkpoint && this.latest) {
+      throw new Error("The server has no state from which this question can be asked again.");
+    }
     return this.#asked(node.parent, "again", question, checkpoint);
   }
 
