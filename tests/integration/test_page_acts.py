@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from langgraph_sdk import get_client
 from playwright.async_api import expect
 
 from moa_graph.evals.records import read_records
@@ -88,6 +89,23 @@ async def test_a_failed_aggregator_is_retried_with_the_proposals_that_are_kept(
     await answered(page)
     await expect(problem).to_be_hidden()
     assert len(server.of("a")) == 1
+
+
+async def test_a_run_that_never_began_has_no_answer_of_the_turn_before(
+    open_page, assistant, langgraph_server
+):
+    which = await assistant("openai:a")
+    page = await open_page(which, fails=("404", "422"))
+    await ask(page, "one?")
+    await answered(page)
+    async with get_client(url=langgraph_server.url) as client:
+        await client.assistants.delete(which)
+    await ask(page, "two?")
+    await expect(page.locator(".turn")).to_have_count(2)
+    await expect(turn(page, 1).locator(".problem")).to_be_visible()
+    await expect(turn(page, 1).locator(".answer")).to_be_hidden()
+    await page.reload()
+    await expect(answer(page)).to_have_text("agg: one?")
 
 
 async def test_a_stopped_run_goes_on_and_keeps_what_there_is(open_page, assistant, server):

@@ -94,10 +94,12 @@ export class Thread {
     this.#assign(before, state);
     const goesOn = latest && ["pending", "running"].includes(latest.status);
     const last = this.path.at(-1);
-    if (last && !goesOn) {
+    if (last && !goesOn && isOf(last, state)) {
       last.record.settle(state);
       last.head = state.checkpoint;
       last.loaded = true;
+    } else if (last && latest?.status === "error") {
+      last.record.problem = { message: "The run failed before its first step." };
     }
     return goesOn ? latest : null;
   }
@@ -265,6 +267,10 @@ export class Thread {
     this.path = this.#pathTo(node);
   }
 }
+
+/** Whether a state of the thread is one of a turn's. */
+const isOf = (node, state) =>
+  Object.entries(node.filter).every(([name, value]) => state.metadata?.[name] === value);
 
 /** The messages of each turn: those behind a question, up to the next. */
 function segmentsOf(messages) {
