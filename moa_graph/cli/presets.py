@@ -16,7 +16,7 @@ from moa_graph.models.providers import PROVIDERS, provider_named
 from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration
 from moa_graph.presets.families import ALL_KEYS, ALL_KEYS_DESCRIPTION, FAMILIES, family
-from moa_graph.presets.served import CannotTell, served
+from moa_graph.presets.served import CannotTell, is_served, served
 from moa_graph.presets.servers import SERVERS, running
 
 
@@ -122,7 +122,7 @@ def _told(configuration: Configuration, answers: dict[str, set[str] | CannotTell
         if known is None or isinstance(known, CannotTell) or "base_url" in settings:
             continue
         checked += 1
-        if spec.partition(":")[2] not in known:
+        if not is_served(spec.partition(":")[2], known):
             absent.append(spec)
     if absent:
         return f"not served: {', '.join(dict.fromkeys(absent))}"

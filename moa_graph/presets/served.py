@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from moa_graph.models.providers import PROVIDERS, Environment, Provider, is_set
 
 _TIMEOUT = 20.0  # seconds
 _MOST_PAGES = 50
+_DATE = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}(?:-v\d+)?(?::\d+)?")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,18 @@ def served(
 
     with ThreadPoolExecutor(max_workers=max(1, len(asked))) as threads:
         return dict(zip([p.name for p in asked], threads.map(ask, asked), strict=True))
+
+
+def is_served(model: str, known: set[str]) -> bool:
+    """Return whether a model is in a provider's list, which may have only its dated name.
+
+    Args:
+        model: Name of the model, without the provider.
+        known: Names in the list.
+    """
+    return model in known or any(
+        name.startswith(model) and _DATE.fullmatch(name.removeprefix(model)) for name in known
+    )
 
 
 def _listed(provider: Provider, environment: Environment) -> set[str]:

@@ -23,6 +23,7 @@ from moa_graph.models import local
 from moa_graph.models.providers import PROVIDERS
 from moa_graph.presets import available, load_preset, servers
 from moa_graph.presets.families import FAMILIES, models_of
+from moa_graph.presets.served import is_served, served
 from tests.fake_providers import KEYS, FakeProviders
 
 LISTS = {
@@ -467,7 +468,7 @@ def test_the_models_that_a_provider_does_not_serve_are_told(providers, monkeypat
     for name in ("openai", "anthropic", "google_genai"):
         set_key(providers, monkeypatch, name)
     first, *others = [m.partition(":")[2] for m in models_of(PROVIDERS["openai"])]
-    claude = [{"id": m.partition(":")[2]} for m in models_of(PROVIDERS["anthropic"])]
+    claude = [{"id": f"{m.partition(':')[2]}-20260101"} for m in models_of(PROVIDERS["anthropic"])]
     gemini = [m.partition(":")[2] for m in models_of(PROVIDERS["google_genai"])]
     providers.models["openai"] = {"data": [{"id": other} for other in others]}
     providers.models["anthropic"] = {"data": claude, "has_more": False}
@@ -485,6 +486,29 @@ def test_the_models_that_a_provider_does_not_serve_are_told(providers, monkeypat
         "anthropic": "/v1/models",
         "google_genai": "/v1beta/models",
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "known", "expected"),
+    [
+        ("claude-x-5", {"claude-x-5-20260101"}, True),
+        ("gpt-4o", {"gpt-4o-2024-05-13"}, True),
+        ("gpt-4o", {"gpt-4o-mini", "gpt-4o-mini-2024-07-18"}, False),
+        ("gpt-5", {"gpt-5.2", "gpt-50"}, False),
+        ("anthropic.claude", {"anthropic.claude-20250929-v1:0"}, True),
+    ],
+)
+def test_a_dated_name_is_that_of_the_model(model, known, expected):
+    assert is_served(model, known) == expected
+
+
+def test_the_list_of_a_provider_may_have_pages(providers, monkeypatch):
+    """A later page is asked with the id or token of the page before, and never without end."""
+    set_key(providers, monkeypatch, "anthropic")
+    providers.models["anthropic"] = {"data": [{"id": "a"}], "has_more": True, "last_id": "a"}
+    found = served(dict(os.environ), ["anthropic"])
+    assert found == {"anthropic": {"a"}}
+    assert 1 < len(providers.asked) <= 100
 
 
 def test_a_provider_that_does_not_tell_is_told_without_its_key(providers, monkeypatch):

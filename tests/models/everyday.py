@@ -47,6 +47,6 @@ EVERYDAY = (
     Everyday("Name three primary colors.", (r"\bred\b", r"\bblue\b", r"\b(?:yellow|green)\b")),
     Everyday("What is photosynthesis?", (r"\bplants?\b", r"light", r"energy|glucose|sugar")),
     Everyday("How can I sleep better?", (r"\bsleep", r"routine|schedule|regular|time|relax|dark")),
-    Everyday("What are 3 fun things to do in SF?", (r"(?s)(?:visit|go|explore|take|try|attend)",),
+    Everyday("What are 3 fun things to do in SF?", (r"visit|go|explore|take|try|\w+ing\b|museum|park",),
              f"{ELSEWHERE}|{REFUSES}"),
 )  # fmt: skip
