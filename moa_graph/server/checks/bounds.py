@@ -24,7 +24,7 @@ def check_bounds(configuration: Configuration, given: Collection[str] = _ALL) ->
 
     Args:
         configuration: Mixture to check.
-        given: Fields whose models are checked.
+        given: Fields whose models and sizes are checked.
 
     Raises:
         ValueError: If it has too many layers, proposers or samples, or a model that is not
@@ -42,8 +42,10 @@ def check_bounds(configuration: Configuration, given: Collection[str] = _ALL) ->
         reserve = layer.get("reserve") or []
         samples = [_samples(entry) for entry in [*layer["proposers"], *reserve]]
         most = max(samples, default=0)
-        _check("samples of a proposer", most, SETTINGS.max_samples, "MOA_MAX_SAMPLES")
-        _check("proposers of a layer", sum(samples), SETTINGS.max_proposers, "MOA_MAX_PROPOSERS")
+        if "proposers" in given:
+            _check("samples of a proposer", most, SETTINGS.max_samples, "MOA_MAX_SAMPLES")
+            width = sum(samples)
+            _check("proposers of a layer", width, SETTINGS.max_proposers, "MOA_MAX_PROPOSERS")
         widths.append(sum(map(_samples, layer["proposers"])))
     if "aggregator" in given and configuration.writer is None:
         answer = as_answer(configuration.aggregator)
