@@ -161,7 +161,7 @@ PRESETS: dict[str, Configuration] = {
         aggregator="most_central",
         layers=2,
         temperature=0.3,
-        max_tokens=256,
+        max_tokens=200,
     ),
     "local-vote": Configuration(
         name="local-vote",
