@@ -13,7 +13,9 @@ from pydantic import Field, model_validator
 
 from moa_graph.server.protocols.chat_completions.request import (
     ChatCompletionRequest,
+    JsonObjectFormat,
     ReasoningEffort,
+    TextFormat,
 )
 from moa_graph.server.protocols.fields import Json, Known, Name, Part, Request, Text, Unsupported
 from moa_graph.server.protocols.responses.items import InputItem, Message, chat_messages
@@ -44,18 +46,6 @@ class AllowedTools(Known):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: list[ChosenFunction]
-
-
-class TextFormat(Known):
-    """Plain text."""
-
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Known):
-    """Any JSON object."""
-
-    type: Literal["json_object"]
 
 
 class JsonSchemaFormat(Known):
