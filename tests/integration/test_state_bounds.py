@@ -188,7 +188,9 @@ async def test_a_conversation_that_grew_part_by_part_is_not_run(guarded, server)
             await parts.threads.update_state(thread, half, as_node="__start__")
         state = await parts.runs.wait(thread, assistant, input=None, raise_error=False)
     said = state["__error__"]["message"]
-    assert "54 messages and parts of messages; this server takes at most 50 (MOA_MAX_MESSAGES)" in said
+    assert (
+        "54 messages and parts of messages; this server takes at most 50 (MOA_MAX_MESSAGES)" in said
+    )
     assert not server.calls
 
 
