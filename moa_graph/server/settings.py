@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     """Maximum samples of a proposer."""
     max_tokens: int = Field(default=1_000_000, ge=1)
     """Maximum tokens of a run's input, of all its proposers together, and of one answer."""
-    max_messages: int = Field(default=500, ge=1)
+    max_messages: int = Field(default=300, ge=1)
     """Maximum messages of a run's input."""
     max_bytes: int = Field(default=10_000_000, ge=1)
     """Maximum bytes of a request's body."""
