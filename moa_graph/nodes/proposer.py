@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
+from langchain_core.messages import AnyMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import FullKey
@@ -40,6 +42,8 @@ from moa_graph.state import (
 logger = logging.getLogger("moa_graph")
 
 _HANDED_OVER = "the agent handed over to its parent graph (Command.PARENT) instead of answering"
+_LONG = 50  # messages and parts of a conversation
+_STEPS_BETWEEN = 8  # of the event loop; a server answers a small request within these
 _REPLACED = ("failed", "timed_out")  # statuses that make the reserve take over
 
 
@@ -107,6 +111,7 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
     ) -> dict[str, Any]:
         if (step := Step.of(self.plan, self.layer, input, config)) is None:
             return {}
+        await _take_turns(self.position, step.messages)
         return await step.within(self.propose(step, input))
 
     async def propose(self, step: Step, state: MoAState) -> dict[str, Any]:
@@ -222,6 +227,17 @@ class ProposerNode(Runnable[MoAState, dict[str, Any]]):
             )
         )
         return proposal
+
+
+async def _take_turns(position: int, messages: Sequence[AnyMessage]) -> None:
+    """Start the calls of a layer one after the other if the conversation is long.
+
+    Providers' SDKs convert a conversation on the event loop, at about five messages or parts in a
+    millisecond. Between the proposers' conversions the loop can serve others.
+    """
+    items = sum(len(m.content) if isinstance(m.content, list) else 1 for m in messages)
+    for _ in range(position * _STEPS_BETWEEN if items > _LONG else 0):
+        await asyncio.sleep(0)
 
 
 class ProposerCall:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
@@ -23,6 +22,7 @@ from moa_graph.server.checks.writes import Writes
 from moa_graph.server.drain import ToldEnds, draining
 from moa_graph.server.guard import Guard
 from moa_graph.server.leftovers import Leftovers
+from moa_graph.server.memory import collected
 from moa_graph.server.metrics import FirstTokens
 from moa_graph.server.page_api.routes import POLICY
 from moa_graph.server.page_api.routes import router as page_router
@@ -34,7 +34,6 @@ if SETTINGS.mcp and find_spec("mcp") is None:
     raise ImportError("MOA_MCP=1 needs the package mcp: pip install 'moa-graph[mcp]'")
 
 _PAGE = Path(__file__).parent / "page"
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 class _Files(StaticFiles):
@@ -48,15 +47,8 @@ class _Files(StaticFiles):
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-    """Exclude the objects that exist at startup from garbage collection.
-
-    They live until the server stops, and scanning them took a third of the CPU time under load.
-    Collections are also less frequent, because a run creates many short-lived objects.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(collected())
         await stack.enter_async_context(draining())
         if SETTINGS.mcp:
             await stack.enter_async_context(_mcp.running())

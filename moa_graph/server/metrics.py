@@ -56,6 +56,16 @@ _logger = logging.getLogger(__name__)
 _names: set[str] = set()
 
 
+def runs_now() -> tuple[float, float]:
+    """Return how many runs are in progress in this process, and how many it has ended."""
+    values: dict[str, float] = dict.fromkeys(("moa_runs_in_progress", "moa_runs_total"), 0)
+    for family in (*RUNNING.collect(), *RUNS.collect()):
+        for sample in family.samples:
+            if sample.name in values:
+                values[sample.name] += sample.value
+    return values["moa_runs_in_progress"], values["moa_runs_total"]
+
+
 @dataclass
 class _Run:
     started: float

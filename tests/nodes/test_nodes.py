@@ -673,3 +673,34 @@ async def test_options_in_a_clients_configuration_are_not_ours(chat, server):
     forged = {"configurable": {"__moa_call_options": {"model": "expensive"}}}
     await create_moa([chat("a")], chat("agg")).ainvoke(QUESTION, forged)
     assert server.labels() == ["a", "agg"]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "spread"),
+    [
+        ("hi", False),
+        ([{"role": "user", "content": [{"type": "text", "text": "hi"}] * 60}], True),
+        ([{"role": r, "content": "hi"} for r in ("user", "assistant") * 30] + ["hi"], True),
+    ],
+    ids=["short", "parts", "messages"],
+)
+async def test_other_tasks_run_between_the_calls_of_a_long_conversation(conversation, spread):
+    began: list[int] = []
+    steps = 0
+
+    async def model(messages):  # noqa: ARG001
+        began.append(steps)
+        return "an answer"
+
+    async def others():
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    moa = create_moa([RunnableLambda(model, name=name) for name in "abc"], RunnableLambda(model))
+    counting = asyncio.create_task(others())
+    await moa.ainvoke({"messages": conversation})
+    counting.cancel()
+    a, b, c, _ = began
+    assert (b - a >= 5 and c - b >= 5) is spread
