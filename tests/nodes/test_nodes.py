@@ -688,7 +688,7 @@ async def test_other_tasks_run_between_the_calls_of_a_long_conversation(conversa
     began: list[int] = []
     steps = 0
 
-    async def model(messages):  # noqa: ARG001
+    async def model(messages):
         began.append(steps)
         return "an answer"
 
