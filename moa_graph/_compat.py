@@ -268,6 +268,44 @@ def http_client_of(client: Any) -> Any | None:
     return client._client if "Async" in type(client).__name__ else None
 
 
+def client_through(session: Callable[[Any, int | None], Any], like: Any = None) -> Any:
+    """Return an asynchronous HTTP client for OpenAI's SDK that sends through aiohttp.
+
+    Public way: a parameter of `openai.DefaultAioHttpClient` for the session.
+
+    Args:
+        session: Function from an `ssl.SSLContext` and a maximum of connections to an
+            `aiohttp.ClientSession`. It is called in the event loop of the first request.
+        like: Client for which `sends_through_aiohttp` holds and whose settings are kept.
+
+    Raises:
+        AttributeError: If this version of the SDK has no such client.
+        RuntimeError: If a package is missing for it.
+    """
+    client = copy.copy(like or _aiohttp_client())
+    transport = client._transport = copy.copy(client._transport)
+    transport.client = lambda: session(transport.ssl_context, transport.limits.max_connections)
+    return client
+
+
+def sends_through_aiohttp(client: Any) -> bool:
+    """Return whether an HTTP client sends everything through one plain session of aiohttp.
+
+    Public way: none; `openai.DefaultAioHttpClient` is an alias that is hidden from types.
+    """
+    transport = getattr(client, "_transport", None)
+    plain = not getattr(client, "_mounts", {}) and getattr(transport, "uds", None) is None
+    return plain and "aiohttp" in type(transport).__module__ and hasattr(transport, "ssl_context")
+
+
+@lru_cache(maxsize=1)
+def _aiohttp_client() -> Any:
+    """Return a client that sends nothing; reading the certificates takes 20 ms."""
+    import openai  # noqa: PLC0415 - optional, and takes long
+
+    return openai.DefaultAioHttpClient()
+
+
 def without_connections(client: Any) -> Any:
     """Return a copy of an asynchronous HTTP client with the same settings and no connections.
 

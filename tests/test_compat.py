@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
+import openai
 import pytest
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -244,3 +247,27 @@ def test_a_package_has_profiles_of_its_providers_models(package):
 def test_a_package_without_profiles_has_none():
     assert _compat.model_profiles("langchain-together") == {}
     assert _compat.model_profiles("langchain-that-is-not-installed") == {}
+
+
+async def test_openais_sdk_can_send_through_a_session_of_aiohttp(server):
+    made: list[aiohttp.ClientSession] = []
+
+    def session(ssl_context: ssl.SSLContext, limit: int | None) -> aiohttp.ClientSession:
+        assert isinstance(ssl_context, ssl.SSLContext)
+        made.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit or 0)))
+        return made[-1]
+
+    client = _compat.client_through(session)
+    assert _compat.sends_through_aiohttp(client), (
+        "OpenAI's SDK keeps its transport elsewhere now: models would use its slower default."
+    )
+    try:
+        answer = await openai.AsyncOpenAI(
+            base_url=server.url, api_key="not used", http_client=client
+        ).chat.completions.create(model="a", messages=[{"role": "user", "content": "hi"}])
+        assert answer.choices[0].message.content
+        assert len(made) == 1
+    finally:
+        await client.aclose()
+    assert made[0].closed
+    assert not _compat.sends_through_aiohttp(openai.DefaultAsyncHttpxClient())

@@ -13,7 +13,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    MutableMapping,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
@@ -131,6 +138,12 @@ def current_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def forget_closed(of_loops: MutableMapping[Any, Any]) -> None:
+    """Remove the entries of event loops that are closed."""
+    for loop in [loop for loop in of_loops if loop.is_closed()]:
+        of_loops.pop(loop, None)
 
 
 # --- functions that nodes await ---------------------------------------------------------------

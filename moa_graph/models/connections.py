@@ -10,8 +10,9 @@ import weakref
 from collections.abc import MutableMapping
 from typing import Any
 
-from moa_graph._compat import without_connections
+from moa_graph._compat import sends_through_aiohttp, without_connections
 from moa_graph.calling import sync
+from moa_graph.models.transport import client_like
 
 
 class _Copies:
@@ -46,5 +47,9 @@ def client_for(client: Any, loop: Any, *, own: bool) -> Any:
             if copies.first() is loop:
                 return client
         if loop not in copies.by_loop:
-            copies.by_loop[loop] = without_connections(client)
+            sync.forget_closed(copies.by_loop)
+            through_aiohttp = sends_through_aiohttp(client)
+            copies.by_loop[loop] = (
+                client_like(client, loop) if through_aiohttp else without_connections(client)
+            )
         return copies.by_loop[loop]

@@ -18,6 +18,7 @@ from moa_graph.models.local import check_local_name, local_chat_model
 from moa_graph.models.numbering import number_of
 from moa_graph.models.providers import AZURE_API_VERSION, check_own_key, check_provider
 from moa_graph.models.runnables import (
+    OWN_TRANSPORT,
     answering_name,
     name_of,
     provider_of,
@@ -52,6 +53,7 @@ class Model:
         """Whether an earlier answer had reasoning without an opening tag."""
         self._given = given
         self._params = params
+        self._fast = isinstance(given, str) and not OWN_TRANSPORT & params.keys()
         self._lock = sync.Lock()
         self._runnable: Runnable[Any, Any] | None = None
         self._of_loops: MutableMapping[Any, Runnable[Any, Any]] = weakref.WeakKeyDictionary()
@@ -170,7 +172,10 @@ class Model:
             return known
         with self._lock:
             if loop not in self._of_loops:
-                self._of_loops[loop] = with_connections_of(model, loop, own=sync.is_background())
+                sync.forget_closed(self._of_loops)
+                self._of_loops[loop] = with_connections_of(
+                    model, loop, own=sync.is_background(), fast=self._fast
+                )
             return self._of_loops[loop]
 
     @property

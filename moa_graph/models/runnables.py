@@ -26,6 +26,7 @@ from moa_graph._compat import clients_of, http_client_of, with_clients
 from moa_graph.models.connections import client_for
 from moa_graph.models.decisions import decides
 from moa_graph.models.inputs import first_step, nested_graph
+from moa_graph.models.transport import fast_client
 
 _UNNAMED_GRAPH = "LangGraph"  # default name of a compiled graph
 _SHORTEST_SECRET = 4  # shorter ones could also match ordinary words
@@ -261,7 +262,13 @@ def _arranges_retries(model: Runnable[Any, Any]) -> bool:
     return isinstance(model, RunnableSequence) and any(map(_arranges_retries, model.steps))
 
 
-def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> Runnable[Any, Any]:
+OWN_TRANSPORT = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
+"""Fields of OpenAI-family chat models with which a user chooses the transport."""
+
+
+def with_connections_of(
+    model: Runnable[Any, Any], loop: Any, *, own: bool, fast: bool = False
+) -> Runnable[Any, Any]:
     """Return the model with connections that no other event loop uses.
 
     This is possible for OpenAI-compatible clients only; other models are not changed.
@@ -271,14 +278,22 @@ def with_connections_of(model: Runnable[Any, Any], loop: Any, *, own: bool) -> R
         loop: The event loop in which the model is called.
         own: Whether the loop always has separate connections, because other loops may use those
             of the client.
+        fast: Whether the connections may be those of `fast_client`, because the model was made
+            from a string and nobody chose others.
     """
+    shared = fast_client(loop) if fast else None
 
-    def options(client: Any) -> dict[str, Any]:
-        http = http_client_of(client)
-        own_http = None if http is None else client_for(http, loop, own=own)
-        return {} if own_http is http else {"http_client": own_http}
+    def change(chat_model: BaseChatModel) -> BaseChatModel:
+        chosen = None if getattr(chat_model, "openai_proxy", None) else shared
 
-    return map_chat_models(model, lambda m: with_clients(m, options))
+        def options(client: Any) -> dict[str, Any]:
+            http = http_client_of(client)
+            own_http = None if http is None else chosen or client_for(http, loop, own=own)
+            return {} if own_http is http else {"http_client": own_http}
+
+        return with_clients(chat_model, options)
+
+    return map_chat_models(model, change)
 
 
 def without_llm_cache(model: Runnable[Any, Any]) -> Runnable[Any, Any]:

@@ -1,0 +1,210 @@
+"""Connections of models that are made from strings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+
+import openai
+import pytest
+from langchain_openai import ChatOpenAI
+
+from moa_graph import Proposer, create_moa
+from moa_graph.models import Model, transport
+from tests.fake_server import eventually
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def endpoint(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
+    monkeypatch.setenv("TOGETHER_API_BASE", server.url)
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp-0123456789")
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def http_of(model) -> object:
+    return model.root_async_client._client
+
+
+def sends_through(model) -> str:
+    return type(http_of(model)._transport).__module__
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "environment", "fast"),
+    [
+        ("openai:a", {}, {}, True),
+        ("together:a", {"temperature": 0.1}, {}, True),
+        ("openai:a", {"http_async_client": openai.DefaultAsyncHttpxClient()}, {}, False),
+        ("openai:a", {"http_socket_options": ()}, {}, False),
+        ("openai:a", {"openai_proxy": "http://127.0.0.1:9"}, {}, False),
+        ("openai:a", {}, {"OPENAI_PROXY": "http://127.0.0.1:9"}, False),
+        ("openai:a", {}, {"https_proxy": "http://127.0.0.1:9"}, False),
+        ("openai:a", {}, {"ALL_PROXY": "http://127.0.0.1:9"}, False),
+        (ChatOpenAI(model="a", api_key="sk-0123456789abcdef"), {}, {}, False),
+    ],
+)
+async def test_models_from_strings_are_fast_unless_connections_were_chosen(
+    given, params, environment, fast, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    model = await Model(given, "model", **params).here()
+    assert ("aiohttp" in sends_through(model)) is fast
+
+
+async def test_without_the_extra_the_sdk_has_its_own_connections(monkeypatch):
+    transport._is_available.cache_clear()
+    monkeypatch.setattr(transport, "find_spec", lambda _: None)
+    assert "aiohttp" not in sends_through(await Model("openai:a", "model").here())
+    transport._is_available.cache_clear()
+
+
+async def test_an_sdk_without_this_transport_is_no_error(monkeypatch):
+    def missing(*_):
+        raise RuntimeError("must have installed the package with the `aiohttp` extra")
+
+    transport._is_available.cache_clear()
+    monkeypatch.setattr(transport, "client_through", missing)
+    assert "aiohttp" not in sends_through(await Model("openai:a", "model").here())
+    transport._is_available.cache_clear()
+
+
+def test_models_share_one_client_in_each_event_loop(server):
+    names = ["openai:a", "openai:b", "together:c"]
+    models = [Model(name, "model") for name in names]
+
+    async def clients() -> set[int]:
+        found = [http_of(await model.here()) for model in models]
+        kept.append(found)
+        return {id(client) for client in found}
+
+    kept: list = []
+    first, second = asyncio.run(clients()), asyncio.run(clients())
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert len(transport._shared) <= 2, "closed loops are forgotten"
+
+
+async def test_calls_of_one_host_use_its_connections_again(server):
+    moa = create_moa(["openai:a", "openai:b"], "openai:agg")
+    for _ in range(5):
+        await moa.ainvoke({"messages": "hi"})
+    session = transport._shared[asyncio.get_running_loop()].session
+    (connections,) = session.connector._conns.values()
+    assert len(connections) == 2
+
+
+async def test_a_peer_that_is_gone_is_noticed():
+    with transport._socket((socket.AF_INET, socket.SOCK_STREAM, 0)) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if sys.platform == "linux":
+            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+async def test_a_cancelled_call_closes_its_connection(server):
+    moa = create_moa([Proposer("openai:a?latency=30", name="slow")], "openai:agg")
+    task = asyncio.create_task(moa.ainvoke({"messages": "hi"}))
+    await eventually(lambda: server.calls)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    session = transport._shared[asyncio.get_running_loop()].session
+    await eventually(lambda: not session.connector._acquired)
+
+
+def test_event_loops_in_several_threads_do_not_meet(server):
+    moa = create_moa(["openai:a", "openai:b"], "openai:agg")
+    answers: list[str] = []
+
+    def ask() -> None:
+        for _ in range(3):
+            state = asyncio.run(moa.ainvoke({"messages": "hi"}))
+            answers.append(state["messages"][-1].text)
+        answers.append(moa.invoke({"messages": "hi"})["messages"][-1].text)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 16
+    assert all(answer.startswith("agg:") for answer in answers)
+
+
+def test_a_users_own_client_through_aiohttp_works_in_several_event_loops(server):
+    model = ChatOpenAI(model="a", http_async_client=openai.DefaultAioHttpClient())
+    moa = create_moa([model], model)
+    for _ in range(2):
+        assert asyncio.run(moa.ainvoke({"messages": "hi"}))["messages"][-1].text
+    assert moa.invoke({"messages": "hi"})["messages"][-1].text
+
+
+ENDS = {
+    "sync and async": (
+        "moa.invoke(QUESTION); asyncio.run(moa.ainvoke(QUESTION)); moa.invoke(QUESTION)"
+    ),
+    "loop that is never closed": (
+        "loop = asyncio.new_event_loop(); loop.run_until_complete(moa.ainvoke(QUESTION))"
+    ),
+    "stream that is left": """
+        async def first():
+            async for _ in moa.astream(QUESTION, stream_mode="messages"):
+                return
+        asyncio.run(first())
+    """,
+    "cancelled": """
+        async def cut():
+            task = asyncio.create_task(slow.ainvoke(QUESTION))
+            await asyncio.sleep(0.3)
+            task.cancel()
+        asyncio.run(cut())
+    """,
+    "exit inside": """
+        async def leave():
+            await moa.ainvoke(QUESTION)
+            raise SystemExit(0)
+        asyncio.run(leave())
+    """,
+    "fork": """
+        import os
+        moa.invoke(QUESTION)
+        if (child := os.fork()) == 0:
+            assert asyncio.run(moa.ainvoke(QUESTION))["messages"][-1].text
+            sys.exit()
+        assert os.waitpid(child, 0)[1] == 0
+    """,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_is_said_about_connections_at_the_end(end, server):
+    script = f"""
+import asyncio, sys
+from moa_graph import create_moa
+
+QUESTION = {{"messages": "hi"}}
+moa = create_moa(["openai:a", "openai:b"], "openai:agg")
+slow = create_moa(["openai:a?latency=20"], "openai:agg")
+{textwrap.dedent(ENDS[end])}
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "LANGSMITH_TRACING": "false"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "nclosed" not in ended.stderr
+    assert "Error" not in ended.stderr
