@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -11,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-OURS = ["openai script", "langchain script", "langgraph script", "moa-graph"]
+OURS = [
+    "openai script",
+    "openai script, aiohttp",
+    "langchain script",
+    "langgraph script",
+    "langgraph script, aiohttp",
+    "moa-graph, model objects",
+    "moa-graph",
+]
 PEERS = {"mixture-llm": "mixture-llm", "conclave-cli": "conclave-cli", "swarms": "swarms"}
 ENVIRONMENTS = HERE / ".environments"
 
@@ -52,7 +61,7 @@ def available(peers: bool) -> list[str]:
 
 def measure(contender: str, **job: Any) -> dict[str, Any] | None:
     """What one contender took; None (and a line on stderr) if it did not manage the job."""
-    job = {"contender": contender, "options": {}, "name": contender.replace(" ", "_"), **job}
+    job = {"contender": contender, "options": {}, "name": re.sub(r"\W+", "_", contender), **job}
     done = subprocess.run(
         [python_of(contender), str(HERE / "worker.py")],
         input=json.dumps(job),

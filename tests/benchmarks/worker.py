@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,11 +40,11 @@ def messages(question: str, references: list[str]) -> list[dict[str, str]]:
     return [{"role": "system", "content": PROMPT + lines}, *asked]
 
 
-def openai_script(job: dict[str, Any]) -> Any:
+def openai_script(job: dict[str, Any], *, aiohttp: bool = False) -> Any:
     """The plain asyncio script, on the provider's own SDK."""
     from openai import AsyncOpenAI
 
-    client = AsyncOpenAI(base_url=job["url"], api_key=KEY)
+    client = AsyncOpenAI(base_url=job["url"], api_key=KEY, http_client=http_client(aiohttp))
     proposers, aggregator = models(job)
 
     async def call(model: str, question: str, references: list[str]) -> str:
@@ -77,14 +78,21 @@ def langchain_script(job: dict[str, Any]) -> Any:
     return run
 
 
-def langgraph_script(job: dict[str, Any]) -> Any:
+def http_client(aiohttp: bool) -> Any:
+    """The SDK's HTTP client through aiohttp; None for its default."""
+    from openai import DefaultAioHttpClient
+
+    return DefaultAioHttpClient() if aiohttp else None
+
+
+def langgraph_script(job: dict[str, Any], *, aiohttp: bool = False) -> Any:
     """A graph written by hand, on LangChain's chat models; without any handling of failures."""
     import operator
 
     from langgraph.graph import END, START, StateGraph, add_messages
     from typing_extensions import TypedDict
 
-    proposers, aggregator = chat_models(job)
+    proposers, aggregator = chat_models(job, http_async_client=http_client(aiohttp))
     fields = {
         "messages": Annotated[list, add_messages],
         "proposals": Annotated[list, operator.add],
@@ -125,9 +133,13 @@ def langgraph_script(job: dict[str, Any]) -> Any:
     return run
 
 
-def moa_graph(job: dict[str, Any]) -> Any:
-    """This package."""
-    proposers, aggregator = chat_models(job)
+def moa_graph(job: dict[str, Any], *, objects: bool = False) -> Any:
+    """This package, with models given as strings or as objects."""
+    os.environ |= {"OPENAI_BASE_URL": job["url"], "OPENAI_API_KEY": KEY}
+    names, writer = models(job)
+    proposers, aggregator = [f"openai:{name}" for name in names], f"openai:{writer}"
+    if objects:
+        proposers, aggregator = chat_models(job)
     options: dict[str, Any] = {}
     if "quorum" in job["options"]:
         options["quorum"] = job["options"]["quorum"]
@@ -142,11 +154,13 @@ def moa_graph(job: dict[str, Any]) -> Any:
     return run
 
 
-def chat_models(job: dict[str, Any]) -> tuple[list[Any], Any]:
+def chat_models(job: dict[str, Any], **options: Any) -> tuple[list[Any], Any]:
     from langchain_openai import ChatOpenAI
 
-    made = [ChatOpenAI(model=name, base_url=job["url"], api_key=KEY) for name in models(job)[0]]
-    return made, ChatOpenAI(model=models(job)[1], base_url=job["url"], api_key=KEY)
+    options |= {"base_url": job["url"], "api_key": KEY}
+    names, aggregator = models(job)
+    made = [ChatOpenAI(model=name, **options) for name in names]
+    return made, ChatOpenAI(model=aggregator, **options)
 
 
 def mixture_llm(job: dict[str, Any]) -> Any:
@@ -232,8 +246,11 @@ def swarms(job: dict[str, Any]) -> Any:
 
 CONTENDERS = {
     "openai script": openai_script,
+    "openai script, aiohttp": partial(openai_script, aiohttp=True),
     "langchain script": langchain_script,
     "langgraph script": langgraph_script,
+    "langgraph script, aiohttp": partial(langgraph_script, aiohttp=True),
+    "moa-graph, model objects": partial(moa_graph, objects=True),
     "moa-graph": moa_graph,
     "mixture-llm": mixture_llm,
     "conclave-cli": conclave_cli,
