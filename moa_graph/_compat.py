@@ -10,8 +10,8 @@ import copy
 import importlib.util
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,19 +110,24 @@ def surrounding_config() -> RunnableConfig:
     return var_child_runnable_config.get() or {}
 
 
-@contextmanager
-def inherited(config: RunnableConfig | None) -> Iterator[None]:
+class inherited:  # noqa: N801 - a context manager
     """Make inner runs inherit this configuration instead of the node's own.
 
     LangGraph merges the inherited configuration (callbacks, and the checkpoint namespace of the
     parent) into the configuration that a graph receives. With None, an inner graph runs
     independently. Public way: an argument of `invoke` for this.
     """
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
+
+    __slots__ = ("_config", "_token")
+
+    def __init__(self, config: RunnableConfig | None) -> None:
+        self._config = config
+
+    def __enter__(self) -> None:
+        self._token = var_child_runnable_config.set(self._config)
+
+    def __exit__(self, *exc: object) -> None:
+        var_child_runnable_config.reset(self._token)
 
 
 def has_default_recursion_limit(config: RunnableConfig | None) -> bool:

@@ -176,9 +176,15 @@ class MoAContext(BaseModel):
         return given
 
     @property
+    def _private(self) -> Mapping[str, Any]:
+        # The usual way to a private attribute takes ten times as long, and each call needs several.
+        return self.__pydantic_private__ or {}
+
+    @property
     def call_options(self) -> Mapping[str, Any]:
         """Options of the aggregator's call that only code can set: tools in any form, `stop` …"""
-        return self._call_options
+        options: Mapping[str, Any] = self._private["_call_options"]
+        return options
 
     @property
     def options(self) -> dict[str, Any]:
@@ -195,7 +201,7 @@ class MoAContext(BaseModel):
     @property
     def turn(self) -> Turn | None:
         """The turn of an agent to which the run belongs; None if it always asks the proposers."""
-        turn: Turn | None = self._turn
+        turn: Turn | None = self._private["_turn"]
         return turn
 
     @property
@@ -222,7 +228,7 @@ class MoAContext(BaseModel):
     @property
     def on_proposal(self) -> Callable[[Any], None] | None:
         """Function that is called with the event of each new proposal; None for no function."""
-        function: Callable[[Any], None] | None = self._on_proposal
+        function: Callable[[Any], None] | None = self._private["_on_proposal"]
         return function
 
     def with_listener(self, on_proposal: Callable[[Any], None] | None) -> Self:

@@ -93,7 +93,7 @@ async def test_copies_configurations_and_compiling_again_keep_everything(chat, s
     for again in (moa.with_config(tags=["x"]), moa.copy({}), moa.builder.compile()):
         assert isinstance(again, MoAGraph)
         assert repr(again) == repr(moa)
-        assert again.config["max_concurrency"] == 4
+        assert again.plan.concurrency == 4
         assert again.nodes["layer_1_a"].tags == ["moa:layer:1", "moa:proposer:a"]
         state = await again.ainvoke(QUESTION)
         assert [p["status"] for p in state["proposals"]] == ["ok", "abandoned"]

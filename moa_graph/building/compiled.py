@@ -69,7 +69,7 @@ class MoABuilder(StateGraph[Any, Any, Any, Any]):
         graph = as_graph(MoAGraph, super().compile(checkpointer, **kwargs))
         for node, tags in self.tags.items():
             tag_node(graph, node, tags)
-        return graph.with_config(max_concurrency=self.plan.concurrency)
+        return graph
 
 
 class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
@@ -89,6 +89,9 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
         """
         sync.refuse_from_inside()
         config = _unlimited(config) if self.builder.loops else config
+        if "max_concurrency" not in (self.config or {}):
+            # LangGraph's default, by the number of cores, may be less than the proposers.
+            config = {"max_concurrency": self.plan.concurrency, **(config or {})}
         events = super().stream(input, config, **kwargs)
         with self.plan.runs.ending() as begin:
             try:

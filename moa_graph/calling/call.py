@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +11,12 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
 
 from moa_graph._compat import inherited
 from moa_graph.calling import sync
 from moa_graph.calling.answer import Answer, read_answer
 from moa_graph.calling.budget import Amount, Ledger
-from moa_graph.calling.callbacks import ModelRuns
+from moa_graph.calling.callbacks import ModelRuns, with_handlers
 from moa_graph.calling.references import Question, estimated_prompt
 from moa_graph.calling.retries import (
     can_pass,
@@ -33,6 +31,7 @@ from moa_graph.context import MoAContext
 from moa_graph.errors import explain, status_of
 from moa_graph.limits import Price
 from moa_graph.models import (
+    NO_SETTINGS,
     Settings,
     input_for,
     is_same_model,
@@ -43,7 +42,6 @@ from moa_graph.models import (
 )
 from moa_graph.state import total_usage
 
-_NO_SETTINGS = Settings()
 _MOST_LOST = 100  # most connections of other event loops that one call tries in turn
 
 
@@ -112,7 +110,7 @@ class Call:
         config: RunnableConfig,
         terms: CallTerms,
         *,
-        settings: Settings = _NO_SETTINGS,
+        settings: Settings = NO_SETTINGS,
         context: MoAContext | None = None,
         callbacks: Sequence[BaseCallbackHandler] = (),
         until: float | None = None,
@@ -163,11 +161,14 @@ class Call:
         Raises:
             Exception: If the last request fails; the error is that of the last request.
         """
+        slots, names = self._terms.slots, self._terms.names
         while True:
             try:
-                async with self._terms.slots.hold(*self._terms.names):
-                    with self._inner_limits() as limits, self._attempt(limits) as attempt:
-                        return attempt.done(await self._ask(attempt, sink))
+                if not slots.names:
+                    return await self._request((), sink)
+                async with slots.hold(*names):
+                    with slots.inside(*names) as limits:
+                        return await self._request(limits, sink)
             except Exception as error:
                 wait = self._seconds_before_retry(error)
                 if wait is None:
@@ -185,9 +186,32 @@ class Call:
         """Return a readable one-line description of an error, without secrets."""
         return explain(error, secrets_of(self._given))
 
-    async def _ask(self, attempt: _Attempt, sink: Callable[[Any], None] | None) -> Any:
+    async def _request(
+        self, limits: Sequence[BaseCallbackHandler], sink: Callable[[Any], None] | None
+    ) -> Answer:
+        """Make one request, count its tokens and charge them to the budget."""
+        settle = self._reserve()
+        runs = ModelRuns()
+        self._runs.append(runs)
+        config = with_handlers(self._config, [*limits, runs, *self._callbacks])
+        try:
+            with inherited(config):
+                answer = read_answer(await self._output(config, runs, sink))
+        except Exception as error:
+            if settle and status_of(error) is not None:
+                settle(Amount(0, 0.0))  # rejected requests are not billed
+            raise
+        if settle and self._terms.account:
+            told = answer.message.usage_metadata
+            if used := runs.usage_metadata or ({"": told} if told else {}):  # "" if unknown
+                settle(self._terms.account.spent(used))
+        return answer
+
+    async def _output(
+        self, config: RunnableConfig, runs: ModelRuns, sink: Callable[[Any], None] | None
+    ) -> Any:
         model = self.question.prepare(self._model)
-        given, config, arguments = self._input(), attempt.config, self._arguments()
+        given, arguments = self._input(), self._arguments()
         try:
             if sink is None:
                 in_thread = nested_graph(self._given) is not None
@@ -198,7 +222,7 @@ class Call:
                 chunks.append(chunk)
             return _joined(chunks)
         except sync.Cancelled as error:
-            await attempt.runs.cancelled(config.get("callbacks"), error)
+            await runs.cancelled(config.get("callbacks"), error)
             raise
 
     def _input(self) -> Any:
@@ -214,29 +238,6 @@ class Call:
             # This run's tools are not meant for a mixture nested deeper either.
             return {"context": self._context.with_call_options({})}
         return {}
-
-    def _inner_limits(self) -> AbstractContextManager[list[BaseCallbackHandler]]:
-        return self._terms.slots.inside(*self._terms.names)
-
-    @contextmanager
-    def _attempt(self, limits: Sequence[BaseCallbackHandler]) -> Iterator[_Attempt]:
-        """Prepare one request, count its tokens and charge them to the budget."""
-        settle = self._reserve()
-        runs = ModelRuns()
-        self._runs.append(runs)
-        config = merge_configs(self._config, {"callbacks": [*limits, runs, *self._callbacks]})
-        if "max_concurrency" not in self._config:
-            config.pop("max_concurrency", None)  # merge_configs adds the node's inherited value
-        attempt = _Attempt(config, runs)
-        try:
-            with inherited(attempt.config):
-                yield attempt
-        except Exception as error:
-            if settle and status_of(error) is not None:
-                settle(Amount(0, 0.0))  # rejected requests are not billed
-            raise
-        if settle and self._terms.account and attempt.used:
-            settle(self._terms.account.spent(attempt.used))
 
     def _limit_by(self, account: Account) -> None:
         """Limit the answer to the model's share of the budget, if its own limit is not lower.
@@ -298,18 +299,3 @@ def _joined(chunks: Sequence[Any]) -> Any:
     for chunk in chunks[1:]:
         whole += chunk
     return whole
-
-
-@dataclass
-class _Attempt:
-    config: RunnableConfig
-    runs: ModelRuns
-    used: Mapping[str, UsageMetadata] = field(default_factory=dict)
-    """Tokens by model name; the name is "" if it is unknown."""
-
-    def done(self, output: Any) -> Answer:
-        """Record the tokens used for this output, and read the answer."""
-        answer = read_answer(output)
-        told = answer.message.usage_metadata
-        self.used = self.runs.usage_metadata or ({"": told} if told else {})
-        return answer

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
     BaseCallbackManager,
     Callbacks,
     UsageMetadataCallbackHandler,
 )
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig
 
 from moa_graph.calling import sync
 from moa_graph.calling.retries import retried_by_client
@@ -147,6 +151,19 @@ def _raise_lost_cancellation() -> None:
     """
     if sync.is_cancelled():
         raise sync.Cancelled
+
+
+def with_handlers(
+    config: RunnableConfig, handlers: Sequence[BaseCallbackHandler]
+) -> RunnableConfig:
+    """Return the configuration of a node with further callback handlers, for all runs below it."""
+    callbacks = config.get("callbacks")
+    if not isinstance(callbacks, BaseCallbackManager):
+        return {**config, "callbacks": [*(callbacks or ()), *handlers]}
+    manager = copy(callbacks)
+    manager.handlers = [*callbacks.handlers, *handlers]
+    manager.inheritable_handlers = [*callbacks.inheritable_handlers, *handlers]
+    return {**config, "callbacks": manager}
 
 
 def mark_run(node: str, error: str | None, **metadata: Any) -> None:

@@ -66,6 +66,9 @@ def without_message_stream(config: RunnableConfig) -> RunnableConfig:
     """
     callbacks = config.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
+        handlers = [*callbacks.handlers, *callbacks.inheritable_handlers]
+        if not any(map(is_message_stream, handlers)):
+            return config
         manager = callbacks.copy()
         manager.handlers = _others(manager.handlers)
         manager.inheritable_handlers = _others(manager.inheritable_handlers)

@@ -19,6 +19,7 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Mapping,
     MutableMapping,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -149,15 +150,15 @@ def forget_closed(of_loops: MutableMapping[Any, Any]) -> None:
 # --- functions that nodes await ---------------------------------------------------------------
 
 
-async def call(
+def call(
     model: Runnable[Any, Any],
     given: Any,
     config: RunnableConfig,
     *,
     in_thread: bool = False,
     **kwargs: Any,
-) -> Any:
-    """Call a model.
+) -> Coroutine[Any, Any, Any]:
+    """Call a model; await the result.
 
     Args:
         model: The model.
@@ -167,10 +168,20 @@ async def call(
             checkpointer may have no async methods. Such a thread cannot be cancelled.
         **kwargs: Further arguments of `invoke`.
     """
+    if not _blocking.get() and not is_background():
+        return model.ainvoke(given, config, **kwargs)
+    return _call_in_sync_run(model, given, config, in_thread, kwargs)
+
+
+async def _call_in_sync_run(
+    model: Runnable[Any, Any],
+    given: Any,
+    config: RunnableConfig,
+    in_thread: bool,
+    kwargs: Mapping[str, Any],
+) -> Any:
     if _blocking.get():
         return _outside(model.invoke, given, config, **kwargs)
-    if not is_background():
-        return await model.ainvoke(given, config, **kwargs)
     try:
         if in_thread:
             return await asyncio.to_thread(model.invoke, given, config, **kwargs)

@@ -167,13 +167,13 @@ class LayerWait:
             moments.append(self._started + self.timeout)
         return min(moments, default=None)
 
-    async def first_answer(
+    def first_answer(
         self,
         ask: Callable[[], Coroutine[Any, Any, T]],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - a status, not an exception
+        timeout: float | None = None,
         hedge: Hedge | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Ask a proposer, and cancel the request when the layer stops waiting for it.
 
         Args:
@@ -189,7 +189,15 @@ class LayerWait:
             Exception: If no request succeeds; the error is that of the first request.
         """
         if not (self.quorum or self.timeout or timeout or hedge):
-            return await ask()
+            return ask()
+        return self._first_answer(ask, timeout, hedge)
+
+    async def _first_answer(
+        self,
+        ask: Callable[[], Coroutine[Any, Any, T]],
+        timeout: float | None,  # noqa: ASYNC109 - a status, not an exception
+        hedge: Hedge | None,
+    ) -> T:
         own = None
         started = time.monotonic()
         if timeout is not None:

@@ -21,9 +21,10 @@ from moa_graph.models.runnables import (
     without_llm_cache,
     without_own_retries,
 )
-from moa_graph.models.settings import Settings, with_call_options, with_settings
+from moa_graph.models.settings import NO_SETTINGS, Settings, with_call_options, with_settings
 
 __all__ = [
+    "NO_SETTINGS",
     "Model",
     "ModelLike",
     "Settings",

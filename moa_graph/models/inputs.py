@@ -124,6 +124,8 @@ def _prompt_variables(prompt: Runnable[Any, Any]) -> tuple[list[str], list[str]]
 
     Prompts are recognized by their attributes, because importing LangChain's prompts is slow.
     """
+    if isinstance(prompt, BaseChatModel):
+        return None
     variables = getattr(prompt, "input_variables", None)
     if variables is None or not hasattr(prompt, "format_prompt"):
         return None

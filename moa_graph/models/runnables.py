@@ -219,15 +219,21 @@ def max_tokens_of(model: Runnable[Any, Any]) -> int | None:
     """Return the maximum length of the model's answer, in tokens; None without a limit."""
     limits = []
     for chat_model in chat_models_in(model):
-        values = [getattr(chat_model, field, None) for field in MAX_TOKENS_FIELDS]
+        values = [_value(chat_model, field) for field in MAX_TOKENS_FIELDS]
         limits.append(next((value for value in values if isinstance(value, int)), None))
     known = [limit for limit in limits if limit is not None]
     return max(known) if known and len(known) == len(limits) else None
 
 
+def _value(chat_model: BaseChatModel, name: str) -> Any:
+    """Return an attribute, or None; a failing `getattr` of a pydantic object is slow."""
+    kind = type(chat_model)
+    return getattr(chat_model, name) if name in kind.model_fields or hasattr(kind, name) else None
+
+
 def own_retries(model: Runnable[Any, Any]) -> int | None:
     """Return the number of retries set on the provider's client; None if it is not set."""
-    counts = [getattr(chat_model, "max_retries", None) for chat_model in chat_models_in(model)]
+    counts = [_value(chat_model, "max_retries") for chat_model in chat_models_in(model)]
     return max((count for count in counts if isinstance(count, int)), default=None)
 
 

@@ -70,6 +70,8 @@ class Settings:
     def of(cls, **given: Any) -> Settings:
         """Make settings from keyword arguments; None means not set."""
         given = {name: value for name, value in given.items() if value is not None}
+        if not given:
+            return NO_SETTINGS
         values = {k: v for k, v in given.items() if k in _FIELDS and k not in _BY_BIND}
         return cls(values, {k: v for k, v in given.items() if k not in values})
 
@@ -121,6 +123,10 @@ class Settings:
                 for spelled in _FIELDS[name]
             )
         }  # fmt: skip
+
+
+NO_SETTINGS = Settings()
+"""The model's own settings."""
 
 
 def with_settings(model: Runnable[Any, Any], values: Mapping[str, Any]) -> Runnable[Any, Any]:

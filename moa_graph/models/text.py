@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -46,7 +46,9 @@ def repaired(message: M) -> M:
     """Apply `utf8_values` to a message; return the same object if nothing changes."""
     content = message.content
     if isinstance(content, str) and content.isascii() and not message.additional_kwargs:
-        calls = getattr(message, "tool_calls", None) or getattr(message, "invalid_tool_calls", None)
+        calls = isinstance(message, AIMessage) and (
+            message.tool_calls or message.invalid_tool_calls
+        )
         if not calls and not message.name:
             return message  # the usual case
     update: dict[str, Any] = {}

@@ -16,10 +16,8 @@ from moa_graph.calling.call import Call
 from moa_graph.calling.references import Question
 from moa_graph.calling.streams import with_answer_stream, without_message_stream
 from moa_graph.calling.waiting import WaitEnded
-from moa_graph.models import Model, Settings
+from moa_graph.models import NO_SETTINGS, Model, Settings
 from moa_graph.nodes.step import Step
-
-_NO_SETTINGS = Settings()
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ async def ask(
     model: Model,
     question: Callable[[Runnable[Any, Any]], Question],
     *,
-    settings: Settings = _NO_SETTINGS,
+    settings: Settings = NO_SETTINGS,
     writes: bool = False,
     streams: bool = False,
     runnable: Runnable[Any, Any] | None = None,

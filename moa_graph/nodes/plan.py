@@ -98,7 +98,7 @@ class Plan:
     references: References
     stream_proposals: bool
     concurrency: int
-    """Maximum number of nodes that run at once: LangGraph's `max_concurrency`."""
+    """Number of threads for a sync run's nodes: LangGraph's `max_concurrency`."""
     limits: RunLimits | None = None
     calls: CallPolicy = field(default_factory=CallPolicy)
     overlaps: bool = False

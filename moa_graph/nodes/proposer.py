@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from copy import copy
 from typing import Any
 
@@ -307,8 +307,8 @@ class ProposerCall:
         except Exception as error:
             return self._failed(error)
 
-    async def _ask(self, call: Call) -> Answer:
-        return await call.ask()
+    def _ask(self, call: Call) -> Coroutine[Any, Any, Answer]:
+        return call.ask()
 
     def _begin(self, model: Runnable[Any, Any]) -> Call:
         step, node = self.step, self.node

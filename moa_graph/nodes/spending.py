@@ -14,6 +14,7 @@ from moa_graph.calling.call import Account, Call, CallTerms
 from moa_graph.calling.references import Question
 from moa_graph.limits import Price, RunLimits
 from moa_graph.models import (
+    NO_SETTINGS,
     Model,
     Settings,
     chat_models_in,
@@ -59,7 +60,7 @@ class Spending:
             question,
             config,
             terms,
-            settings=settings or Settings(),
+            settings=settings or NO_SETTINGS,
             context=self._step.context,
             callbacks=callbacks,
             until=until,

@@ -37,6 +37,8 @@ from moa_graph.state import (
 
 T = TypeVar("T")
 
+_NO_CONTEXT = MoAContext()
+
 
 @dataclass(frozen=True)
 class Step:
@@ -82,7 +84,7 @@ class Step:
         """
         runtime = get_runtime(MoAContext)
         # LangGraph passes a parent graph's context to subgraphs. Ignore it.
-        context = runtime.context if isinstance(runtime.context, MoAContext) else MoAContext()
+        context = runtime.context if isinstance(runtime.context, MoAContext) else _NO_CONTEXT
         _check_context(plan, context)
         context.check_state(state)
         if layer < plan.layers and layer >= (context.layers or plan.layers):

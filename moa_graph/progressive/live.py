@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -120,9 +120,9 @@ class LiveProposerCall(ProposerCall):
         self.live.hold = node.model.begins_in_reasoning
         self._question = GoingOn(self._question, self.live)
 
-    async def _ask(self, call: Call) -> Answer:
+    def _ask(self, call: Call) -> Coroutine[Any, Any, Answer]:
         streams = next(chat_models_in(self._model), None) and not nested_graph(self._model)
-        return await call.ask(self.live.add if streams else None)
+        return call.ask(self.live.add if streams else None)
 
     def _text(self, answer: Answer) -> str:
         return self.live.end(answer)
