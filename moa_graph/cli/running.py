@@ -1,0 +1,73 @@
+"""What the commands that ask models share: build a mixture, fetch weights, explain failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from moa_graph.building.compiled import MoAGraph
+from moa_graph.cli.choosing import wrong
+from moa_graph.errors import MoAError, explain
+from moa_graph.models import local
+from moa_graph.presets.configuration import Configuration
+from moa_graph.state import Proposal
+
+LayersOption = Annotated[
+    int | None, typer.Option(help="Layers to build, the aggregator's included.")
+]
+
+
+class Failed(Exception):
+    """Failure of a run, with a message for the user."""
+
+    def __init__(self, message: str, proposals: list[Proposal]) -> None:
+        super().__init__(message)
+        self.proposals = proposals
+
+
+class EndOfInput(Exception):
+    """The user leaves a chat, or its input has ended."""
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Turn the errors of a run into `Failed`."""
+    try:
+        yield
+    except MoAError as error:
+        raise Failed(str(error), getattr(error, "proposals", [])) from None
+    except Exception as error:  # noqa: BLE001 - a traceback does not help at a prompt
+        raise Failed(explain(error), []) from None
+
+
+def build(configuration: Configuration, **options: Any) -> MoAGraph:
+    """Build the graph of a mixture.
+
+    Args:
+        configuration: The mixture.
+        **options: Arguments of `create_moa`; None means the configuration's value.
+
+    Raises:
+        typer.Exit: With code 2 after a message, if the mixture cannot be built.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        # The proposers' tokens are not printed, but they are counted while they arrive.
+        return configuration.create(stream_proposals=True, **given)
+    except (ValueError, TypeError) as error:
+        wrong(str(error))
+
+
+def fetch_weights(configuration: Configuration) -> None:
+    """Download local models before the run, because a download shows its own progress."""
+    for model in configuration.models():
+        if model.startswith("local:") and local.is_installed():
+            local.fetch(model.removeprefix("local:"))
+
+
+def asked(question: str) -> dict[str, Any]:
+    """Return the input of a run with a question."""
+    return {"messages": [{"role": "user", "content": question}]}
