@@ -116,7 +116,7 @@ class _Run:
     def keep(self, store: str | None) -> None:
         """Keep what it has, and say how to go on."""
         if self._memory is not None and asyncio.run(opened(store).take(self._chat, self._memory)):
-            say(f"moa chat --resume {self._chat.id} goes on, with the proposals that are there.")
+            say(f"moa chat --resume {self._chat.id} goes on.")
 
 
 def _total_usage(state: MoAState) -> UsageMetadata | None:

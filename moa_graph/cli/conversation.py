@@ -11,11 +11,13 @@ from moa_graph.building.compiled import MoAGraph
 from moa_graph.cli.chats import Chat, Chats
 from moa_graph.cli.choosing import check_ready
 from moa_graph.cli.footer import Prices, Used
+from moa_graph.cli.lines import counted
 from moa_graph.cli.running import asked, build, fetch_weights, running
 from moa_graph.cli.terminal import say
 from moa_graph.cli.turns import Turn, history_of, turns_of, used_in
 from moa_graph.cli.view import RunView
 from moa_graph.presets.configuration import Configuration
+from moa_graph.state import usable
 
 
 class Conversation:
@@ -80,6 +82,7 @@ class Conversation:
         elif not turns[-1].checkpoints[-1].next:
             say("Another mixture was asked. /retry all asks this one.")
         else:
+            _tell_kept(turns[-1])
             await self._run(None, self.thread)
 
     async def retry(self, what: str) -> None:
@@ -95,6 +98,7 @@ class Conversation:
             return
         place = None if what == "all" else turns[-1].before_answer(self._graph)
         if place is not None:
+            _tell_kept(turns[-1])
             await self._run(None, place)
             return
         if what != "all":
@@ -115,3 +119,8 @@ class Conversation:
         turns = self.chat.turns + bool(question)
         self.chat = self.chat.asked(question, turns)
         self._chats.save(self.chat)
+
+
+def _tell_kept(turn: Turn) -> None:
+    if kept := len(usable(turn.proposals)):
+        say(f"{counted(kept, 'proposal')} of before {'is' if kept == 1 else 'are'} used.")

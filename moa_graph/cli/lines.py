@@ -9,9 +9,9 @@ from rich.cells import cell_len, chop_cells
 from moa_graph.models.text import utf8
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
-_PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+_PICTURES |= dict.fromkeys([*range(0x80, 0xA0), 0x202D, 0x202E], 0xFFFD)
 _PICTURES = {code: shown for code, shown in _PICTURES.items() if chr(code) not in "\n\t"}
-"""For each control character, a character that shows it: U+2400 to U+2421, or U+FFFD."""
+"""For each control character, and for those that mirror text, a character that shows it."""
 
 SEPARATOR = " · "
 

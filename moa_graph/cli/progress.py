@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from moa_graph.cli.lines import counted, cut, one_line, padded
@@ -101,11 +100,6 @@ class Row:
 def words_of(status: str) -> str:
     """Return the status of a proposal in words."""
     return status.replace("_", " ")
-
-
-def widest(rows: Iterable[Row]) -> int:
-    """Return the cells of the widest name."""
-    return max((cell_len(one_line(row.name)) for row in rows), default=0)
 
 
 _BASES = {

@@ -27,12 +27,21 @@ def print_proposals(proposals: Iterable[Proposal], *, title_of_answer: str = "")
         proposals: The proposals.
         title_of_answer: Title of what comes after them, if anything.
     """
-    for p in proposals:
+    for number, p in enumerate(proposals):
+        if number:
+            _gap()
         title = f"Layer {p['layer']} · {p['proposer']} · {words_of(p['status'])}"
         print_title(f"{title} · {p['latency']:.1f} s")
         print_text(p["content"] or p["error"] or "")
     if title_of_answer:
+        _gap()
         print_title(title_of_answer)
+
+
+def _gap() -> None:
+    """Print a blank line to standard output, if it is a terminal."""
+    if sys.stdout.isatty():
+        print()  # noqa: T201
 
 
 def print_text(text: str) -> None:
@@ -40,7 +49,6 @@ def print_text(text: str) -> None:
     console = Console(highlight=False)
     if console.is_terminal:
         show_markdown(console, text)
-        console.print()
     else:
         print(text)  # noqa: T201
 

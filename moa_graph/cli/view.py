@@ -10,12 +10,14 @@ from typing import Any
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
+from rich.cells import cell_len
 from rich.text import Text
 
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.streams import is_answer
 from moa_graph.cli.footer import Prices, parts_of, used_by
-from moa_graph.cli.progress import Row, decision_line, widest, words_of
+from moa_graph.cli.lines import one_line
+from moa_graph.cli.progress import Row, decision_line, words_of
 from moa_graph.cli.screen import Screen
 from moa_graph.cli.terminal import print_proposals
 from moa_graph.events import MoAEvent
@@ -44,7 +46,7 @@ class RunView:
         self._quiet = quiet
         self._show_proposals = show_proposals and not quiet
         self._rows: dict[tuple[int, str], Row] = {}
-        self._layers = True
+        self._layers, self._names = True, 0
         self._decided: list[Decision] = []
         self._state: MoAState | None = None
         self._whole = ""
@@ -69,6 +71,8 @@ class RunView:
             MoAError: If the run fails.
         """
         self._layers = graph.plan.layers > _LAYERS
+        members = [member.name for layer in graph.plan.members for member in layer]
+        self._names = max(map(cell_len, map(one_line, members)))
         # mypy: LangGraph types the events of several modes as Any.
         events: AsyncIterator[Any] = graph.astream(
             given, config, stream_mode=["messages", "custom", "values"]
@@ -135,7 +139,7 @@ class RunView:
         self._screen.note(row.plain() if width is None else self._line(row, width))
 
     def _line(self, row: Row, width: int) -> Text:
-        return row.line(width, widest(self._rows.values()), layers=self._layers)
+        return row.line(width, self._names, layers=self._layers)
 
     def _running(self, width: int) -> list[Text]:
         return [self._line(row, width) for row in self._rows.values() if row.seconds is None]
