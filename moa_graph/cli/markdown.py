@@ -51,10 +51,11 @@ class Answer:
 
     def finished(self) -> list[str]:
         """Return the blocks that are finished since the last call, as Markdown."""
-        rest = self.rest
-        blocks = blocks_of(rest)
+        # The beginning of a line does not tell what it is: `3` may become `3.`, an item.
+        lines = self.rest[: self.rest.rfind("\n") + 1]
+        blocks = blocks_of(lines)
         if blocks:
-            self._from += len(rest) - len(blocks.pop())
+            self._from += len(lines) - len(blocks.pop())
         return blocks
 
     @property

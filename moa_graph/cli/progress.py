@@ -134,7 +134,7 @@ def decision_line(decision: Decision) -> str:
     if decision["step"] == "analysis":
         words = f"layer {layer} was analysed for the aggregator"
     if decision["by"]:
-        words += f", by {_BASES.get(decision['by'], decision['by'])}"
+        words += f" (by {_BASES.get(decision['by'], decision['by'])})"
     left = [f"{name} ({why})" if why else name for name, why in decision["left_out"].items()]
     parts = [words, f"left out: {_list(left)}" if left else "", decision["error"] or ""]
     return one_line("; ".join(filter(None, parts)))

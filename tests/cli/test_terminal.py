@@ -1,0 +1,466 @@
+"""What the command prints in a terminal, part by part; `test_screens.py` has whole screens."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from typer.testing import CliRunner
+
+from moa_graph.cli.app import app
+from moa_graph.cli.chats import Chat, Chats, opened
+from moa_graph.cli.footer import Prices, Used, cost_of, parts_of, tokens_of
+from moa_graph.cli.lines import cut, dollars, inert, joined, one_line, padded
+from moa_graph.cli.markdown import Answer, blocks_of
+from moa_graph.cli.progress import Row, decision_line
+from moa_graph.cli.screen import show_markdown
+from moa_graph.presets.configuration import Configuration
+
+MARKDOWN = (Path(__file__).parent / "answer.md").read_text()
+WIDTHS = (20, 40, 60, 80, 200)
+
+
+def shown(text: str, width: int) -> str:
+    """Markdown as a terminal of that width shows it, without styles."""
+    console = Console(file=io.StringIO(), width=width)
+    show_markdown(console, text)
+    return console.file.getvalue()
+
+
+# --- lines -------------------------------------------------------------------------------------
+
+NAMES = [
+    "a",
+    "qwen2.5-coder-0.5b",
+    "漢字かな交じり文のとても長い名前",
+    "👩‍👩‍👧 family",
+    "نموذج عربي طويل",
+    "",
+]
+
+
+@pytest.mark.parametrize("width", [0, 1, 2, 3, 8, 13, 30])
+@pytest.mark.parametrize("text", [*NAMES, "a reason of several words", "x" * 40])
+def test_a_line_that_is_cut_is_never_too_wide(text, width):
+    line = cut(text, width)
+    assert cell_len(line) <= width
+    assert line == text if cell_len(text) <= width else line.endswith("…"[:width])
+    assert cell_len(padded(text, width)) == width
+
+
+def test_a_line_is_cut_between_words():
+    assert cut("one reason of many words", 14) == "one reason of…"
+    assert cut("one reason of many words", 13) == "one reason…"
+    assert cut("unbreakablewordthatislong", 10) == "unbreakab…"
+
+
+def test_parts_are_joined_into_lines_that_end_between_them():
+    parts = ["4 models", "", "12.3 s", "first token 3.4 s", "99 tokens in, 17 out", "$0.0012"]
+    assert joined(parts, 200) == [
+        "4 models · 12.3 s · first token 3.4 s · 99 tokens in, 17 out · $0.0012"
+    ]
+    lines = joined(parts, 30)
+    assert lines == ["4 models · 12.3 s", "first token 3.4 s", "99 tokens in, 17 out · $0.0012"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (0, "$0"),
+        (0.00029, "$0.00029"),
+        (0.0012, "$0.0012"),
+        (0.5, "$0.50"),
+        (12.345, "$12.35"),
+        (1234.5, "$1,234.50"),
+    ],
+)
+def test_dollars_have_two_digits(amount, words):
+    assert dollars(amount) == words
+
+
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+ATTACKS = [
+    "\x1b[2J",
+    "\x1b]0;title\x07",
+    "\x1b]52;c;aGk=\x07",
+    "\x1b]8;;http://x\x1b\\y",
+    "\x9b31m",
+    "\x90q\x9c",
+    "\rover",
+]
+
+
+PLACES = [
+    "{}", "# a {}", "- a {}", "```\na{}b\n```", "```{}\nx\n```", "|a{}|b|\n|--|--|\n|{}|c|",
+    "[a{}](http://x/{})", "> a {}", "`a{}`", "    a{}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_control_characters_of_a_model_have_no_effect(place):
+    for attack in [*CONTROLS, *ATTACKS, "\u202e", "\ud83d"]:
+        text = place.replace("{}", attack)
+        for printed in (shown(text, 60), inert(text).replace("\t", ""), one_line(text)):
+            assert not set(printed) & {*CONTROLS, "\u202e"}, ascii(attack)
+            printed.encode()
+
+
+# --- Markdown ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 10_000])
+def test_an_answer_in_pieces_is_shown_as_the_whole(size):
+    answer, printed = Answer(), []
+    for i in range(0, len(MARKDOWN), size):
+        answer.add(MARKDOWN[i : i + size])
+        printed += answer.finished()
+    printed += answer.end()
+    assert "".join(printed) == MARKDOWN
+    assert printed == blocks_of(MARKDOWN)
+    assert answer.end() == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_word_is_wrapped_and_no_markdown_is_left(width):
+    lines = shown(MARKDOWN, width).splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    words = set(re.findall(r"[A-Za-z0-9]+", MARKDOWN))
+    for word in re.findall(r"[A-Za-z0-9]+", "\n".join(lines)):
+        assert word in words or len(max(words, key=len)) > width, f"{word!r} at {width}"
+    prose = [line for line in lines if "not bold" not in line]
+    assert not re.search(r"\*\*|^#|```|\|--|~~|\]\(", "\n".join(prose), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("`vector<int>` and vector<int>", "vector<int> and vector<int>"),
+        ("a<br>b", "a<br>b"),
+        ("<details>\nx\n</details>", "<details> x </details>"),
+        ("[text](https://e.com/x)", "text (https://e.com/x)"),
+        ("<https://e.com/x>", "https://e.com/x"),
+        ("[https://e.com](https://evil.com)", "https://e.com (https://evil.com)"),
+        ("![alt](https://e.com/i.png)", "alt (https://e.com/i.png)"),
+        ("[text][1]\n\n[1]: https://e.com", "[text][1]\n\n[1]: https://e.com"),
+        ("a * b * c", "a * b * c"),
+        ("~~old~~ **new**", "old new"),
+        ("", ""),
+    ],
+)
+def test_no_text_is_lost(text, words):
+    assert shown(text, 80).strip() == words
+
+
+def test_a_table_that_is_too_wide_is_a_list_of_its_rows():
+    table = "|name|" + "|".join(f"column{i}" for i in range(8)) + "|\n" + "|--" * 9 + "|\n"
+    table += "|first|" + "|".join(str(i) for i in range(8)) + "|\n|second" + "|x" * 8 + "|\n"
+    assert "column0  column1" in shown(table, 100)
+    lines = shown(table, 40).splitlines()
+    assert lines[:2] == ["name: first", "column0: 0"]
+    assert lines[9:12] == ["", "name: second", "column0: x"]
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+ROWS = [
+    Row(1, "a", "a", "ok", 12, 1.23),
+    Row(
+        2,
+        "a-very-long-name-of-a-model/with-parts:and-a-tag",
+        "x",
+        "timed out",
+        None,
+        61.0,
+        "no answer within 60 s",
+    ),
+    Row(1, "漢字かな", "x", "failed", None, 0.1, "Error\x1b[2J of\n several   words " * 9),
+    Row(3, "👩‍👩‍👧", "x", "writing", 12345),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.state)
+@pytest.mark.parametrize("width", [8, 20, 34, 50, 60, 80, 200])
+@pytest.mark.parametrize("layers", [True, False])
+def test_a_proposer_is_one_line(row, width, layers):
+    names = max(cell_len(row.name) for row in ROWS)
+    line = row.line(width, names, layers=layers).plain
+    assert cell_len(line) <= width
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
+    assert row.fields[1][:2] in line
+    if width >= 20:
+        assert row.state[:6] in line
+    if width >= 60:
+        assert f"{row.fields[3]}" in line
+        assert not row.error or row.fields[5][:5] in line
+    assert "\n" not in row.plain().plain
+
+
+def decision(outcome: str, **fields):
+    plain = {
+        "step": "s",
+        "layer": 1,
+        "turn": 1,
+        "kept": [],
+        "left_out": {},
+        "by": "",
+        "error": None,
+        "usage": None,
+        "attempts": 0,
+    }
+    return {**plain, "outcome": outcome, **fields}
+
+
+@pytest.mark.parametrize(
+    ("made", "line"),
+    [
+        (decision("kept", kept=["a", "b"], left_out={"c": "too similar"}, by="judge"), "kept of layer 1: a and b (by a judge's verdict); left out: c (too similar)"),
+        (decision("chosen", kept=["a"], by="votes"), "chosen: a (by their answers)"),
+        (decision("exit", by="similarity"), "the proposals of layer 1 agree: no other layer is asked (by their similarity)"),
+        (decision("alone"), "the first pass answers alone"),
+        (decision("own_word", error="the judge\nfailed"), "own_word; the judge failed"),
+        (decision("written", step="analysis", by="m\x1bx"), "layer 1 was analysed for the aggregator (by m␛x)"),
+    ],
+)  # fmt: skip
+def test_a_decision_is_one_line(made, line):
+    assert decision_line(made) == line
+
+
+# --- the footer --------------------------------------------------------------------------------
+
+
+def usage(given: int, written: int):
+    return {"input_tokens": given, "output_tokens": written, "total_tokens": given + written}
+
+
+def test_the_footer_leaves_out_what_is_not_known():
+    used = [Used("a", usage(1000, 100)), Used("a", None), Used("", usage(1, 1))]
+    assert tokens_of(used) == (1001, 101)
+    parts = parts_of(used, Prices(), seconds=2, first_token=None)
+    assert [part for part in parts if part] == ["1 model", "2.0 s", "1,001 tokens in, 101 out"]
+    prices = Prices(own={"a": (1.0, 10.0)})
+    assert cost_of(used[:1], prices) == "$0.0020"
+    assert cost_of(used, prices) == "at least $0.0020"
+    assert cost_of([], prices) == ""
+
+
+def test_prices_are_those_of_the_package_and_of_the_configuration():
+    limits = {"tokens": 10**6, "prices": {"own": (3.0, 4.0)}}
+    mixture = Configuration(
+        proposers=["openai:gpt-4o", "openai:own"], aggregator="openai:nobody", limits=limits
+    )
+    prices = Prices.of(mixture)
+    assert prices.price("gpt-4o") == (2.5, 10.0)
+    assert prices.price("own") == (3.0, 4.0)
+    assert prices.price("nobody-knows-it") is None
+
+
+# --- commands ----------------------------------------------------------------------------------
+
+MIXTURE = """
+proposers = ["openai:a", "openai:b"]
+aggregator = { model = "openai:agg?varies", params = { api_key = "sk-0123456789", seed = 3 } }
+"""
+
+
+@pytest.fixture
+def moa(server, monkeypatch, tmp_path):
+    """`moa("chat", stdin="hi")`: the command with models of the fake server."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("MOA_CHATS", str(tmp_path / "kept" / "chats.sqlite"))
+    monkeypatch.setenv("COLUMNS", "60")
+    (tmp_path / "moa.toml").write_text(MIXTURE)
+    (tmp_path / "other.toml").write_text('proposers=["openai:c"]\naggregator="openai:other"')
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, lines: list[str] | None = None, terminal: bool = False):
+        environment = {"FORCE_COLOR": "1", "TERM": "xterm-256color"} if terminal else {}
+        given = "\n".join(lines) + "\n" if lines else None
+        return CliRunner().invoke(app, arguments, input=given, env=environment)
+
+    return run
+
+
+def plain(output: str) -> str:
+    """The text without escape sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+
+
+def test_a_pipe_receives_the_answer_and_nothing_else(moa, server):
+    server.answers["agg"] = answer = MARKDOWN + "\x1b[2J \x9b31m\r\n漢字"
+    assert moa("ask", "hi", "-c", "moa.toml").stdout_bytes.decode() == f"1: {answer}\n"
+
+
+def test_a_terminal_shows_markdown_and_each_block_once(moa, server):
+    server.answers["agg"] = "x\n\n# Title\n\n**bold** `code`\n\n- one\n- two\n\n\x1b[2Jend"
+    result = moa("ask", "hi", "-c", "moa.toml", terminal=True)
+    text = plain(result.stdout)
+    assert [text.count(word) for word in ("Title", "bold code", " • one", "␛[2Jend")] == [1] * 4
+    assert "**" not in text
+    assert "\x1b[2J" not in result.stdout
+    assert re.search(r"\ra +ok +\d+\.\d s +2 tokens\n", plain(result.output))
+
+
+def test_json_prints_no_view_in_a_terminal(moa):
+    result = moa("ask", "hi", "-c", "moa.toml", "--json", terminal=True)
+    assert json.loads(result.stdout)["answer"] == "1: agg: hi"
+    assert result.stderr == ""
+
+
+def test_a_retry_asks_the_aggregator_alone(moa, server):
+    result = moa("chat", "-c", "moa.toml", lines=["one", "two", "/retry", "/retry all", "three"])
+    assert server.labels() == ["a", "b", "agg"] * 2 + ["agg"] + ["a", "b", "agg"] * 2
+    said = [m["content"] for m in server.of("agg")[-1].messages if m["role"] != "system"]
+    assert said == ["one", "1: agg: one", "two", "4: agg: two", "three"]
+    assert "2 proposals of before are used." in result.stderr
+
+
+def test_a_run_that_failed_is_resumed(moa, server, tmp_path):
+    (tmp_path / "moa.toml").write_text(
+        'proposers=["openai:a"]\naggregator="openai:agg?fail_first=3"\ncalls={retries=0}'
+    )
+    lines = ["/resume", "/retry", "one", "/resume", "/resume", "/resume", "/resume", "/retry more"]
+    result = moa("chat", "-c", "moa.toml", lines=lines)
+    assert result.stdout == "agg: one\n"
+    assert server.labels() == ["a", *["agg"] * 4]
+    assert result.stderr.count("/resume tries again") == 3
+    assert result.stderr.count("nothing to go on with") == 2
+    assert "There is no question yet." in result.stderr
+    assert "/retry more: give nothing or `all`." in result.stderr
+
+
+def test_another_mixture_answers_from_the_same_proposals_or_asks_its_own(moa, server):
+    lines = ["one", "/model other.toml", "/retry", "/retry all"]
+    result = moa("chat", "-c", "moa.toml", lines=lines)
+    assert server.labels() == ["a", "b", "agg", "other", "c", "other"]
+    assert result.stdout == "1: agg: one\nother: one\nother: one\n"
+    assert "b: one" in server.of("other")[0].system
+    assert "a: one" not in server.of("other")[1].system
+
+
+def test_a_mixture_that_writes_in_steps_is_asked_again_as_a_whole(moa, server, tmp_path):
+    (tmp_path / "steps.toml").write_text(
+        'proposers=["openai:a"]\naggregator="openai:agg"\nprogressive="staircase"'
+    )
+    result = moa("chat", "-c", "steps.toml", lines=["one", "/retry"])
+    assert "all models are asked" in result.stderr
+    assert len(server.of("a")) == 2
+
+
+def test_a_conversation_goes_on_in_another_process(moa, server):
+    first = moa("chat", "-c", "moa.toml", lines=["one", "two"])
+    name = re.search(r"moa chat --resume (\w+) goes on", first.stderr)[1]
+    assert moa("chats").stdout.split("\t")[0::4] == [name, "one\n"]
+    for given in (name, name[:6], "last"):
+        result = moa("chat", "--resume", given, lines=["/proposals 1", "/cost"])
+        assert result.stdout.startswith("2: agg: two\n")
+        assert "Layer 1 · a · ok" in result.stdout
+        assert "a: one" in result.stdout
+        assert "b · 2 answers · 6 tokens in, 4 out" in result.stderr
+    server.calls.clear()
+    moa("chat", "--resume", name, lines=["three"])
+    said = [m["content"] for m in server.of("agg")[0].messages if m["role"] != "system"]
+    assert said == ["one", "1: agg: one", "two", "2: agg: two", "three"]
+    assert server.of("agg")[0].key == "sk-test-0123456789"  # the key of the file is not kept
+    assert server.of("agg")[0].body["seed"] == 3
+    assert moa("chats", "--remove", name).exit_code == 0
+    kept = Path(os.environ["MOA_CHATS"])
+    assert b"agg: two" not in kept.read_bytes()
+    assert "No conversation is kept" in moa("chats").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["chat", "--resume", "nothing"], "no conversation begins with 'nothing': `moa chats`"),
+        (["chat", "--resume", "last"], "no conversation begins with 'last'"),
+        (["chats", "--remove", "nothing"], "no conversation begins with 'nothing'"),
+        (["chats", "--store", "."], "cannot be read"),
+    ],
+)
+def test_a_wrong_conversation_exits_with_2(moa, arguments, says):
+    result = moa(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/rety", "There is no command /rety: did you mean /retry?"),
+        ("/propsals 2", "did you mean /proposals?"),
+        ("/what", "There is no command /what: /help lists them."),
+        ("/proposals", "There is no question yet."),
+        ("/proposals 2", "/proposals 2: give a turn from 1 to 0."),
+        ("/proposals x", "/proposals x: give a turn"),
+        ("/cost", "in all · 0 answers"),
+        ("/model", "openai:a\nopenai:b\n"),
+        ("/help", "/retry all    ask all models again"),
+        ("/new", "A new conversation."),
+    ],
+)
+def test_commands_of_a_chat(moa, server, line, says):
+    result = moa("chat", "-c", "moa.toml", lines=[line])
+    assert result.exit_code == 0
+    assert says in result.stderr
+    assert server.calls == []
+    assert "goes on" not in result.stderr
+    assert moa("chats").stdout == ""
+
+
+def test_the_help_lists_what_can_be_written():
+    text = CliRunner().invoke(app, ["chat", "--help"], env={"COLUMNS": "100"}).stdout
+    for command in ("/retry all", "/resume", "/proposals 2", "/cost", "Alt-Enter", "moa chats"):
+        assert command in text
+
+
+# --- what is kept ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of files are those of POSIX")
+def test_only_the_user_can_read_what_is_kept(moa):
+    moa("chat", "-c", "moa.toml", lines=["secret"])
+    kept = Path(os.environ["MOA_CHATS"])
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("store", [":memory:", "/dev/null/chats.sqlite"])
+def test_a_chat_that_cannot_be_kept_is_a_chat(moa, store):
+    result = moa("chat", "-c", "moa.toml", "--store", store, lines=["one", "/retry"])
+    assert result.stdout == "1: agg: one\n2: agg: one\n"
+    assert "goes on" not in result.stderr
+    assert ("are not kept" in result.stderr) == (store != ":memory:")
+
+
+def test_a_file_that_is_no_store_is_left_alone(tmp_path):
+    path = tmp_path / "chats.sqlite"
+    path.write_text("no database" * 99)
+    assert opened(str(path)).path is None
+    assert path.read_text() == "no database" * 99
+
+
+def test_a_conversation_has_a_short_title_and_an_id_of_its_own():
+    chats = [Chat.new().asked("a question\n of many words " * 9 + "\x1b", 1) for _ in range(9)]
+    assert len({chat.id for chat in chats}) == 9
+    assert all(cell_len(chat.title) <= 80 for chat in chats)
+    assert chats[0].asked("another", 2).title == chats[0].title
+
+
+def test_an_id_that_is_not_unique_is_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        chats = Chats(Path(folder) / "x.sqlite")
+        for name in ("ab1", "ab2"):
+            chats.save(Chat(name).asked(name, 1))
+        assert chats.find("ab1").title == "ab1"
+        with pytest.raises(ValueError, match="several conversations begin with 'ab'"):
+            chats.find("ab")
