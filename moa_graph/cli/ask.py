@@ -104,7 +104,7 @@ class _Run:
         self._graph = build(configuration, layers=layers, checkpointer=self._memory)
         self._prices = Prices.of(configuration)
         self._question = question
-        self._chat = Chat.new().using(configuration, layers).asked(question, 1)
+        self._chat = Chat.new().using(configuration, layers).asked(question)
 
     def show(self, **options: Any) -> MoAState:
         """Run it and return the final state."""

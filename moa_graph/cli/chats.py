@@ -77,12 +77,12 @@ class Chat:
             layers=layers,
         )
 
-    def asked(self, question: str, turns: int) -> Chat:
-        """Return it after a question."""
+    def asked(self, question: str) -> Chat:
+        """Return it with one more question."""
         return replace(
             self,
             title=self.title or cut(one_line(question), _TITLE),
-            turns=turns,
+            turns=self.turns + 1,
             updated=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

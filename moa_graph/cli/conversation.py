@@ -11,7 +11,6 @@ from moa_graph.building.compiled import MoAGraph
 from moa_graph.cli.chats import Chat, Chats
 from moa_graph.cli.choosing import check_ready
 from moa_graph.cli.footer import Prices, Used
-from moa_graph.cli.lines import counted
 from moa_graph.cli.running import asked, build, fetch_weights, running
 from moa_graph.cli.terminal import say
 from moa_graph.cli.turns import Turn, history_of, turns_of, used_in
@@ -72,7 +71,8 @@ class Conversation:
 
     async def ask(self, question: str) -> None:
         """Ask a question and show the run."""
-        await self._run(asked(question), self.thread, question)
+        self.chat = self.chat.asked(question)
+        await self._run(asked(question), self.thread)
 
     async def resume(self) -> None:
         """Go on with the run that was stopped or failed; what it has is not asked for again."""
@@ -82,8 +82,7 @@ class Conversation:
         elif not turns[-1].checkpoints[-1].next:
             say("Another mixture was asked. /retry all asks this one.")
         else:
-            _tell_kept(turns[-1])
-            await self._run(None, self.thread)
+            await self._run(None, self.thread, turns[-1])
 
     async def retry(self, what: str) -> None:
         """Answer the last question again; the earlier answer leaves the conversation.
@@ -98,29 +97,18 @@ class Conversation:
             return
         place = None if what == "all" else turns[-1].before_answer(self._graph)
         if place is not None:
-            _tell_kept(turns[-1])
-            await self._run(None, place)
+            await self._run(None, place, turns[-1])
             return
         if what != "all":
             say("The proposals are not complete, or not of this mixture: all models are asked.")
         question = turns[-1].question
         await self._run(asked(question), turns[-1].before_question)
 
-    async def _run(self, given: Any, config: RunnableConfig, question: str = "") -> None:
-        view = RunView(self.prices)
+    async def _run(self, given: Any, config: RunnableConfig, goes_on: Turn | None = None) -> None:
         with running():
             fetch_weights(self.configuration)
-        await self._keep(question)
+        self._chats.save(self.chat)
+        kept = len(usable(goes_on.proposals)) if goes_on else 0
+        view = RunView(self.prices, kept=kept)
         with running():
             await view.show(self._graph, given, config)
-
-    async def _keep(self, question: str) -> None:
-        """Keep what is known of the conversation, before its run begins."""
-        turns = self.chat.turns + bool(question)
-        self.chat = self.chat.asked(question, turns)
-        self._chats.save(self.chat)
-
-
-def _tell_kept(turn: Turn) -> None:
-    if kept := len(usable(turn.proposals)):
-        say(f"{counted(kept, 'proposal')} of before {'is' if kept == 1 else 'are'} used.")

@@ -164,9 +164,11 @@ class Screen:
         self._answer = Answer()
 
     def close(self) -> None:
-        """Print what is left of the answer, and give the terminal back."""
+        """Print what is left of an answer that was stopped, and give the terminal back."""
         if self._answer.text:
             self.end_answer()
+            if self._notes.is_terminal:
+                self._notes.print()
         self._end_live()
 
     def _end_live(self) -> None:

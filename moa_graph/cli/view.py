@@ -16,7 +16,7 @@ from rich.text import Text
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.streams import is_answer
 from moa_graph.cli.footer import Prices, parts_of, used_by
-from moa_graph.cli.lines import one_line
+from moa_graph.cli.lines import counted, one_line
 from moa_graph.cli.progress import Row, decision_line, words_of
 from moa_graph.cli.screen import Screen
 from moa_graph.cli.terminal import print_proposals
@@ -37,10 +37,16 @@ class RunView:
         prices: Prices of the models, for the footer.
         quiet: Whether to print nothing and only return the state.
         show_proposals: Whether to print every proposal in full before the answer.
+        kept: Number of usable proposals that the run has when it begins.
     """
 
     def __init__(
-        self, prices: Prices | None = None, *, quiet: bool = False, show_proposals: bool = False
+        self,
+        prices: Prices | None = None,
+        *,
+        quiet: bool = False,
+        show_proposals: bool = False,
+        kept: int = 0,
     ) -> None:
         self._prices = prices or Prices()
         self._quiet = quiet
@@ -53,6 +59,9 @@ class RunView:
         self._first_token: float | None = None
         self._started = time.monotonic()
         self._screen = Screen(self._running, quiet=quiet)
+        if kept:
+            is_or_are = "is" if kept == 1 else "are"
+            self._screen.note(Text(f"{counted(kept, 'proposal')} {is_or_are} there already"))
 
     async def show(
         self, graph: MoAGraph, given: Any, config: RunnableConfig | None = None

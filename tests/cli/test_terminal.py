@@ -321,7 +321,7 @@ def test_a_retry_asks_the_aggregator_alone(moa, server):
     assert server.labels() == ["a", "b", "agg"] * 2 + ["agg"] + ["a", "b", "agg"] * 2
     said = [m["content"] for m in server.of("agg")[-1].messages if m["role"] != "system"]
     assert said == ["one", "1: agg: one", "two", "4: agg: two", "three"]
-    assert "2 proposals of before are used." in result.stderr
+    assert "2 proposals are there already" in result.stderr
 
 
 def test_a_run_that_failed_is_resumed(moa, server, tmp_path):
@@ -450,17 +450,17 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path):
 
 
 def test_a_conversation_has_a_short_title_and_an_id_of_its_own():
-    chats = [Chat.new().asked("a question\n of many words " * 9 + "\x1b", 1) for _ in range(9)]
+    chats = [Chat.new().asked("a question\n of many words " * 9 + "\x1b") for _ in range(9)]
     assert len({chat.id for chat in chats}) == 9
     assert all(cell_len(chat.title) <= 80 for chat in chats)
-    assert chats[0].asked("another", 2).title == chats[0].title
+    assert chats[0].asked("another").title == chats[0].title
 
 
 def test_an_id_that_is_not_unique_is_refused():
     with tempfile.TemporaryDirectory() as folder:
         chats = Chats(Path(folder) / "x.sqlite")
         for name in ("ab1", "ab2"):
-            chats.save(Chat(name).asked(name, 1))
+            chats.save(Chat(name).asked(name))
         assert chats.find("ab1").title == "ab1"
         with pytest.raises(ValueError, match="several conversations begin with 'ab'"):
             chats.find("ab")

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -85,10 +86,17 @@ class Terminal:
     def cursor_is_visible(self) -> bool:
         return self._tmux("display-message", "-p", "#{cursor_flag}").strip() == "1"
 
-    def wait(self, text: str, times: int = 1, seconds: float = 60) -> str:
+    def wait(self, text: str, times: int = 1) -> str:
         """Wait until the terminal has a text so many times; return its screen."""
+        return self._until(lambda screen: screen.count(text) >= times, f"{text!r} {times} times")
+
+    def wait_for_prompt(self) -> str:
+        """Wait until a chat reads the next line; return the screen."""
+        return self._until(lambda screen: screen.endswith("\n>\n"), "a prompt")
+
+    def _until(self, holds: Callable[[str], bool], what: str, seconds: float = 30) -> str:
         for _ in range(int(seconds / 0.05)):
-            if (screen := self.screen()).count(text) >= times:
+            if holds(screen := self.screen()):
                 return screen
             time.sleep(0.05)
-        raise AssertionError(f"{text!r} did not appear {times} times:\n{self.screen()}")
+        raise AssertionError(f"The terminal does not have {what}:\n{self.screen()}")
