@@ -304,6 +304,7 @@ class _Running:
     threads: int
 
 
+_CGROUP = Path("/sys/fs/cgroup")
 _servers: dict[str, _Running] = {}
 _lock = threading.Lock()
 
@@ -349,8 +350,12 @@ def _cpus() -> int:
     """Return the number of CPUs that this process may use, by affinity and by its container."""
     allowed = getattr(os, "sched_getaffinity", None)
     cpus = len(allowed(0)) if allowed else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):  # no Linux, or no limit
-        return cpus
-    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # v2, v1
+        try:
+            texts = [(_CGROUP / file).read_text(encoding="ascii") for file in files]
+            quota, period = " ".join(texts).split()
+            limit = int(quota) // int(period)
+        except (OSError, ValueError):  # no Linux, another version, or no limit
+            continue
+        return cpus if int(quota) < 0 else max(1, min(cpus, limit))
+    return cpus

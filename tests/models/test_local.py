@@ -207,11 +207,25 @@ def test_models_leave_cpus_to_each_other(cpus, threads):
 
 @pytest.mark.parametrize(
     ("limit", "cpus"),
-    [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8), ("", 8)],
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("50000 100000", 1),
+        ("1600000 100000", 8),
+        ("-1 100000", 8),
+        ("", 8),
+    ],
 )
-def test_cpus_are_those_of_the_container(monkeypatch, limit, cpus):
+@pytest.mark.parametrize("version", [1, 2])
+def test_cpus_are_those_of_the_container(monkeypatch, tmp_path, limit, cpus, version):
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: limit)
+    monkeypatch.setattr(local, "_CGROUP", tmp_path)
+    if version == 2:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    else:
+        (tmp_path / "cpu").mkdir()
+        for name, value in zip(("quota", "period"), limit.split(), strict=False):
+            (tmp_path / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
     assert local._cpus() == cpus
 
 
