@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -25,8 +25,9 @@ from moa_graph.cli.choosing import (
 from moa_graph.cli.conversation import Conversation
 from moa_graph.cli.footer import cost_of, tokens_of
 from moa_graph.cli.lines import counted, joined
-from moa_graph.cli.running import EndOfInput, Failed, LayersOption
+from moa_graph.cli.running import EndOfInput, Failed, LayersOption, fetch_weights, running
 from moa_graph.cli.terminal import print_proposals, print_text, say
+from moa_graph.errors import what_is_wrong
 from moa_graph.presets.configuration import Configuration
 
 _HELP = """\
@@ -48,7 +49,9 @@ class _Command:
 
     usage: str
     does: str
-    run: Callable[[Conversation, str], Awaitable[None]]
+    run: Callable[[Conversation, str], Coroutine[Any, Any, None]]
+    asks: bool = False
+    """Whether it asks models."""
 
     @property
     def name(self) -> str:
@@ -116,9 +119,9 @@ async def _exit(_: Conversation, __: str) -> None:
 
 
 _COMMANDS = (
-    _Command("/retry", "answer again, from the same proposals", _retry),
-    _Command("/retry all", "ask all models again", _retry),
-    _Command("/resume", "go on with an answer that was stopped or failed", _resume),
+    _Command("/retry", "answer again, from the same proposals", _retry, asks=True),
+    _Command("/retry all", "ask all models again", _retry, asks=True),
+    _Command("/resume", "go on with an answer that was stopped or failed", _resume, asks=True),
     _Command("/proposals", "what each model proposed in the last turn", _proposals),
     _Command("/proposals 2", "the same of turn 2", _proposals),
     _Command("/cost", "tokens and dollars of the conversation, by model", _cost),
@@ -180,8 +183,9 @@ chat.__doc__ = _HELP.format(commands=_commands())
 def _mixture_of(kept: Chat) -> Configuration:
     try:
         return Configuration(**kept.configuration)
-    except (ValidationError, TypeError) as error:
-        wrong(f"The mixture of conversation {kept.id} is not valid here ({error}): name another.")
+    except ValidationError as error:
+        told = what_is_wrong(error, Configuration, {})
+        wrong(f"The mixture of conversation {kept.id}: {told} Name another, such as --preset.")
 
 
 def _talk(conversation: Conversation, chats: Chats, runner: asyncio.Runner) -> None:
@@ -207,26 +211,24 @@ def _talk(conversation: Conversation, chats: Chats, runner: asyncio.Runner) -> N
 
 def _answer(conversation: Conversation, runner: asyncio.Runner, line: str) -> None:
     """Answer a question or run a command, and say how to go on if it ends early."""
+    name, _, argument = line.partition(" ")
+    command = _BY_NAME.get({"/quit": "/exit"}.get(name, name)) if name[0] == "/" else None
+    if name[0] == "/" and command is None:
+        near = difflib.get_close_matches(name, _BY_NAME, n=1)
+        told = f"did you mean {near[0]}?" if near else "/help lists them."
+        say(f"There is no command {name}: {told}")
+        return
     try:
-        if line.startswith("/"):
-            runner.run(_run(conversation, line))
-        else:
-            runner.run(conversation.ask(line))
+        if command is None or command.asks:
+            with running():  # outside the loop, where Ctrl-C ends a download at once
+                fetch_weights(conversation.configuration)
+        runner.run(
+            command.run(conversation, argument.strip()) if command else conversation.ask(line)
+        )
     except KeyboardInterrupt:
         say("Stopped. /resume goes on from here.")
     except Failed as failure:
         say(f"{failure}\n/resume tries again from here.")
-
-
-async def _run(conversation: Conversation, line: str) -> None:
-    name, _, argument = line.partition(" ")
-    name = {"/quit": "/exit"}.get(name, name)
-    if command := _BY_NAME.get(name):
-        await command.run(conversation, argument.strip())
-        return
-    near = difflib.get_close_matches(name, _BY_NAME, n=1)
-    told = f"did you mean {near[0]}?" if near else "/help lists them."
-    say(f"There is no command {name}: {told}")
 
 
 async def _welcome(conversation: Conversation) -> None:

@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +129,8 @@ class Chats:
         """Return the conversations, the latest first."""
         with self._records() as records:
             found = records.search(_PLACE, limit=_MOST) if records else []
-        chats = [Chat(**item.value) for item in found]
+        known = {field.name for field in fields(Chat)}  # a later version may write more
+        chats = [Chat(**{k: v for k, v in item.value.items() if k in known}) for item in found]
         return sorted(chats, key=lambda chat: chat.updated, reverse=True)
 
     def find(self, name: str) -> Chat:

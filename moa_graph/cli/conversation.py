@@ -11,7 +11,7 @@ from moa_graph.building.compiled import MoAGraph
 from moa_graph.cli.chats import Chat, Chats
 from moa_graph.cli.choosing import check_ready
 from moa_graph.cli.footer import Prices, Used
-from moa_graph.cli.running import asked, build, fetch_weights, running
+from moa_graph.cli.running import asked, build, running
 from moa_graph.cli.terminal import say
 from moa_graph.cli.turns import Turn, history_of, turns_of, used_in
 from moa_graph.cli.view import RunView
@@ -105,10 +105,8 @@ class Conversation:
         await self._run(asked(question), turns[-1].before_question)
 
     async def _run(self, given: Any, config: RunnableConfig, goes_on: Turn | None = None) -> None:
-        with running():
-            fetch_weights(self.configuration)
-        self._chats.save(self.chat)
         kept = len(usable(goes_on.proposals)) if goes_on else 0
-        view = RunView(self.prices, kept=kept)
         with running():
+            self._chats.save(self.chat)
+            view = RunView(self.prices, kept=kept)
             await view.show(self._graph, given, config)

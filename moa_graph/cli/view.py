@@ -16,7 +16,7 @@ from rich.text import Text
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.streams import is_answer
 from moa_graph.cli.footer import Prices, parts_of, used_by
-from moa_graph.cli.lines import counted, one_line
+from moa_graph.cli.lines import counted, cut, one_line
 from moa_graph.cli.progress import Row, decision_line, words_of
 from moa_graph.cli.screen import Screen
 from moa_graph.cli.terminal import print_proposals
@@ -56,6 +56,7 @@ class RunView:
         self._decided: list[Decision] = []
         self._state: MoAState | None = None
         self._whole = ""
+        self._writer: Row | None = None
         self._first_token: float | None = None
         self._started = time.monotonic()
         self._screen = Screen(self._running, quiet=quiet)
@@ -117,7 +118,9 @@ class RunView:
             for decision in decisions:
                 if decision not in known:
                     self._decided.append(decision)
-                    self._screen.note(Text(decision_line(decision), style="dim"))
+                    line, width = decision_line(decision), self._screen.width
+                    line = line if width is None else cut(line, width)
+                    self._screen.note(Text(line, style="dim"))
         self._state = state
         if self._whole:
             self._screen.write(self._whole)
@@ -137,7 +140,12 @@ class RunView:
             row.seconds, row.error = event["latency"], event["error"]
             row.tokens = row.tokens if event["tokens"] is None else event["tokens"]
             self._show(row)
-        elif event["type"] == "aggregator_started" and self._show_proposals and self._state:
+        elif event["type"] == "aggregator_started":
+            self._begin_answer(Row(event["layer"], event["model"], event["model"]))
+
+    def _begin_answer(self, writer: Row) -> None:
+        self._writer = writer
+        if self._show_proposals and self._state:
             self._show_proposals = False
             self._screen.close()
             print_proposals(self._state["proposals"], title_of_answer="Answer")
@@ -151,7 +159,10 @@ class RunView:
         return row.line(width, self._names, layers=self._layers)
 
     def _running(self, width: int) -> list[Text]:
-        return [self._line(row, width) for row in self._rows.values() if row.seconds is None]
+        rows = [row for row in self._rows.values() if row.seconds is None]
+        if self._writer and not self._screen.written:  # it thinks, or reads
+            rows.append(self._writer)
+        return [self._line(row, width) for row in rows]
 
     def _write(self, message: Any) -> None:
         if not isinstance(message, AIMessageChunk):
