@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from langchain_core.messages.ai import UsageMetadata
 from langgraph.checkpoint.memory import InMemorySaver
+from rich.console import Console
 
 from moa_graph.cli.chats import Chat, StoreOption, opened
 from moa_graph.cli.choosing import (
@@ -100,7 +101,7 @@ class _Run:
 
     def __init__(self, configuration: Configuration, question: str, layers: int | None) -> None:
         # Where nobody reads the advice to go on, nothing is kept.
-        self._memory = InMemorySaver() if sys.stderr.isatty() else None
+        self._memory = InMemorySaver() if Console(stderr=True).is_terminal else None
         self._graph = build(configuration, layers=layers, checkpointer=self._memory)
         self._prices = Prices.of(configuration)
         self._question = question

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rich.text import Text
 
 from moa_graph.cli.lines import counted, cut, one_line, padded
-from moa_graph.state import Decision, Proposal
+from moa_graph.state import Decision
 
 _STYLES = {
     "ok": "green",
@@ -36,20 +36,6 @@ class Row:
     seconds: float | None = None
     error: str | None = None
     started: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def of(cls, proposal: Proposal) -> Row:
-        """Return the row of a proposal that is in the state."""
-        usage = proposal["usage"]
-        return cls(
-            proposal["layer"],
-            proposal["proposer"],
-            proposal["model"],
-            words_of(proposal["status"]),
-            usage["output_tokens"] if usage else None,
-            proposal["latency"],
-            proposal["error"],
-        )
 
     @property
     def fields(self) -> list[str]:

@@ -156,11 +156,12 @@ class RunView:
         self._screen.note(row.plain() if width is None else self._line(row, width))
 
     def _line(self, row: Row, width: int) -> Text:
-        return row.line(width, self._names, layers=self._layers)
+        names = max(self._names, cell_len(row.name))
+        return row.line(width, names, layers=self._layers)
 
     def _running(self, width: int) -> list[Text]:
         rows = [row for row in self._rows.values() if row.seconds is None]
-        if self._writer and not self._screen.written:  # it thinks, or reads
+        if self._writer:  # it thinks, or reads
             rows.append(self._writer)
         return [self._line(row, width) for row in rows]
 
@@ -172,9 +173,11 @@ class RunView:
             return
         if message.text and self._first_token is None:
             self._first_token = time.monotonic() - self._started
+            self._writer = None
         self._screen.write(message.text)
 
     def _end(self, state: MoAState) -> None:
+        self._writer = None
         message = state["messages"][-1]
         written = self._screen.written
         if message.text.startswith(written):
@@ -192,6 +195,7 @@ class RunView:
 
     def _close(self) -> None:
         """End the view, also of a run that was stopped or failed."""
+        self._writer = None
         self._screen.close()
         for row in self._rows.values():
             if row.seconds is None:

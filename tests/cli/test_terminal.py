@@ -7,10 +7,15 @@ import json
 import os
 import re
 import stat
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
@@ -21,6 +26,7 @@ from moa_graph.cli.footer import Prices, Used, cost_of, parts_of, tokens_of
 from moa_graph.cli.lines import cut, dollars, inert, joined, one_line, padded
 from moa_graph.cli.markdown import Answer, blocks_of
 from moa_graph.cli.progress import Row, decision_line
+from moa_graph.cli.prompt import Prompt
 from moa_graph.cli.screen import show_markdown
 from moa_graph.presets.configuration import Configuration
 
@@ -314,6 +320,81 @@ def test_json_prints_no_view_in_a_terminal(moa):
     result = moa("ask", "hi", "-c", "moa.toml", "--json", terminal=True)
     assert json.loads(result.stdout)["answer"] == "1: agg: hi"
     assert result.stderr == ""
+
+
+def test_a_decision_comes_before_the_answer_that_was_chosen(moa, server, tmp_path):
+    (tmp_path / "vote.toml").write_text('proposers=["openai:a", "openai:b"]\naggregator="vote"')
+    server.answer_all = "**42**"
+    for terminal, answer in ((True, "\r42\n"), (False, "**42**\n")):
+        text = plain(moa("ask", "hi", "-c", "vote.toml", terminal=terminal).output)
+        assert text.count(answer) == 1
+        assert text.index("chosen: a and b (by their answers)") < text.index(answer)
+        assert "first token" not in text
+        assert "2 models · " in text
+
+
+def test_proposals_are_shown_in_full_in_a_terminal(moa, server):
+    server.answers["a"] = "**bold** words"
+    text = plain(
+        moa("ask", "hi", "-c", "moa.toml", "--show-proposals", terminal=True).output
+    ).replace("\r", "")
+    titles = re.findall(r"^(\S.*?) ─+$", text, re.MULTILINE)
+    assert [title.split(" · ")[:-1] for title in titles[:2]] == [
+        ["Layer 1", "a", "ok"],
+        ["Layer 1", "b", "ok"],
+    ]
+    assert titles[2] == "Answer"
+    assert "\nbold words\n" in text
+
+
+def test_a_question_that_failed_is_kept_where_somebody_reads_it(moa, server, tmp_path):
+    (tmp_path / "down.toml").write_text(
+        'proposers=["openai:a"]\naggregator="openai:agg?fail_first=2"\ncalls={retries=0}'
+    )
+    result = moa("ask", "hi", "-c", "down.toml")
+    assert result.exit_code == 1
+    assert "--resume" not in result.stderr
+    assert moa("chats").stdout == ""
+    result = moa("ask", "hi", "-c", "down.toml", terminal=True)
+    assert result.exit_code == 1
+    (name,) = re.findall(r"moa chat --resume (\w+) goes on", plain(result.stderr))
+    server.calls.clear()
+    assert moa("chat", "--resume", name, lines=["/resume"]).stdout == "agg: hi\n"
+    assert server.labels() == ["agg"]
+
+
+def test_an_answer_that_ends_early_is_shown_as_far_as_it_came(moa, server, tmp_path):
+    (tmp_path / "cut.toml").write_text('proposers=["openai:a"]\naggregator="openai:agg?cut=3"')
+    server.answers["agg"] = "**one** two\n\nthree four five"
+    text = plain(moa("ask", "hi", "-c", "cut.toml", terminal=True).output).replace("\r", "")
+    assert "\none two\n\nthree\n\nThe aggregator agg?cut=3 failed" in text
+
+
+async def test_lines_are_edited_pasted_completed_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    history = tmp_path / "chats.history"
+    keys = [
+        ("one\r", "one"),
+        ("a\x1b\rb\r", "a\nb"),
+        ("\x1b[200~two\nlines\x1b[201~\r", "two\nlines"),
+        ("/pro\t 2\r", "/proposals 2"),
+        ("\x1b[A\x1b[A\r", "two\nlines"),
+        ("on\x1b[D\x1b[Cx\x7fe\r", "one"),
+    ]
+    with create_pipe_input() as given, create_app_session(input=given, output=DummyOutput()):
+        prompt = Prompt(history, ["/proposals", "/retry"])
+        for typed, line in keys:
+            given.send_text(typed)
+            assert await prompt._edited() == line
+        given.send_text("\x03")
+        with pytest.raises(KeyboardInterrupt):
+            await prompt._edited()
+        given.send_text("\x04")
+        with pytest.raises(EOFError):
+            await prompt._edited()
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert "+/proposals 2" in history.read_text()
 
 
 def test_a_retry_asks_the_aggregator_alone(moa, server):
