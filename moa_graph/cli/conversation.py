@@ -77,7 +77,9 @@ class Conversation:
     async def resume(self) -> None:
         """Go on with the run that was stopped or failed; what it has is not asked for again."""
         turns = await self.turns()
-        if not turns or turns[-1].answer is not None:
+        if not turns:
+            say("There is no question yet.")
+        elif turns[-1].answer is not None:
             say("There is nothing to go on with: the last question has its answer.")
         elif not turns[-1].checkpoints[-1].next:
             say("Another mixture was asked. /retry all asks this one.")

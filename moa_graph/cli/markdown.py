@@ -41,13 +41,18 @@ class Answer:
     """
 
     def __init__(self) -> None:
-        self.text = ""
-        """All of the text so far."""
+        self._pieces: list[str] = []
         self._from = 0
 
     def add(self, piece: str) -> None:
         """Add the next piece of the text."""
-        self.text += piece
+        self._pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        """All of the text so far."""
+        self._pieces = ["".join(self._pieces)]
+        return self._pieces[0]
 
     def finished(self) -> list[str]:
         """Return the blocks that are finished since the last call, as Markdown."""

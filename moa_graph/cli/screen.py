@@ -129,18 +129,16 @@ class Screen:
 
     def write(self, piece: str) -> None:
         """Add the next piece of the answer."""
-        if not piece or self._quiet:
-            self._answer.add(piece)
-            return
-        if not self.renders:
-            self._end_live()
-            if not self._answer.text and self._notes.is_terminal:
-                self._notes.print()
-            self._answer.add(piece)
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-            return
         self._answer.add(piece)
+        if self.renders or self._quiet or not piece:
+            return
+        if not self._shown:
+            self._shown = True
+            self._end_live()
+            if self._notes.is_terminal:
+                self._notes.print()
+        sys.stdout.write(piece)
+        sys.stdout.flush()
 
     def tick(self) -> None:
         """Show what has changed; call it about ten times a second."""
@@ -177,12 +175,14 @@ class Screen:
             self._live = None
 
     def _print(self, blocks: Iterable[str]) -> None:
+        rows: list[list[Segment]] = []
         for block in blocks:
-            lines = laid_out(self._out, block)
             if self._shown or self._gap:
-                self._out.print()
+                rows.append([])
             self._shown, self._gap = True, False
-            self._out.print(Lines(lines), end="", soft_wrap=True)
+            rows += laid_out(self._out, block)
+        if rows:  # at once, because the lines that change are written again each time
+            self._out.print(Lines(rows), end="", soft_wrap=True)
 
     def _region(self) -> Lines:
         """Return the lines that change: the end of the answer, and the proposers that write."""

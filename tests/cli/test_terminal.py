@@ -298,7 +298,7 @@ def moa(server, monkeypatch, tmp_path):
 
 def plain(output: str) -> str:
     """The text without escape sequences."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", output)
 
 
 def test_a_pipe_receives_the_answer_and_nothing_else(moa, server):
@@ -313,7 +313,7 @@ def test_a_terminal_shows_markdown_and_each_block_once(moa, server):
     assert [text.count(word) for word in ("Title", "bold code", " • one", "␛[2Jend")] == [1] * 4
     assert "**" not in text
     assert "\x1b[2J" not in result.stdout
-    assert re.search(r"\ra +ok +\d+\.\d s +2 tokens\n", plain(result.output))
+    assert re.search(r"a +ok +\d+\.\d s +2 tokens\n", plain(result.output))
 
 
 def test_json_prints_no_view_in_a_terminal(moa):
@@ -325,7 +325,7 @@ def test_json_prints_no_view_in_a_terminal(moa):
 def test_a_decision_comes_before_the_answer_that_was_chosen(moa, server, tmp_path):
     (tmp_path / "vote.toml").write_text('proposers=["openai:a", "openai:b"]\naggregator="vote"')
     server.answer_all = "**42**"
-    for terminal, answer in ((True, "\r42\n"), (False, "**42**\n")):
+    for terminal, answer in ((True, "\n42\n"), (False, "**42**\n")):
         text = plain(moa("ask", "hi", "-c", "vote.toml", terminal=terminal).output)
         assert text.count(answer) == 1
         assert text.index("chosen: a and b (by their answers)") < text.index(answer)
@@ -335,9 +335,7 @@ def test_a_decision_comes_before_the_answer_that_was_chosen(moa, server, tmp_pat
 
 def test_proposals_are_shown_in_full_in_a_terminal(moa, server):
     server.answers["a"] = "**bold** words"
-    text = plain(
-        moa("ask", "hi", "-c", "moa.toml", "--show-proposals", terminal=True).output
-    ).replace("\r", "")
+    text = plain(moa("ask", "hi", "-c", "moa.toml", "--show-proposals", terminal=True).output)
     titles = re.findall(r"^(\S.*?) ─+$", text, re.MULTILINE)
     assert [title.split(" · ")[:-1] for title in titles[:2]] == [
         ["Layer 1", "a", "ok"],
@@ -366,7 +364,7 @@ def test_a_question_that_failed_is_kept_where_somebody_reads_it(moa, server, tmp
 def test_an_answer_that_ends_early_is_shown_as_far_as_it_came(moa, server, tmp_path):
     (tmp_path / "cut.toml").write_text('proposers=["openai:a"]\naggregator="openai:agg?cut=3"')
     server.answers["agg"] = "**one** two\n\nthree four five"
-    text = plain(moa("ask", "hi", "-c", "cut.toml", terminal=True).output).replace("\r", "")
+    text = plain(moa("ask", "hi", "-c", "cut.toml", terminal=True).output)
     assert "\none two\n\nthree\n\nThe aggregator agg?cut=3 failed" in text
 
 
@@ -414,8 +412,8 @@ def test_a_run_that_failed_is_resumed(moa, server, tmp_path):
     assert result.stdout == "agg: one\n"
     assert server.labels() == ["a", *["agg"] * 4]
     assert result.stderr.count("/resume tries again") == 3
-    assert result.stderr.count("nothing to go on with") == 2
-    assert "There is no question yet." in result.stderr
+    assert result.stderr.count("nothing to go on with") == 1
+    assert result.stderr.count("There is no question yet.") == 2
     assert "/retry more: give nothing or `all`." in result.stderr
 
 
