@@ -61,7 +61,7 @@ def joined(parts: Iterable[str], width: int) -> list[str]:
     """Join parts with a dot between them into lines; a line ends between two parts.
 
     Args:
-        parts: Texts of one line each; a part that is wider than a line is cut.
+        parts: Texts of one line each; a part that is wider than a line ends between words.
         width: Cells of a line.
     """
     lines: list[str] = []
@@ -70,7 +70,17 @@ def joined(parts: Iterable[str], width: int) -> list[str]:
         if lines and cell_len(longer) <= width:
             lines[-1] = longer
         else:
-            lines.append(cut(part, width))
+            lines += _wrapped(part, width)
+    return lines
+
+
+def _wrapped(part: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in part.split(" "):
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(cut(word, width))
     return lines
 
 

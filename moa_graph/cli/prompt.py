@@ -51,6 +51,8 @@ class Prompt:
         try:
             return (runner.run(self._edited()) if self._session else _line()).strip()
         except KeyboardInterrupt:
+            if self._session is None and sys.stdin.isatty():
+                sys.stderr.write("\n")  # after the terminal's own `^C`
             return None
         except EOFError:
             raise EndOfInput from None

@@ -75,6 +75,7 @@ def test_parts_are_joined_into_lines_that_end_between_them():
     ]
     lines = joined(parts, 30)
     assert lines == ["4 models · 12.3 s", "first token 3.4 s", "99 tokens in, 17 out · $0.0012"]
+    assert joined(parts, 12)[2:] == ["first token", "3.4 s", "99 tokens", "in, 17 out", "$0.0012"]
 
 
 @pytest.mark.parametrize(
