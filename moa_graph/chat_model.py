@@ -27,6 +27,7 @@ from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited
+from moa_graph.agents.arguments import arguments_checked, wrong_graph
 from moa_graph.agents.chat_turn import Consulting, record_of
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
@@ -58,6 +59,7 @@ from moa_graph.state import MoAState
 _STREAM_MODES = ["messages", "values"]
 
 
+@arguments_checked("ChatMoA(graph=create_moa([…], aggregator))")
 class ChatMoA(CalledWithConfig, ChatModelWithRuns):
     """A Mixture-of-Agents graph as one chat model.
 
@@ -121,10 +123,7 @@ class ChatMoA(CalledWithConfig, ChatModelWithRuns):
     @classmethod
     def _made_by_create_moa(cls, graph: Any) -> MoAGraph:
         if not isinstance(_aggregator_node(graph), AnswerNode):
-            raise ValueError(
-                f"graph must come from create_moa, not {type(graph).__name__}: "
-                "ChatMoA(graph=create_moa([...], aggregator))."
-            )
+            raise wrong_graph("ChatMoA(graph=…)", graph)
         if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
             raise ValueError(
                 "ChatMoA does not support interrupts, but its graph was built with "

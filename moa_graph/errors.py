@@ -137,6 +137,16 @@ P = ParamSpec("P")
 
 _SHOWN = 80  # characters of a value in an error
 _WRONG_TYPES = ("_type", "is_instance_of", "_parsing", "int_from_float", "callable_type")
+_ALSO_CALLED = {  # argument -> what other packages, and papers, call it
+    "proposers": ("models", "model_names", "agents", "experts", "llms", "members", "panel"),
+    "aggregator": ("synthesizer", "combiner", "judge", "writer", "final"),
+    "layers": ("rounds", "depth"),
+    "prompt": ("system", "system_prompt", "system_message", "role", "instructions"),
+    "samples": ("n", "count"),
+    "graph": ("moa", "mixture", "model", "models", "preset", "proposers", "aggregator"),
+    "moa": ("graph", "mixture", "model"),
+    "consult": ("when",),
+}
 _RULES = {
     "greater_than_equal": "must be at least {ge:g}",
     "greater_than": "must be above {gt:g}",
@@ -167,7 +177,7 @@ def value_object(cls: type[T]) -> type[T]:
 
     @wraps(validate)
     def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-        check_names(made, kwargs)
+        check_call(made, args, kwargs)
         try:
             validate(self, *args, **kwargs)
         except ValidationError as error:
@@ -254,6 +264,7 @@ def check_names(
     kwargs: Mapping[str, Any],
     name: str = "",
     parts: Sequence[type] = (),
+    example: str = "",
 ) -> None:
     """Reject unknown arguments with an error that suggests the most similar one.
 
@@ -262,22 +273,63 @@ def check_names(
         kwargs: The keyword arguments.
         name: Name of `made` in the error; by default its `__name__`.
         parts: Classes of its arguments, of which the unknown argument may be one.
+        example: A valid call, for the error.
 
     Raises:
         TypeError: If an argument does not exist.
     """
-    parameters = inspect.signature(made).parameters
+    parameters = [one.name for one in _parameters(made) if one.name != "self"]
     for given in kwargs:
         if given not in parameters:
-            known = ", ".join(name for name in parameters if name != "self")
-            raise TypeError(
-                f"{name or made.__name__}() has no argument {given!r}."
-                f"{_meant(given, parameters, parts)} Arguments are: {known}."
-            )
+            said = f"{name or made.__name__}() has no argument {given!r}."
+            meant = f"{_meant(given, parameters, parts)} Arguments are: {', '.join(parameters)}."
+            raise TypeError(f"{said}{meant}{f' Use {example}.' if example else ''}")
+
+
+def _parameters(made: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that have a name of their own."""
+    parameters = inspect.signature(made).parameters.values()
+    return [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+
+
+def check_call(
+    made: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    parts: Sequence[type] = (),
+    example: str = "",
+) -> None:
+    """Reject unknown, missing and surplus arguments, before a call.
+
+    Args:
+        made: The class or function to call.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        parts: As in `check_names`.
+        example: A valid call, for the error; by default one with the required arguments.
+
+    Raises:
+        TypeError: If it has unknown arguments, too many or too few. The error has a valid call.
+    """
+    check_names(made, kwargs, parts=parts, example=example)
+    parameters = _parameters(made)
+    places = [one.name for one in parameters if one.kind != one.KEYWORD_ONLY]
+    needed = [one.name for one in parameters if one.default is one.empty]
+    valid = example or f"{made.__name__}({', '.join([*needed, '…'])})"
+    if len(args) > len(places):
+        raise TypeError(
+            f"{made.__name__}() takes {', '.join(places) or 'nothing'} by place, and the rest by "
+            f"name, but has {len(args)} arguments without a name: {valid}."
+        )
+    if missing := [name for name in needed if name not in {*places[: len(args)], *kwargs}]:
+        raise TypeError(f"{made.__name__}() needs {' and '.join(map(repr, missing))}: {valid}.")
 
 
 def _meant(given: str, own: Iterable[str], parts: Sequence[type]) -> str:
-    # `quorum` is an argument of Layer; `max_retries` contains `retries` of CallPolicy.
+    own = list(own)
+    if other := next((name for name in own if given in _ALSO_CALLED.get(name, ())), None):
+        return f" Did you mean {other!r}?"
+    # `quorum` is of Layer; `max_retries` contains `retries` of CallPolicy.
     arguments = [(name, repr(name)) for name in own] + [
         (name, f"{part.__name__}({name}=…)")
         for part in parts
@@ -289,17 +341,18 @@ def _meant(given: str, own: Iterable[str], parts: Sequence[type]) -> str:
     return nearest(given, own, likeness=0.6)
 
 
-def names_checked(*parts: type) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Wrap a function so that an unknown argument raises an error with a suggestion.
+def call_checked(*parts: type, example: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Wrap a function so that an unknown or missing argument raises an error with a suggestion.
 
     Args:
-        *parts: Classes of its arguments, of which the unknown argument may be one.
+        *parts: As in `check_names`.
+        example: A valid call, for the error.
     """
 
     def wrapped(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            check_names(function, kwargs, parts=parts)
+            check_call(function, args, kwargs, parts, example)
             return function(*args, **kwargs)
 
         return call

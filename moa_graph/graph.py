@@ -27,7 +27,7 @@ from moa_graph.building.rules import check_combination
 from moa_graph.building.wiring import wire
 from moa_graph.calling.cache import ProposalCache, StoredProposals, why_not_cached
 from moa_graph.context import MoAContext, context_schema_of
-from moa_graph.errors import names_checked, nearest
+from moa_graph.errors import call_checked, nearest
 from moa_graph.layers import Layer, Proposer, ProposerLike, References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.models import ModelLike
@@ -48,7 +48,11 @@ _STATES: dict[tuple[bool, bool], type[MoAState]] = {  # key: (graph loops, graph
 }
 
 
-@names_checked(Layer, Proposer, References, RunLimits, CallPolicy)
+@call_checked(
+    *(Layer, Proposer, References, RunLimits, CallPolicy),
+    example="create_moa(['provider:model', …], 'provider:model'); for a preset or a file, "
+    "moa_graph.presets.load_preset(name).create()",
+)
 def create_moa(
     proposers: Layer | Sequence[ProposerLike] | Sequence[Layer | Sequence[ProposerLike]],
     aggregator: ModelLike | AnswerStrategy | Mapping[str, Any] | Callable[..., Any],

@@ -21,7 +21,12 @@ from moa_graph.agents.advised_call import (
     Step,
     Steps,
 )
-from moa_graph.agents.arguments import as_context, check_graph, checked_uses
+from moa_graph.agents.arguments import (
+    arguments_checked,
+    as_context,
+    check_graph,
+    checked_uses,
+)
 from moa_graph.agents.predicates import after_tool_error, when_repeating
 from moa_graph.agents.tool import consult_tool
 from moa_graph.building.compiled import MoAGraph
@@ -38,6 +43,7 @@ Handler: TypeAlias = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler: TypeAlias = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
 
 
+@arguments_checked("MoAMiddleware(create_moa([…], aggregator))")
 class MoAMiddleware(AgentMiddleware[MoAAgentState, Any, Any]):
     """Middleware for `create_agent`: the proposers of a mixture advise the agent's own model.
 

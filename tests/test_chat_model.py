@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from moa_graph import ChatMoA, MoAContext, NotEnoughProposals, Proposer, create_moa
 from tests.fake_server import eventually
@@ -414,7 +414,7 @@ def test_tools_are_refused_where_nothing_takes_them(chat):
 def test_only_a_graph_of_ours_is_taken(chat):
     other = create_agent(chat("a"), tools=[])
     for wrong in (other, "moa", None, chat("a")):
-        with pytest.raises(ValidationError, match="create_moa"):
+        with pytest.raises(TypeError, match="create_moa"):
             ChatMoA(graph=wrong)
 
 

@@ -1,12 +1,18 @@
-"""Check the arguments of `MoAMiddleware` and `consult_tool`."""
+"""Check the arguments of `ChatMoA`, `MoAMiddleware` and `consult_tool`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+from langchain_core.runnables import Runnable
 
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.context import MoAContext
+from moa_graph.errors import check_call
+
+T = TypeVar("T")
 
 
 def check_graph(moa: Any, owner: str) -> None:
@@ -16,10 +22,42 @@ def check_graph(moa: Any, owner: str) -> None:
         TypeError: If it is not.
     """
     if not isinstance(moa, MoAGraph):
-        raise TypeError(
-            f"{owner}(moa=…) must be a graph of create_moa, not {type(moa).__name__}: "
-            f"{owner}(create_moa([…], aggregator))."
-        )
+        raise wrong_graph(f"{owner}(moa=…)", moa)
+
+
+def wrong_graph(argument: str, given: Any) -> TypeError:
+    """Return the error for a value that is not a graph of `create_moa`."""
+    valid = argument.replace("moa=", "").replace("…", "create_moa([…], aggregator)")
+    if isinstance(given, Runnable) and isinstance(graph := getattr(given, "graph", None), MoAGraph):
+        valid = f"give its graph, {graph!r}"
+    elif hasattr(given, "create"):
+        valid = f"call its create(): {argument.replace('…', 'load_preset(…).create()')}"
+    elif isinstance(given, str):
+        valid += f", or {argument.replace('…', f'load_preset({given!r}).create()')}"
+    return TypeError(
+        f"{argument} must be a graph of create_moa, not {type(given).__name__}: {valid}."
+    )
+
+
+def arguments_checked(example: str) -> Callable[[type[T]], type[T]]:
+    """Make a class reject unknown, missing and unnamed arguments with a suggestion.
+
+    Args:
+        example: A valid call, for the error.
+    """
+
+    def checked(cls: type[T]) -> type[T]:
+        initialize = cls.__init__
+
+        @wraps(initialize)
+        def init(self: T, *args: Any, **kwargs: Any) -> None:
+            check_call(type(self), args, kwargs, example=example)
+            initialize(self, *args, **kwargs)
+
+        cls.__init__ = init  # type: ignore[assignment, method-assign]
+        return cls
+
+    return checked
 
 
 def checked_uses(given: Any, owner: str) -> Any:

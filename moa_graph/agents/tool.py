@@ -15,7 +15,7 @@ from moa_graph.agents.arguments import check_graph, checked_uses
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.turn import RECORD
 from moa_graph.chat_model import ChatMoA
-from moa_graph.errors import MoAError
+from moa_graph.errors import MoAError, call_checked
 from moa_graph.prompts import question_place
 
 _NAME = "consult"
@@ -27,6 +27,7 @@ _AT_THE_LIMIT = (
 )
 
 
+@call_checked(example="consult_tool(create_moa([…], aggregator))")
 def consult_tool(moa: MoAGraph, max_uses: int = 3) -> BaseTool:
     """Return a tool named `consult` with which an agent asks a mixture.
 

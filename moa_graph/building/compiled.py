@@ -20,6 +20,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
 from moa_graph._compat import as_graph, has_default_recursion_limit, tag_node
+from moa_graph.building.drawing import svg_of
+from moa_graph.building.run_input import check_run
 from moa_graph.building.wiring import Stage
 from moa_graph.calling import sync
 from moa_graph.context import MoAContext
@@ -86,8 +88,11 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
 
         Raises:
             CalledFromInside: If it is called on the thread that would have to run it.
+            TypeError: If the input, or a keyword argument, is none of a run.
+            ValueError: If the input has no messages.
         """
         sync.refuse_from_inside()
+        check_run(input, config, kwargs)
         config = _unlimited(config) if self.builder.loops else config
         if "max_concurrency" not in (self.config or {}):
             # LangGraph's default, by the number of cores, may be less than the proposers.
@@ -108,7 +113,13 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """Stream a run asynchronously as LangGraph does."""
+        """Stream a run asynchronously as LangGraph does.
+
+        Raises:
+            TypeError: If the input, or a keyword argument, is none of a run.
+            ValueError: If the input has no messages.
+        """
+        check_run(input, config, kwargs)
         config = _unlimited(config) if self.builder.loops else config
         events = super().astream(input, config, **kwargs)
         with self.plan.runs.ending() as begin:
@@ -135,6 +146,10 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
             else (" → ".join(f"[{own}]" for own in names))
         )
         return f"MoAGraph({self.name!r}: {shown} → {last})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 - Jupyter's
+        """Show the graph in a notebook. LangGraph's own picture is made by a web service."""
+        return {"text/plain": repr(self), "image/svg+xml": svg_of(self.get_graph())}
 
     @property
     def plan(self) -> Plan:

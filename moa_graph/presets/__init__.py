@@ -34,6 +34,7 @@ def load_preset(name_or_path: str | Path) -> Configuration:
             `.yaml` or `.yml`.
 
     Raises:
+        TypeError: If it is neither a name nor a path.
         ValueError: If the preset does not exist or cannot be made here, or the file is not a
             valid configuration. The message has the invalid field and the nearest valid one.
         FileNotFoundError: If the file does not exist.
@@ -44,6 +45,11 @@ def load_preset(name_or_path: str | Path) -> Configuration:
         return family(name_or_path, os.environ)
     if isinstance(name_or_path, str) and name_or_path in preset_names():
         return running_server(name_or_path, os.environ).configuration()
+    if not isinstance(name_or_path, str | Path):
+        raise TypeError(
+            f"load_preset() takes a name or the path of a file, not {type(name_or_path).__name__}. "
+            "To build a graph of models, use create_moa([model, …], aggregator)."
+        )
     path = Path(name_or_path)
     if path.suffix.lower() not in SUFFIXES:
         names = preset_names()
