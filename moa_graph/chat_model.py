@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, field_validator
 from typing_extensions import override
 
 from moa_graph._compat import ChatModelWithRuns, inherited
-from moa_graph.agents.arguments import arguments_checked, wrong_graph
+from moa_graph.agents.arguments import STANDARD, arguments_checked, wrong_graph
 from moa_graph.agents.chat_turn import Consulting, record_of
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
@@ -59,7 +59,7 @@ from moa_graph.state import MoAState
 _STREAM_MODES = ["messages", "values"]
 
 
-@arguments_checked("ChatMoA(graph=create_moa([…], aggregator))")
+@arguments_checked("ChatMoA(graph=create_moa([…], aggregator))", ignored=STANDARD)
 class ChatMoA(CalledWithConfig, ChatModelWithRuns):
     """A Mixture-of-Agents graph as one chat model.
 

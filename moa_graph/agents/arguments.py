@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -13,6 +13,9 @@ from moa_graph.context import MoAContext
 from moa_graph.errors import check_call
 
 T = TypeVar("T")
+
+STANDARD = ("api_key", "timeout", "max_retries", "streaming")
+"""LangChain's standard parameters of chat models that have no meaning for a mixture."""
 
 
 def check_graph(moa: Any, owner: str) -> None:
@@ -39,11 +42,12 @@ def wrong_graph(argument: str, given: Any) -> TypeError:
     )
 
 
-def arguments_checked(example: str) -> Callable[[type[T]], type[T]]:
+def arguments_checked(example: str, ignored: Collection[str] = ()) -> Callable[[type[T]], type[T]]:
     """Make a class reject unknown, missing and unnamed arguments with a suggestion.
 
     Args:
         example: A valid call, for the error.
+        ignored: Arguments that are accepted and have no effect.
     """
 
     def checked(cls: type[T]) -> type[T]:
@@ -51,7 +55,8 @@ def arguments_checked(example: str) -> Callable[[type[T]], type[T]]:
 
         @wraps(initialize)
         def init(self: T, *args: Any, **kwargs: Any) -> None:
-            check_call(type(self), args, kwargs, example=example)
+            known = {name: value for name, value in kwargs.items() if name not in ignored}
+            check_call(type(self), args, known, example=example)
             initialize(self, *args, **kwargs)
 
         cls.__init__ = init  # type: ignore[assignment, method-assign]
