@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import shutil
 import uuid
 import warnings
@@ -12,6 +13,7 @@ from langgraph_sdk import get_client, get_sync_client
 
 from moa_graph.server.cluster import install_packages, newer_pythons, python_with_aegra
 from tests.fake_server import FakeServer
+from tests.guides import bash_block, check_install
 from tests.integration.keyed import SETTINGS
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
 
@@ -72,14 +74,17 @@ def aegra(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def langgraph_server(
     _server: FakeServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LangGraphServer]:
-    """`langgraph dev`, whose models `openai:…` are those of the fake server."""
+    """The README's `langgraph dev`, whose models `openai:…` are those of the fake server."""
+    install, command = (shlex.split(line) for line in bash_block("server").splitlines())
+    check_install(install[1:])
+    assert command[:2] == ["langgraph", "dev"]
     folder = tmp_path_factory.mktemp("server")
     settings = {
         "OPENAI_BASE_URL": _server.url,
         "OPENAI_API_KEY": "sk-test-0123456789",
         "MOA_MCP": "1",
     }
-    with langgraph_dev(folder, "--n-jobs-per-worker", "10", **settings) as server:
+    with langgraph_dev(folder, *command[2:], **settings) as server:
         yield server
 
 

@@ -23,8 +23,8 @@ from langgraph_sdk.errors import UnprocessableEntityError
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import AssistantContext
 from tests.fake_server import eventually
+from tests.guides import SERVER, blocks
 from tests.integration.langgraph_server import REPOSITORY, langgraph_dev
-from tests.test_readme import SERVER, blocks
 
 QUESTION = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -241,16 +241,19 @@ async def test_a_remote_graph_is_a_node_of_a_local_one(client, langgraph_server,
 
 def test_the_readmes_clients_work(langgraph_server, server, capsys):
     namespace: dict = {}
-    for block in blocks("python"):
+    guide = REPOSITORY / "notebooks" / "server.md"
+    for block in (*blocks("python", guide), *blocks("python")):
         if SERVER in block:
             code = block.replace("together:", "openai:").replace(SERVER, langgraph_server.url)
-            exec(compile(code, "README.md", "exec"), namespace)
+            code = code.replace('model="together"', 'model="critics"')
+            exec(compile(code, "guide", "exec"), namespace)
     printed = capsys.readouterr().out
     assert "layer_2_critic openai/gpt-oss-120b: " in printed
     assert "aggregator deepseek-ai/DeepSeek-V4-Pro: " in printed
     assert "'critics'" in printed
     _, _, after = printed.partition("'critics'")
-    assert after.count("deepseek-ai/DeepSeek-V4-Pro: What is fun in SF?") == 3  # three protocols
+    answers = after.count("deepseek-ai/DeepSeek-V4-Pro: What is fun in SF?")
+    assert answers == 4  # three protocols, and the README's own
     assert {call.body.get("temperature") for call in server.calls} == {1, 0.7}
 
 
