@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.guides import blocks
 from tests.integration.langgraph_server import REPOSITORY
 
 pytestmark = pytest.mark.services
@@ -90,3 +92,17 @@ def test_killed_at_half_it_goes_on_and_pays_for_nothing_twice(server, prompts, t
         twice = [question for question, times in asked.items() if times > 1]
         assert len(twice) <= ACTORS * AT_ONCE, "more was paid for again than was in flight"
         assert max(asked.values()) <= 2
+
+
+def test_the_code_of_the_guide_answers_a_file(server, tmp_path):
+    (block,) = blocks("python", REPOSITORY / "notebooks" / "batch.md")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+    ray = 'import ray; ray.init(_node_ip_address="127.0.0.1", include_dashboard=False)\n'
+    models = {"TOGETHER_API_BASE": server.url, "TOGETHER_API_KEY": "tgp-0123456789"}
+    run = subprocess.run(
+        [sys.executable, "-c", ray + block],
+        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env=os.environ | models | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert re.search(r"'answer': '[\w./-]+: (one|two)'", run.stdout)
