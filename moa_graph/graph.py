@@ -15,6 +15,7 @@ from moa_graph.building.arguments import (
     as_cache,
     as_object,
     as_references,
+    check_aggregator,
     check_concurrent,
     check_langgraphs,
     check_prices,
@@ -131,6 +132,7 @@ def create_moa(
     arguments = dict(locals())
     check_types(name=(name, str), stream_proposals=(stream_proposals, bool))
     check_langgraphs(context_schema, store)
+    check_aggregator(aggregator)
     mixture = Mixture.of(
         layers_of(proposers, layers),
         aggregator,

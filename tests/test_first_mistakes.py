@@ -144,6 +144,10 @@ MISTAKES: dict[str, tuple[Callable[[MoAGraph], Any], str]] = {
         lambda moa: create_moa(["openai:a"], synthesizer="openai:b"),
         "Did you mean 'aggregator'?",
     ),
+    "a proposer as the aggregator": (
+        lambda moa: create_moa(["openai:a"], Proposer("openai:b", temperature=0)),
+        "MoAContext(aggregator_temperature=…",
+    ),
     "layers by another name": (
         lambda moa: create_moa(["openai:a"], "openai:b", rounds=3),
         "Did you mean 'layers'?",

@@ -12,7 +12,7 @@ from moa_graph.calling.budget import price_of
 from moa_graph.calling.cache import ProposalCache
 from moa_graph.context import MoAContext
 from moa_graph.errors import check_names, nearest
-from moa_graph.layers import Layer, References
+from moa_graph.layers import Layer, Proposer, References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.models import (
     Model,
@@ -39,6 +39,20 @@ def as_object(argument: str, value: Any, kind: type[Any]) -> Any:
         f"create_moa({argument}={value!r}) must be a {kind.__name__}, such as "
         f"{example.get(kind, 'References(fenced=True)')}."
     )
+
+
+def check_aggregator(aggregator: Any) -> None:
+    """Reject a `Proposer` as the aggregator.
+
+    Raises:
+        TypeError: If it is one.
+    """
+    if isinstance(aggregator, Proposer):
+        raise TypeError(
+            f"create_moa(aggregator={aggregator!r}) must be a model: give the model of this "
+            "Proposer. Its settings are those of a run: MoAContext(aggregator_temperature=…, "
+            "aggregator_max_tokens=…, aggregation_prompt=…)."
+        )
 
 
 def as_references(value: Any) -> References:
