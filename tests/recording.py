@@ -21,7 +21,7 @@ FILE = ROOT / "notebooks" / "images" / "run.svg"
 COMMAND = 'moa ask "What are 3 fun things to do in SF?"'
 RECORDER = ("termtosvg==1.1.0", "setuptools<81")  # it imports pkg_resources
 OPTIONS = {
-    "--screen-geometry": "88x27",
+    "--screen-geometry": "88x16",
     "--min-frame-duration": "100",  # milliseconds
     "--max-frame-duration": "1500",
     "--loop-delay": "5000",
@@ -39,10 +39,13 @@ def main() -> None:
         programs = Path(folder) / "bin"
         subprocess.run([programs / "pip", "install", "--quiet", *RECORDER], check=True)
         words = [word for option in OPTIONS.items() for word in option]
-        subprocess.run(
+        recorder = subprocess.Popen(
             [programs / "termtosvg", FILE, *words, "-c", f"sh -c {shlex.quote(typed)}"],
-            cwd=folder, env=kept | {"PATH": path, "COLUMNS": "88"}, check=True,
+            cwd=folder, env=kept | {"PATH": path, "COLUMNS": "88"},
+            stdin=subprocess.PIPE,  # open until the command ends: its end would stop the recording
         )  # fmt: skip
+        if recorder.wait():
+            raise SystemExit(recorder.returncode)
 
 
 if __name__ == "__main__":
