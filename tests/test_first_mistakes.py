@@ -83,6 +83,7 @@ def test_an_input_that_is_none(moa: MoAGraph, given: Any, way: str):
         {"messages": [("human", "hi")]},
         {"messages": {"role": "user", "content": "hi"}},
         {"messages": Overwrite([HI])},
+        {"messages": {"__overwrite__": [HI]}},
         {"messages": "hi", "topic": "greetings"},
         ChatPromptTemplate([("human", "hi")]).invoke({}),
     ],
