@@ -15,7 +15,11 @@ from moa_graph.errors import MoAError
 
 T = TypeVar("T")
 
-_CLEANUP = 1.0  # seconds that a cancelled call may take to close its connection
+_closing: set[asyncio.Future[Any]] = set()  # asyncio itself keeps weak references only
+
+_CLOSING = 0.05  # seconds that the layer waits for a cut call to close its connection
+_CLOSING_AT_END = 1.0  # the same if the whole run is cancelled, and its event loop may end
+_CANCELLED = "cancelled"
 _MULTIPLE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*", re.IGNORECASE)
 
 
@@ -205,7 +209,7 @@ class LayerWait:
                 started + timeout, "timed_out", f"no answer within the proposer's {timeout:g} s"
             )
         requests: list[asyncio.Future[T]] = [asyncio.ensure_future(ask())]
-        why = "cancelled"
+        why = _CANCELLED
         try:
             while True:
                 end = min(filter(None, (own, self._end())), key=lambda e: e.at, default=None)
@@ -272,12 +276,21 @@ def _first(requests: list[asyncio.Future[T]]) -> asyncio.Future[T] | None:
 
 
 async def _cancel(requests: list[asyncio.Future[T]], why: str) -> None:
-    """Cancel running requests, and wait briefly so that they can close their connections."""
+    """Cancel running requests, and wait briefly so that they can close their connections.
+
+    The next layer does not wait for those that take longer: they go on closing beside it.
+    """
     running = [r for r in requests if not r.done()]
     for request in running:
         request.cancel(why)
     if running:
-        await asyncio.wait(running, timeout=_CLEANUP)
+        await asyncio.wait(running, timeout=_CLOSING_AT_END if why == _CANCELLED else _CLOSING)
     for request in requests:
-        if request.done() and not request.cancelled():
-            request.exception()  # retrieve it, so that asyncio does not warn
+        _closing.add(request)
+        request.add_done_callback(_closed)
+
+
+def _closed(request: asyncio.Future[Any]) -> None:
+    _closing.discard(request)
+    if not request.cancelled():
+        request.exception()  # retrieve it, so that asyncio does not warn

@@ -84,6 +84,37 @@ async def test_without_enough_answers_all_are_waited_for(chat, server):
     assert [p["status"] for p in state["proposals"]] == ["failed", "failed", "ok"]
 
 
+@pytest.mark.parametrize("cut", [{"quorum": 2}, {"timeout": 0.2}, {"min_proposals": 2}])
+@pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
+async def test_the_next_layer_does_not_wait_until_late_calls_are_closed(mode, cut):
+    order: list[str] = []
+
+    async def slow_to_close(messages):
+        try:
+            await asyncio.sleep(20)
+        finally:
+            await asyncio.sleep(0.5)
+            order.append("closed")
+
+    def answering(name: str) -> RunnableLambda:
+        def answer(messages):
+            order.append(name)
+            return f"{name} answers"
+
+        return RunnableLambda(answer, name=name)
+
+    # Alone, the proposer's own timeout cuts it.
+    late = Proposer(RunnableLambda(slow_to_close), timeout=0.2 if "min_proposals" in cut else None)
+    moa = create_moa(
+        Layer([answering("a"), answering("b"), late], **{"min_proposals": 1, **cut}),
+        answering("agg"),
+    )
+    state = await run(moa, mode, QUESTION)
+    assert state["messages"][-1].text == "agg answers"
+    await eventually(lambda: "closed" in order)
+    assert order == ["a", "b", "agg", "closed"]
+
+
 @pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
 async def test_each_layer_has_its_own_quorum(chat, server, mode):
     models = [chat("a"), chat("b?latency=0.1"), Proposer(chat("late?hang"), name="late")]
