@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 _REASON_FIELDS = {
@@ -78,6 +79,7 @@ _FLAGS = {
     "outputsensitive",
     "amazonbedrockguardrailaction",
 }
+_APART = {"moa", "aggregator", "token_usage", "usage"}  # our own records, and counts
 _BLOCKED = {"intervened", "guardrailintervened"}
 _UNSPECIFIED = {"", "none", "blockreasonunspecified", "blockedreasonunspecified", "0"}
 
@@ -90,12 +92,12 @@ def filter_reason(metadata: Mapping[str, Any]) -> str | None:
             underscores and the class name of an enum value are ignored.
     """
     for field, value, path in _fields(metadata):
-        word = _word(value)
         if field in _REASON_FIELDS:
+            word = _word(value)
             blocked = field == "blockreason" and word not in _UNSPECIFIED
             if word in _FILTERED or blocked:
                 return _shown(value)
-        if field in _FLAGS and (value is True or word in _BLOCKED):
+        if field in _FLAGS and (value is True or _word(value) in _BLOCKED):
             return field
         # Azure reports for each category whether it was filtered.
         if field == "filtered" and value is True and "contentfilterresults" in path:
@@ -126,9 +128,9 @@ def _fields(
 ) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
     """Yield every field with its value and path, at any depth that providers use."""
     for name, value in metadata.items():
-        if path == () and name in ("moa", "aggregator"):  # our own records
+        if path == () and name in _APART:
             continue
-        field = _word(name)
+        field = _field(name) if isinstance(name, str) else _word(name)
         yield field, value, path
         if len(path) > 4:  # noqa: PLR2004 - deeper than any provider's format
             continue
@@ -136,6 +138,11 @@ def _fields(
         for entry in inner:
             if isinstance(entry, Mapping):
                 yield from _fields(entry, (*path, field))
+
+
+@lru_cache(maxsize=1024)
+def _field(name: str) -> str:
+    return _word(name)
 
 
 def _word(value: Any) -> str:
