@@ -28,7 +28,9 @@ def run(server: Server, *, quick: bool, peers: bool) -> dict[str, Any]:
     rows = {}
     runs = 120 if quick else 400
     jobs = {name: ("moa-graph", options) for name, options in OURS.items()}
-    others = [n for n in contenders.available(peers) if not n.startswith(("moa-graph", "langgraph"))]
+    others = [
+        n for n in contenders.available(peers) if not n.startswith(("moa-graph", "langgraph"))
+    ]
     jobs |= {name: (name, {}) for name in others}
     for name, (contender, options) in jobs.items():
         server.reset()
