@@ -277,9 +277,7 @@ def _foreign_blocks(messages: list[dict[str, Any]]) -> set[str]:
 
 def _piece(call: Call, text: str) -> str:
     """What a model with that answer writes: it goes on from its own text, up to its limit."""
-    own = _own_text(call.messages)
-    if own and text.startswith(own):
-        text = text[len(own) :]
+    text = text[len(_own_text(call.messages, text)) :]
     limit = call.body.get("max_tokens") or call.body.get("max_completion_tokens")
     tokens = _fine_tokens(text)
     if limit is not None and len(tokens) > limit:
@@ -288,11 +286,14 @@ def _piece(call: Call, text: str) -> str:
     return "".join(tokens)
 
 
-def _own_text(messages: list[dict[str, Any]]) -> str:
-    asked = 1 if messages[-1]["role"] == "user" and len(messages) > 1 else 0
-    last = messages[-1 - asked]
-    goes_on = last["role"] == "assistant" and (not asked or "Go on with it" in _text(messages[-1]))
-    return _text(last) if goes_on else ""
+def _own_text(messages: list[dict[str, Any]], text: str) -> str:
+    """What the model has written of a text, in one message or in several turns."""
+    last = messages[-1]
+    if last["role"] == "user" and "Go on with it" not in _text(last):
+        return ""
+    said = [_text(message) for message in messages if message["role"] == "assistant"]
+    joined = ("".join(said[i:]) for i in range(len(said)))
+    return next((own for own in joined if text.startswith(own)), "")
 
 
 def _fine_tokens(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import Runnable
 
 from moa_graph.calling.references import Question
@@ -16,6 +16,7 @@ from moa_graph.progressive.continuation import (
     going_on,
     with_own_text,
 )
+from moa_graph.progressive.turns import Turn, laid_out
 from moa_graph.prompts import Place, fence_notice, fenced, instructed
 from moa_graph.state import Proposal
 
@@ -25,27 +26,24 @@ _COMPLETE = "The responses are complete now."
 
 _LONGEST_PIECE = 4096  # tokens; a piece of pure whitespace is extended up to this
 
-Part = Sequence[tuple[str, str]]
-"""The label of each reference, with its new text."""
-
 
 class PieceQuestion(Question):
     """Question for the next piece of a model's text.
 
-    The prompt only grows at its end from piece to piece: new parts of the references are appended
-    after the query, and the model's own text comes last. A provider's prompt cache can therefore
-    reuse the previous prompt.
+    The prompt only grows at its end from piece to piece, see `laid_out`. A provider's prompt cache
+    can therefore reuse the previous prompt.
 
     Args:
         messages: The conversation, including the role.
         references: The visible text of each reference, in order.
-        parts: The same text, split into the parts in which it arrived.
+        turns: The same text, split into the parts in which it arrived, each with the piece of the
+            model's text that followed it.
         prompt: Instruction for the references.
         note: Explanation of the parts, such as `IN_PARTS`.
-        own: The model's text so far.
-        how: How the model continues it.
+        how: How the model continues its text.
         complete: Whether the references are complete.
         labels: Labels of the references.
+        count: Number of references, including those without text so far.
         fence: Code that marks the references as untrusted; None for the plain form.
         limit: Maximum tokens of the piece; None for no limit.
         place: The message for the instruction.
@@ -57,25 +55,26 @@ class PieceQuestion(Question):
         self,
         messages: Sequence[AnyMessage],
         references: Sequence[Proposal],
-        parts: Sequence[Part],
+        turns: Sequence[Turn],
         prompt: str,
         *,
         note: str,
-        own: str,
         how: Continuation,
         complete: bool,
         labels: Sequence[str],
+        count: int,
         fence: str | None,
         limit: int | None,
         place: Place,
         window: int | None,
         answer: int | None,
     ) -> None:
-        self._parts = parts
+        self._turns = turns
         self._note = note
-        self._own = own
+        self._own = "".join(turn.written for turn in turns)
         self._how = how
         self._complete = complete
+        self._count = count
         self._fence = fence
         self.limit = limit
         """Maximum tokens of the piece; None for no limit."""
@@ -102,40 +101,36 @@ class PieceQuestion(Question):
         return going_on(model, self._how) if self._own else model
 
     def _with(self, texts: Sequence[str]) -> list[AnyMessage]:
-        if not self._parts:
+        turns = self._turns
+        if not any(turn.part for turn in turns):
             return with_own_text(self._conversation, self._own, self._how)
-        whole = [p["content"] for p in self._references]
-        parts = self._parts
-        if list(texts) != whole:  # the references were shortened, so the parts no longer match
-            parts = [list(zip(self._labels or (), texts, strict=True))]
-        lines = []
-        for number, part in enumerate(parts, 1):
-            lines.append(_HEADING if number == 1 else f"Part {number}:")
-            for label, text in part:
-                lines.append(
-                    f"{label}. {text}" if self._fence is None else fenced(text, label, self._fence)
-                )
-        if self._complete:
-            lines.append(_COMPLETE)
+        if list(texts) != [p["content"] for p in self._references]:
+            # The references were shortened, so the parts no longer match.
+            turns = [Turn(list(zip(self._labels or (), texts, strict=True)), self._own)]
         prompt = self._prompt.removesuffix(_HEADING).rstrip()
         system = f"{prompt}\n\n{self._note}"
         if self._fence:
-            system += f"\n\n{fence_notice(self._fence, len(texts))}"
+            system += f"\n\n{fence_notice(self._fence, self._count)}"
         messages = instructed(self._conversation, system, self._place)
-        return with_own_text(_appended(messages, "\n".join(lines)), self._own, self._how)
+        return laid_out(messages, self._as_text(turns), self._how)
 
-
-def _appended(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
-    """Return the conversation with a text after its last question."""
-    last = messages[-1]
-    if not isinstance(last, HumanMessage):
-        return [*messages, HumanMessage(text)]
-    content: str | list[Any]
-    if isinstance(last.content, str):
-        content = f"{last.content}\n\n{text}"
-    else:
-        content = [*last.content, {"type": "text", "text": f"\n\n{text}"}]
-    return [*messages[:-1], last.model_copy(update={"content": content})]
+    def _as_text(self, turns: Sequence[Turn]) -> list[tuple[str, str]]:
+        """Return each turn's part as text, with its heading, and the model's piece."""
+        texts = []
+        number = 0
+        for turn in turns:
+            lines = []
+            if turn.part:
+                number += 1
+                lines.append(_HEADING if number == 1 else f"Part {number}:")
+            for label, text in turn.part:
+                lines.append(
+                    f"{label}. {text}" if self._fence is None else fenced(text, label, self._fence)
+                )
+            if self._complete and turn is turns[-1]:
+                lines.append(_COMPLETE)
+            texts.append(("\n".join(lines), turn.written))
+        return texts
 
 
 @dataclass(frozen=True)
@@ -157,24 +152,24 @@ class View:
         """Number of characters of each text, by node."""
         return {node: len(text) for node, text in self.texts.items()}
 
-    def parts(self, views: Sequence[Mapping[str, int]]) -> list[Part]:
-        """Return the visible text, split into the parts in which it arrived.
+    def turns(self, views: Sequence[Mapping[str, int]], pieces: Sequence[str]) -> list[Turn]:
+        """Return the visible text, split into the parts in which it arrived, and the next turn.
 
         Args:
             views: Visible lengths for each earlier piece.
+            pieces: The earlier pieces, one for each of `views`.
         """
-        parts: list[Part] = []
+        turns = []
         shown = dict.fromkeys(self.texts, 0)
-        for lengths in [*views, self.lengths]:
+        for lengths, piece in zip([*views, self.lengths], [*pieces, ""], strict=True):
             part = []
             for node, text in self.texts.items():
                 until = min(lengths.get(node, 0), len(text))
                 if until > shown[node]:
                     part.append((self.labels[node], text[shown[node] : until]))
                     shown[node] = until
-            if part:
-                parts.append(part)
-        return parts
+            turns.append(Turn(part, piece))
+        return turns
 
     def references(self) -> list[Proposal]:
         """Return the visible texts as proposals; only `proposer` and `content` are meaningful."""

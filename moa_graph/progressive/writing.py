@@ -32,8 +32,8 @@ from moa_graph.state import Draft, total_usage
 IN_PARTS = (
     "The responses stand below the query, in parts, as far as they are written: what has the same "
     "number belongs together. Answer the query from the beginning, without waiting for the rest "
-    "and without mentioning the responses or their parts. Where you are cut off, you will go on "
-    "from your own text, with more of the responses in view."
+    "and without mentioning the responses or their parts. Where you are cut off, more of the "
+    "responses follows: go on from exactly where your text stops."
 )
 """Instruction for references that are still being written."""
 
@@ -122,18 +122,21 @@ class Piece:
         self._limit: int | None = None if last else min(size, self._left)
         if last and longest is not None and draft["tokens"]:
             self._limit = self._left
-        views = [] if fresh else draft["views"]
+        if fresh:
+            turns = [replace(turn, written=own) for turn in view.turns([], [])]
+        else:
+            turns = view.turns(draft["views"], draft["pieces"])
         fence = fence_of(draft["message_id"], str(len(draft["views"])) if fresh else "")
         self.question = PieceQuestion(
             messages,
             view.references(),
-            view.parts(views),
+            turns,
             step.reading.aggregation_prompt,
             note=note,
-            own=own,
             how=how,
             complete=view.complete,
             labels=[view.labels[node] for node, text in view.texts.items() if text],
+            count=len(view.labels),
             fence=fence if step.reading.shown.fenced else None,
             limit=self._limit,
             place=step.reading.place_for(model),

@@ -32,9 +32,11 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "staircase, 3 layers": {"layers": 3, "progressive": Staircase()},
 }
 BOUNDS = {  # the first token over the single model's, the whole time over that of whole answers
-    "staircase, 2 layers": (3.5, 0.7),
-    "staircase, 3 layers": (5.0, 0.55),
+    "staircase, 2 layers": (2.6, 0.55),
+    "staircase, 3 layers": (3.6, 0.40),
 }
+PROMPTS = 2.0  # bound of a staircase's prompt tokens over those of whole answers
+PREFIX = 0.95  # bound of the share of the text sent again that is sent as a prefix
 
 
 def run(server: Server, *, quick: bool, peers: bool) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def run(server: Server, *, quick: bool, peers: bool) -> dict[str, Any]:
             server.reset()
             server.answer(ANSWER)
             rows[name] = runner.run(_measure(server, CONTENDERS[name]))
-            rows[name]["cached"] = _cached(server.prompts())
+            rows[name] |= _cached(server.prompts())
             assert rows[name].pop("text") == ANSWER, name
     return {"rows": rows}
 
@@ -108,19 +110,21 @@ async def _measure(server: Server, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cached(prompts: list[tuple[str, str]]) -> float:
-    """The share of the prompts that a provider's prefix cache would have served.
+def _cached(prompts: list[tuple[str, str]]) -> dict[str, float | None]:
+    """The share of the prompts, and of what was sent before, that a prefix cache serves.
 
-    For each call, the longest beginning that an earlier prompt of the same model has too.
+    For each call, the longest beginning that an earlier prompt of the same model has too. Sent
+    before is the longest earlier prompt of that model; None if no model is called twice.
     """
     seen: dict[str, list[str]] = {}
-    served = total = 0
+    served = again = total = 0
     for model, prompt in prompts:
         earlier = seen.setdefault(model, [])
         served += max((_common(prompt, one) for one in earlier), default=0)
+        again += min(len(prompt), max(map(len, earlier), default=0))
         total += len(prompt)
         earlier.append(prompt)
-    return served / total if total else 0.0
+    return {"cached": served / total if total else 0.0, "prefix": served / again if again else None}
 
 
 def _common(a: str, b: str) -> int:
@@ -129,10 +133,13 @@ def _common(a: str, b: str) -> int:
     )
 
 
-def _ratios(rows: dict[str, Any], name: str) -> tuple[float, float | None]:
-    whole = rows.get(f"whole answers, {name.partition(', ')[2]}")
+def _ratios(rows: dict[str, Any], name: str) -> tuple[float, float | None, float | None]:
+    """Of the first token, of the whole time, and of the prompt tokens."""
     first = rows[name]["first"] / rows["single model"]["first"]
-    return first, rows[name]["end"] / whole["end"] if whole else None
+    if (whole := rows.get(f"whole answers, {name.partition(', ')[2]}")) is None:
+        return first, None, None
+    time, tokens = (rows[name][key] / whole[key] for key in ("end", "prompt_tokens"))
+    return first, time, tokens
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
@@ -145,16 +152,17 @@ def tables(result: dict[str, Any]) -> list[Table]:
     table = Table(
         title,
         ["first token, s", "over single", "bound", "whole, s", "over whole answers", "bound",
-         "prompt tokens", "of them cacheable", "completion tokens"],
+         "prompt tokens", "over whole answers", "bound", "cacheable", "again as prefix", "bound",
+         "completion tokens"],
     )  # fmt: skip
     for name, row in rows.items():
-        first, whole = _ratios(rows, name)
-        bounds = BOUNDS.get(name, (None, None))
-        cached = row["cached"] * row["prompt_tokens"]
+        first, whole, prompts = _ratios(rows, name)
+        bounds = (*BOUNDS[name], PROMPTS, PREFIX) if name in BOUNDS else (None,) * 4
         table.add(
             name,
             [row["first"], first, bounds[0], row["end"], whole, bounds[1],
-             row["prompt_tokens"], cached, row["completion_tokens"]],
+             row["prompt_tokens"], prompts, bounds[2], row["cached"], row["prefix"], bounds[3],
+             row["completion_tokens"]],
         )  # fmt: skip
     return [table]
 
