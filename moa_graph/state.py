@@ -296,6 +296,8 @@ class Draft(TypedDict):
     """The model's reasoning."""
     message_id: str
     """Id of the message in the token stream."""
+    pace: NotRequired[float]
+    """Tokens that the model writes in the time in which a call begins, if it was measured."""
 
 
 def merge_drafts(left: dict[str, Draft], right: dict[str, Draft]) -> dict[str, Draft]:

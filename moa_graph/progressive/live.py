@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -30,6 +31,41 @@ from moa_graph.progressive.writing import tokens_in
 from moa_graph.state import Draft, MoAState, Proposal
 
 
+class Pace:
+    """Measure how fast a call begins and how fast its text arrives."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._first: float | None = None
+        self._last = 0.0
+        self._more = 0
+
+    def add(self, tokens: int) -> None:
+        """Count received tokens."""
+        self._last = time.monotonic()
+        if self._first is None:
+            self._first = self._last
+        else:
+            self._more += tokens
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens that arrive in the time that the first one took; None if not known yet."""
+        if self._first is None or self._last <= self._first:
+            return None
+        return self._more * (self._first - self._begun) / (self._last - self._first)
+
+    def seconds_until(self, share: float) -> float:
+        """Return the seconds until this share of the first token's time has passed after it.
+
+        Before the first token, and when that time has passed, the result is 0.
+        """
+        if self._first is None:
+            return 0.0
+        until = self._first + share * (self._first - self._begun)
+        return max(0.0, until - time.monotonic())
+
+
 class LiveProposal:
     """A proposal while it is written.
 
@@ -40,21 +76,39 @@ class LiveProposal:
     def __init__(self, draft: Draft) -> None:
         self.text = "".join(draft["pieces"])
         self.tokens = draft["tokens"]
-        self.target = 0
         self.signal = sync.Signal()
         self.cache: StoredProposals | None = None
         self.key: FullKey | None = None
         self.attempts: Callable[[], int] = lambda: 0
         self.hold = False
         """Whether its model begins its reasoning without an opening tag."""
+        self.pace = Pace()
+        self._target, self._share, self._enough = 0, 0.0, 0
         self._joiner: TextJoiner | None = None
         self._splitter = ReasoningSplitter()
         self.task: sync.Task[Proposal]
 
+    def aim(self, tokens: int, share: float = 0.0, enough: int | None = None) -> None:
+        """Set the length that the next round waits for.
+
+        Args:
+            tokens: Minimum number of tokens.
+            share: Minimum time since the first token, as a share of the time before it.
+            enough: Number of tokens after which that time is not waited for.
+        """
+        self._target, self._share, self._enough = tokens, share, enough or tokens
+
     @property
     def there(self) -> bool:
-        """Whether it has reached the target number of tokens, or has ended."""
-        return self.tokens >= self.target or self.task.done()
+        """Whether it has reached the length that the round waits for, or has ended."""
+        if self.task.done() or self.tokens >= self._enough:
+            return True
+        return self.tokens >= self._target and not self.seconds_left
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds of the minimum time that are left, as far as is known; at least 0."""
+        return self.pace.seconds_until(self._share)
 
     def start(self, asking: ProposerCall) -> None:
         """Start to write the proposal in a task."""
@@ -65,6 +119,7 @@ class LiveProposal:
 
     def begin(self, model: Runnable[Any, Any]) -> None:
         """Prepare for a call or a retry, which continues the current text."""
+        self.pace = Pace()
         self._joiner = TextJoiner(self.text, continuation_of(model))
         self._splitter = ReasoningSplitter(hold=self.hold)
 
@@ -73,10 +128,12 @@ class LiveProposal:
         assert self._joiner is not None
         text = self._splitter.add(utf8(as_text(chunk)))
         self.text += self._joiner.add(text)
-        before = self.tokens
-        self.tokens += tokens_in(text)
-        if before < self.target <= self.tokens:
-            self.signal.give()
+        if tokens := tokens_in(text):
+            self.tokens += tokens
+            self.pace.add(tokens)
+            marks = (self._target, self._enough)
+            if any(self.tokens - tokens < mark <= self.tokens for mark in marks):
+                self.signal.give()
 
     def end(self, answer: Answer) -> str:
         """End the text, and return all of it."""
@@ -95,6 +152,8 @@ class LiveProposal:
     def draft(self, before: Draft) -> Draft:
         """Return the draft, extended by the text since then."""
         length = sum(map(len, before["pieces"]))
+        if (pace := self.pace.tokens) is not None:
+            before = {**before, "pace": pace}
         return {
             **before,
             "pieces": [*before["pieces"], self.text[length:]],

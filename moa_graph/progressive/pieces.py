@@ -13,6 +13,15 @@ from moa_graph.limits import Count, Number
 _Growth = Annotated[Number, Field(ge=1)]
 _LONGEST = 4096  # tokens of one piece; larger pieces would hardly save calls
 
+LEAST, MOST = 4, 64
+"""Tokens of a measured first chunk, at least and at most."""
+FIRST_SHARE = 1 / 6
+"""Time for a measured first chunk, as a share of the time until its first token."""
+USUAL_PACE = 16.0
+"""Tokens that a model writes in the time in which a call begins, if that was not measured."""
+_WRITING = 7  # time for the answer's first piece, as a multiple of the time until its first token
+_SHORTEST_PIECE, _LONGEST_FIRST_PIECE = 16, 512  # tokens of the answer's first piece, if measured
+
 
 def grown_size(first: int, growth: float, number: int) -> int:
     """Return the tokens of piece `number` (from 0); each piece is `growth` times the last one."""
@@ -32,12 +41,18 @@ class Staircase:
     text with the complete proposals in view. The first token therefore arrives early. This needs
     more prompt tokens, most of which a provider's prefix cache serves.
 
+    By default, the sizes follow from the speed of the first layer's models in this run. The first
+    chunk is what arrives in a sixth of the time until the first token (between 4 and 64 tokens), so
+    it delays the answer little. The answer's first piece takes seven times as long as a call takes
+    to begin (between 16 and 512 tokens), so about an eighth of its time is spent on beginning.
+
     The graph visits all of its nodes in rounds. The checkpoint after each round has the text of
     every node, so an interrupted run continues from there.
 
     Args:
-        first: Tokens of the first chunk (at least 1).
-        growth: Growth factor of the chunks (at least 1). A larger factor needs fewer calls.
+        first: Tokens of the first chunk (at least 1). Later pieces begin with `growth` times as
+            many. By default, both are measured.
+        growth: Growth factor of the pieces (at least 1). A larger factor needs fewer calls.
 
     Raises:
         TypeError: If an argument is not a number.
@@ -46,14 +61,29 @@ class Staircase:
     Source: Wang et al., Staircase Streaming (arXiv 2510.05059).
     """
 
-    first: Count = Field(default=16, title="First", description="Tokens of the first chunk.")
+    first: Count | None = Field(
+        default=None,
+        title="First",
+        description="Tokens of the first chunk; measured if this is empty.",
+    )
     growth: _Growth = Field(
-        default=2.0, title="Growth", description="By how much each next chunk is longer."
+        default=5.0, title="Growth", description="By how much each next piece is longer."
     )
 
-    def size(self, number: int) -> int:
-        """Return the number of tokens of piece `number` (from 0)."""
-        return grown_size(self.first, self.growth, number)
+    def size(self, number: int, pace: float = USUAL_PACE) -> int:
+        """Return the number of tokens of a piece.
+
+        Args:
+            number: Index of the piece; 0 is the first chunk.
+            pace: Tokens that a model writes in the time in which a call begins. Not used if
+                `first` is given.
+        """
+        if self.first is not None:
+            return grown_size(self.first, self.growth, number)
+        if number == 0:
+            return min(max(LEAST, round(pace * FIRST_SHARE)), MOST)
+        first = min(max(_SHORTEST_PIECE, round(pace * _WRITING)), _LONGEST_FIRST_PIECE)
+        return grown_size(first, self.growth, number - 1)
 
 
 @value_object

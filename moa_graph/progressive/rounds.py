@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from moa_graph.calling.answer import NoAnswer
 from moa_graph.calling.budget import OverBudget
@@ -56,14 +57,27 @@ class Reader:
         return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
 
     def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
-        """Return whether there is new text to write from since the last piece."""
+        """Return whether there is new text to write from since the last piece.
+
+        If the model has ended its text itself, it is called again only when the previous layer's
+        models have ended theirs.
+        """
         if view.complete:
             return True
+        if draft["closed"] and any(draft["pieces"]):
+            ended = all(step.draft(node)["closed"] for node in view.texts)
+            return ended and draft["views"][-1] != view.lengths
         enough = (
             sum(bool(text.strip()) for text in view.texts.values())
             >= step.plan.policies[step.layer_before - 1].min_proposals
         )
         return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
+
+
+def pace_of(step: Step) -> float | None:
+    """Return the median pace of the measured drafts (see `Draft`); None without any."""
+    paces = [draft["pace"] for draft in step.drafts.values() if "pace" in draft]
+    return median(paces) if paces else None
 
 
 def named(nodes: Sequence[ProposerNode]) -> list[tuple[str, str]]:

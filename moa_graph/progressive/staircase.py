@@ -33,13 +33,14 @@ from moa_graph.nodes.shared import Run
 from moa_graph.nodes.step import Step
 from moa_graph.progressive.live import LiveProposal, LiveProposerCall
 from moa_graph.progressive.piece_question import View
-from moa_graph.progressive.pieces import Staircase
+from moa_graph.progressive.pieces import FIRST_SHARE, LEAST, MOST, Staircase
 from moa_graph.progressive.rounds import (
     Reader,
     all_was_in_view,
     how_it_failed,
     layer_of_turn,
     named,
+    pace_of,
     with_tail,
     with_unfinished,
 )
@@ -95,7 +96,7 @@ class StaircaseProposer(ProposerNode):
                 live = run.live[self.node] = asking.live
                 live.start(asking)
             try:
-                await self._reach(step, run, live, self._target(len(draft["pieces"])))
+                await self._reach(step, run, live, draft)
                 if not live.task.done() and draft["pieces"]:
                     # The round ends with the later layers' pieces. Until then, keep streaming.
                     await sync.until_either(live.task, run.written())
@@ -119,27 +120,31 @@ class StaircaseProposer(ProposerNode):
             "proposals": [proposal],
         }
 
-    def _target(self, visits: int) -> int:
-        """Return the number of tokens to wait for in this visit."""
-        sizes = (
-            piece_size(self.staircase, self.plan.layers, 1, number) for number in range(visits + 1)
-        )
-        return sum(sizes)
+    def _aim(self, live: LiveProposal, draft: Draft) -> None:
+        """Set the length that this visit waits for."""
+        visits = len(draft["pieces"])
+        if not visits and self.staircase.first is None:
+            live.aim(LEAST, FIRST_SHARE, MOST)
+            return
+        layers, pace = self.plan.layers, draft.get("pace")
+        sizes = (piece_size(self.staircase, layers, 1, i, pace) for i in range(visits + 1))
+        live.aim(sum(sizes))
 
-    async def _reach(self, step: Step, run: Run, live: LiveProposal, target: int) -> None:
-        """Wait for `target` tokens, the end, or a quorum of the layer and its grace time."""
-        live.target = target
+    async def _reach(self, step: Step, run: Run, live: LiveProposal, draft: Draft) -> None:
+        """Wait for the visit's length, the end, or a quorum of the layer and its grace time."""
+        self._aim(live, draft)
         layer = [node for node in run.live.values() if isinstance(node, LiveProposal)]
         signal = live.signal = layer[0].signal
         quorum = step.timing.quorum
         since: float | None = None
         while not live.there:
-            left: float | None = None
+            left = live.seconds_left or None
             if quorum and _there(run, step, quorum):
                 since = since or time.monotonic()
-                left = since + quorum.grace - time.monotonic()
-                if left <= 0:
+                grace = since + quorum.grace - time.monotonic()
+                if grace <= 0:
                     return
+                left = min(left or grace, grace)
             await signal.wait(left)
 
 
@@ -246,7 +251,11 @@ class StaircaseReader(ProposerNode):
                 draft,
                 view,
                 size=piece_size(
-                    self.reader.staircase, self.plan.layers, self.layer, len(draft["pieces"])
+                    self.reader.staircase,
+                    self.plan.layers,
+                    self.layer,
+                    len(draft["pieces"]),
+                    pace_of(step),
                 ),
                 note=IN_PARTS,
                 messages=step.reading.proposers_conversation(tuned, self.prompt),
@@ -358,7 +367,7 @@ class StaircaseAggregator(AggregatorNode):
             setup,
             draft,
             view,
-            size=piece_size(self._staircase, layers, layers, len(draft["pieces"])),
+            size=piece_size(self._staircase, layers, layers, len(draft["pieces"]), pace_of(step)),
             note=IN_PARTS,
             messages=step.reading.conversation(tuned, own=True),
             last=view.complete,

@@ -6,7 +6,7 @@ from langchain_core.messages import AIMessage
 
 from moa_graph.models import Model
 from moa_graph.nodes.aggregator import aggregator_record
-from moa_graph.progressive.pieces import Staircase
+from moa_graph.progressive.pieces import USUAL_PACE, Staircase
 from moa_graph.progressive.writing import Piece
 from moa_graph.state import (
     AGGREGATOR_RECORD,
@@ -14,25 +14,27 @@ from moa_graph.state import (
 )
 
 
-def piece_size(staircase: Staircase, layers: int, layer: int, number: int) -> int:
+def piece_size(
+    staircase: Staircase, layers: int, layer: int, number: int, pace: float | None = None
+) -> int:
     """Return the number of tokens of a piece.
 
-    The first chunk has `first` tokens. Until the aggregator starts, pieces are half as large, so
-    the first token of the answer arrives earlier. After that, all layers write pieces of the
-    same, growing size.
+    Until the aggregator starts, the pieces after the first chunk are half as large, so the first
+    token of the answer arrives earlier. After that, all layers write pieces of the same, growing
+    size.
 
     Args:
         staircase: Sizes of the pieces.
         layers: Number of layers of the graph, including the aggregator's.
         layer: The layer that writes the piece, from 1.
         number: Index of the piece in its layer, from 0.
+        pace: Tokens that a model writes in the time in which a call begins; None if unknown.
     """
+    pace = USUAL_PACE if pace is None else pace
     round_number = layer - 1 + number
-    if round_number == 0:
-        return staircase.first
-    if round_number < layers - 1:
-        return max(1, staircase.first // 2)
-    return staircase.size(round_number - layers + 2)
+    if 0 < round_number < layers - 1:
+        return max(1, staircase.size(0, pace) // 2)
+    return staircase.size(max(0, round_number - layers + 2), pace)
 
 
 def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:

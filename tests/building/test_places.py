@@ -261,4 +261,4 @@ def test_what_no_capability_is_called_names_the_nearest():
     for place, says in (("layer", "mean 'layers'"), ("quorums", "mean 'quorum'")):
         with pytest.raises(ValueError, match=says):
             MoAContext(**{place: 2})
-    assert Staircase().first < Chunkwise().first
+    assert Staircase().size(0) < Chunkwise().size(0)

@@ -22,6 +22,7 @@ from moa_graph import (
     RunLimits,
     create_moa,
 )
+from moa_graph.progressive.live import Pace
 from moa_graph.progressive.written import piece_size
 from moa_graph.strategies import Staircase
 from moa_graph.strategies.experimental import Chunkwise
@@ -157,6 +158,75 @@ def test_pieces_grow_and_the_first_ones_are_small():
     assert [piece_size(sizes, 3, 2, n) for n in range(3)] == [8, 32, 64]
     assert piece_size(Staircase(1, 4), 4, 2, 0) == 1
     assert Staircase(1, 4).size(10_000) == 4096
+
+
+@pytest.mark.parametrize(
+    ("pace", "sizes"),
+    [
+        (None, [4, 112, 560, 2800, 4096]),
+        (15.0, [4, 105, 525, 2625, 4096]),
+        (60.0, [10, 420, 2100, 4096, 4096]),
+        (0.01, [4, 16, 80, 400, 2000]),  # a model that begins at once, or writes slowly
+        (1e6, [64, 512, 2560, 4096, 4096]),  # a model that reasons before it answers
+    ],
+)
+def test_sizes_follow_from_the_measured_speed(pace, sizes):
+    measured = Staircase(growth=5)
+    assert [piece_size(measured, 2, 1, n, pace) for n in range(5)] == sizes
+    assert [piece_size(measured, 2, 2, n, pace) for n in range(4)] == sizes[1:]
+    assert [piece_size(measured, 3, 2, n, pace) for n in range(2)] == [sizes[0] // 2, sizes[1]]
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "tokens", "left"),
+    [
+        ([], None, 0.0),
+        ([(0.25, 1)], None, 0.125),
+        ([(0.25, 1), (0.5, 10)], 10.0, 0.0),
+        ([(0.25, 1), (0.375, 10)], 20.0, 0.0),
+        ([(0.25, 8), (0.3125, 1)], 4.0, 0.0625),
+        ([(0.25, 1), (0.25, 5)], None, 0.125),  # all at once: there is no speed to measure
+    ],
+)
+def test_the_speed_of_a_model_is_measured(arrivals, tokens, left, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("moa_graph.progressive.live.time.monotonic", lambda: 100 + now[0])
+    pace = Pace()
+    for at, count in arrivals:
+        now[0] = at
+        pace.add(count)
+    assert pace.tokens == tokens
+    assert pace.seconds_until(0.5) == left
+
+
+async def test_the_first_piece_has_the_measured_size(chat, server):
+    server.answer_all = LONG
+    saver = InMemorySaver()
+    proposers = writers(chat, 2, "writes&latency=0.1&tps=200")
+    graph = create_moa(proposers, chat("agg?writes"), progressive=Staircase(), checkpointer=saver)
+    thread = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke(QUESTION, thread)
+    states = [
+        s.values["drafts"] async for s in graph.aget_state_history(thread) if s.values["drafts"]
+    ]
+    first = [draft["pace"] for draft in states[-1].values()]
+    assert len(first) == 2
+    assert all(draft["tokens"] >= 4 for draft in states[-1].values())
+    size = piece_size(Staircase(), 2, 2, 0, sum(first) / 2)
+    assert server.of("agg")[0].body["max_completion_tokens"] == size
+
+
+async def test_an_aggregator_that_ended_its_text_waits_for_the_rest(chat, server):
+    server.answers = {"p0": LONG, "p1": LONG, "agg": "A cat is an animal."}
+    graph = create_moa(
+        writers(chat, 2, "writes&tps=300"), chat("agg?writes"), progressive=Staircase(16, 1)
+    )
+    shown, state, _ = await streamed(graph)
+    assert shown == state["messages"][-1].text == "A cat is an animal."
+    first, second = server.of("agg")
+    assert first.started < server.of("p0")[0].ended < second.started
+    assert "complete now" in as_text(second)
+    assert own_text(second) == shown
 
 
 @pytest.mark.parametrize(
