@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from moa_graph.calling.answer import NoAnswer
 from moa_graph.calling.budget import OverBudget
 from moa_graph.calling.waiting import WaitEnded
 from moa_graph.nodes.proposer import ProposerNode
 from moa_graph.nodes.step import Step
+from moa_graph.progressive.pace import pace_of
 from moa_graph.progressive.piece_question import View
 from moa_graph.progressive.pieces import Staircase
 from moa_graph.progressive.writing import Piece
+from moa_graph.progressive.written import piece_size
 from moa_graph.state import (
     Draft,
     Proposal,
@@ -56,6 +57,11 @@ class Reader:
         names = {f"layer {p['layer']}: {p['proposer']}": p["content"] for p in usable}
         return View(names, {name: str(place) for place, name in enumerate(names, 1)}, complete=True)
 
+    def size(self, step: Step, draft: Draft) -> int:
+        """Return the number of tokens of the step's next piece."""
+        layers, number = step.plan.layers, len(draft["pieces"])
+        return piece_size(self.staircase, layers, step.layer, number, pace_of(step.drafts))
+
     def is_ready(self, step: Step, draft: Draft, view: View) -> bool:
         """Return whether there is new text to write from since the last piece.
 
@@ -72,12 +78,6 @@ class Reader:
             >= step.plan.policies[step.layer_before - 1].min_proposals
         )
         return enough and (not draft["views"] or draft["views"][-1] != view.lengths)
-
-
-def pace_of(step: Step) -> float | None:
-    """Return the median pace of the measured drafts (see `Draft`); None without any."""
-    paces = [draft["pace"] for draft in step.drafts.values() if "pace" in draft]
-    return median(paces) if paces else None
 
 
 def named(nodes: Sequence[ProposerNode]) -> list[tuple[str, str]]:

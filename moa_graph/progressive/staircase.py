@@ -40,7 +40,6 @@ from moa_graph.progressive.rounds import (
     how_it_failed,
     layer_of_turn,
     named,
-    pace_of,
     with_tail,
     with_unfinished,
 )
@@ -250,13 +249,7 @@ class StaircaseReader(ProposerNode):
                 ),
                 draft,
                 view,
-                size=piece_size(
-                    self.reader.staircase,
-                    self.plan.layers,
-                    self.layer,
-                    len(draft["pieces"]),
-                    pace_of(step),
-                ),
+                size=self.reader.size(step, draft),
                 note=IN_PARTS,
                 messages=step.reading.proposers_conversation(tuned, self.prompt),
                 last=view.complete,
@@ -331,7 +324,7 @@ class StaircaseAggregator(AggregatorNode):
                 tokens.write(draft["tail"])
                 await tokens.end()
                 return self._finished(step, with_tail(draft), None)
-            piece = await self._piece(step, draft, view, tokens)
+            piece = await self._piece(step, draft, view, tokens, reader.size(step, draft))
             with step.run.visited(), step.run.writing():
                 update = await piece.write()
             self.model.begins_in_reasoning |= piece.answer.unopened
@@ -345,7 +338,9 @@ class StaircaseAggregator(AggregatorNode):
                 self._fail(step, piece.call if piece else None, error)
             raise
 
-    async def _piece(self, step: Step, draft: Draft, view: View, tokens: WrittenTokens) -> Piece:
+    async def _piece(
+        self, step: Step, draft: Draft, view: View, tokens: WrittenTokens, size: int
+    ) -> Piece:
         """Return the next piece of the answer, before it is written."""
         model = await self.model.here()
         settings = aggregator_settings(step)
@@ -362,12 +357,11 @@ class StaircaseAggregator(AggregatorNode):
             hold=self.model.begins_in_reasoning,
             show=tokens.write,
         )
-        layers = self.plan.layers
         return Piece(
             setup,
             draft,
             view,
-            size=piece_size(self._staircase, layers, layers, len(draft["pieces"]), pace_of(step)),
+            size=size,
             note=IN_PARTS,
             messages=step.reading.conversation(tuned, own=True),
             last=view.complete,

@@ -14,8 +14,10 @@ from moa_graph.prompts import with_text
 Part = Sequence[tuple[str, str]]
 """The label of each reference, with its new text."""
 
+_GO_ON = "Go on with your answer from exactly where it stops, up to its end."
+_STOPS_AFTER = "Your answer so far stops after these words:"
 _CARRIED = 200  # characters; a longer last sentence is divided between two words
-_SENTENCE = re.compile(r"[.!?…:][\"'”’)\]*]*\s+(?=\S)|\n\s*(?=\S)|[。！？](?=\S)")
+_SENTENCE = re.compile(r"[.!?…][\"'”’)\]*]*\s+(?=\S)|\n\s*(?=\S)|[。！？](?=\S)")
 _WORD = re.compile(r"\s+(?=\S)")
 
 
@@ -55,10 +57,8 @@ def laid_out(
     begun = False
     for part, written in turns:
         begun = begun or bool(own.strip())
-        if how == "prefix":
-            place, asked = _place_of_part(own, sent), part
-        else:
-            place, asked = len(own), f"{part}\n\n{CONTINUE}".lstrip() if begun else part
+        asked = _asked(part, own, how) if begun else part
+        place = _place_of_part(own, sent) if how == "prefix" else len(own)
         if asked and own[:place].strip():
             laid += [AIMessage(own[:place]), HumanMessage(asked)]
             own = own[place:]
@@ -71,6 +71,17 @@ def laid_out(
         sent = len(own)
         own += written
     return with_own_text(laid, own, how)
+
+
+def _asked(part: str, own: str, how: Continuation) -> str:
+    """Return a new part with the instruction to continue the text; empty if none is needed."""
+    if how == "prefix":
+        return f"{part}\n\n{_GO_ON}" if part else ""
+    if not part:
+        return CONTINUE
+    last = own[start_of_last_sentence(own) :].strip()
+    stops = f"\n\n{_STOPS_AFTER}\n{last}" if last else ""
+    return f"{part}\n\n{CONTINUE}{stops}"
 
 
 def _place_of_part(own: str, sent: int) -> int:

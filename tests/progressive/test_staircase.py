@@ -22,7 +22,7 @@ from moa_graph import (
     RunLimits,
     create_moa,
 )
-from moa_graph.progressive.live import Pace
+from moa_graph.progressive.pace import Pace
 from moa_graph.progressive.written import piece_size
 from moa_graph.strategies import Staircase
 from moa_graph.strategies.experimental import Chunkwise
@@ -190,7 +190,7 @@ def test_sizes_follow_from_the_measured_speed(pace, sizes):
 )
 def test_the_speed_of_a_model_is_measured(arrivals, tokens, left, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("moa_graph.progressive.live.time.monotonic", lambda: 100 + now[0])
+    monkeypatch.setattr("moa_graph.progressive.pace.time.monotonic", lambda: 100 + now[0])
     pace = Pace()
     for at, count in arrivals:
         now[0] = at

@@ -40,7 +40,7 @@ def test_turns_alternate_and_are_the_text(how, first, calls):
         assert all(a != b for a, b in pairwise(types))
         assert types[-1] == ("ai" if pieces and how == "prefix" else "human")
         assert all(m.content.strip() for m in prompt)
-        assert how == "prefix" or prompt[-1].content.endswith(CONTINUE) == bool(pieces)
+        assert how == "prefix" or (CONTINUE in prompt[-1].content) == bool(pieces)
 
 
 @pytest.mark.parametrize("how", ["prefix", "instruction"])
@@ -65,6 +65,7 @@ def test_what_was_sent_is_sent_again_as_a_prefix(how, calls):
         ("A cat! (It purrs.) Then", "Then"),
         ("- a cat\n  - purrs", "- purrs"),
         ("猫。鳴く。", "鳴く。"),
+        ("Tip 1: purr", "Tip 1: purr"),
         ("Version 1.5 is", "Version 1.5 is"),
         ("w " * 200 + "end", "w " * 98 + "end"),
         ("字" * 500, "字" * 200),
@@ -72,3 +73,11 @@ def test_what_was_sent_is_sent_again_as_a_prefix(how, calls):
 )
 def test_the_last_sentence_or_line_goes_behind_the_new_part(text, last):
     assert text[start_of_last_sentence(text) :] == last
+
+
+def test_a_model_without_a_prefix_feature_is_told_where_its_text_stops():
+    calls = [("1. A", "A cat is. It purrs "), ("2. B", "")]
+    last = laid_out(ASKED, calls, "instruction")[-1].content
+    assert last.startswith("2. B\n\n" + CONTINUE)
+    assert last.endswith("stops after these words:\nIt purrs")
+    assert laid_out(ASKED, [*calls[:1], ("", "")], "instruction")[-1].content == CONTINUE
