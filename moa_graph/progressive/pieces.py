@@ -39,7 +39,8 @@ class Staircase:
     each proposer (or of a quorum) has arrived, the next layer writes its first piece from these
     chunks, and so on. Each later piece uses all the text that has arrived, until a model ends its
     text with the complete proposals in view. The first token therefore arrives early. This needs
-    more prompt tokens, most of which a provider's prefix cache serves.
+    more prompt tokens. Each prompt is the beginning of the model's next one, so that a provider's
+    prefix cache serves what was sent before.
 
     By default, the sizes follow from the speed of the first layer's models in this run. The first
     chunk is what arrives in a sixth of the time until the first token (between 4 and 64 tokens), so

@@ -32,6 +32,7 @@ from moa_graph.nodes.settings import aggregator_settings, must_act, proposer_set
 from moa_graph.nodes.shared import Run
 from moa_graph.nodes.step import Step
 from moa_graph.progressive.live import LiveProposal, LiveProposerCall
+from moa_graph.progressive.pace import pace_of
 from moa_graph.progressive.piece_question import View
 from moa_graph.progressive.pieces import FIRST_SHARE, LEAST, MOST, Staircase
 from moa_graph.progressive.rounds import (
@@ -119,19 +120,21 @@ class StaircaseProposer(ProposerNode):
             "proposals": [proposal],
         }
 
-    def _aim(self, live: LiveProposal, draft: Draft) -> None:
+    def _aim(self, step: Step, live: LiveProposal, draft: Draft) -> None:
         """Set the length that this visit waits for."""
         visits = len(draft["pieces"])
         if not visits and self.staircase.first is None:
             live.aim(LEAST, FIRST_SHARE, MOST)
             return
-        layers, pace = self.plan.layers, draft.get("pace")
+        # A model that is slow, or begins late, must not keep the later layers waiting.
+        known = filter(None, (draft.get("pace"), pace_of(step.drafts)))
+        layers, pace = self.plan.layers, min(known, default=None)
         sizes = (piece_size(self.staircase, layers, 1, i, pace) for i in range(visits + 1))
         live.aim(sum(sizes))
 
     async def _reach(self, step: Step, run: Run, live: LiveProposal, draft: Draft) -> None:
         """Wait for the visit's length, the end, or a quorum of the layer and its grace time."""
-        self._aim(live, draft)
+        self._aim(step, live, draft)
         layer = [node for node in run.live.values() if isinstance(node, LiveProposal)]
         signal = live.signal = layer[0].signal
         quorum = step.timing.quorum
