@@ -148,7 +148,7 @@ async def test_proposers_make_one_call_each_and_the_aggregators_prompt_grows_at_
 ):
     server.answer_all = LONG
     graph = create_moa(
-        writers(chat, 2, "writes&tps=400"), chat("agg?writes&tps=400"), progressive=Staircase()
+        writers(chat, 2, "writes&tps=400"), chat("agg?writes&tps=400"), progressive=Staircase(16, 2)
     )
     await graph.ainvoke(QUESTION)
     assert [len(server.of(p)) for p in ("p0", "p1")] == [1, 1]
@@ -426,7 +426,7 @@ async def test_a_run_goes_on_from_its_last_checkpoint(chat, server):
             writers(chat, 2, "writes&tps=300"),
             chat("agg?writes&tps=300"),
             checkpointer=saver,
-            progressive=Staircase(),
+            progressive=Staircase(16, 2),
         )
 
     thread = {"configurable": {"thread_id": "1"}}
