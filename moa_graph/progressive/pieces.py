@@ -15,8 +15,7 @@ _LONGEST = 4096  # tokens of one piece; larger pieces would hardly save calls
 
 LEAST, MOST = 4, 64
 """Tokens of a measured first chunk, at least and at most."""
-FIRST_SHARE = 1 / 6
-"""Time for a measured first chunk, as a share of the time until its first token."""
+_FIRST_CHUNKS = 1 / 3  # time for them in all layers, as a share of the time until a first token
 USUAL_PACE = 16.0
 """Tokens that a model writes in the time in which a call begins, if that was not measured."""
 _WRITING = 7  # time for the answer's first piece, as a multiple of the time until its first token
@@ -31,6 +30,15 @@ def grown_size(first: int, growth: float, number: int) -> int:
     return max(1, round(first * growth**number))
 
 
+def first_share(layers: int) -> float:
+    """Return the time for a measured first chunk, as a share of the time until its first token.
+
+    Args:
+        layers: Number of layers of the graph, including the aggregator's.
+    """
+    return _FIRST_CHUNKS / max(1, layers - 1)
+
+
 @value_object
 class Staircase:
     """Staircase streaming: the aggregator starts on the first chunks of the proposals.
@@ -43,9 +51,10 @@ class Staircase:
     prefix cache serves what was sent before.
 
     By default, the sizes follow from the speed of the first layer's models in this run. The first
-    chunk is what arrives in a sixth of the time until the first token (between 4 and 64 tokens), so
-    it delays the answer little. The answer's first piece takes seven times as long as a call takes
-    to begin (between 16 and 512 tokens), so about an eighth of its time is spent on beginning.
+    chunk is what arrives in a third of the time until the first token, divided by the number of
+    layers of proposers (between 4 and 64 tokens), so it delays the answer little. The answer's
+    first piece takes seven times as long as a call takes to begin (between 16 and 512 tokens), so
+    about an eighth of its time is spent on beginning.
 
     The graph visits all of its nodes in rounds. The checkpoint after each round has the text of
     every node, so an interrupted run continues from there.
@@ -71,18 +80,19 @@ class Staircase:
         default=5.0, title="Growth", description="By how much each next piece is longer."
     )
 
-    def size(self, number: int, pace: float = USUAL_PACE) -> int:
+    def size(self, number: int, pace: float = USUAL_PACE, layers: int = 2) -> int:
         """Return the number of tokens of a piece.
 
         Args:
             number: Index of the piece; 0 is the first chunk.
             pace: Tokens that a model writes in the time in which a call begins. Not used if
                 `first` is given.
+            layers: Number of layers of the graph, including the aggregator's. Not used either.
         """
         if self.first is not None:
             return grown_size(self.first, self.growth, number)
         if number == 0:
-            return min(max(LEAST, round(pace * FIRST_SHARE)), MOST)
+            return min(max(LEAST, round(pace * first_share(layers))), MOST)
         first = min(max(_SHORTEST_PIECE, round(pace * _WRITING)), _LONGEST_FIRST_PIECE)
         return grown_size(first, self.growth, number - 1)
 

@@ -34,7 +34,7 @@ from moa_graph.nodes.step import Step
 from moa_graph.progressive.live import LiveProposal, LiveProposerCall
 from moa_graph.progressive.pace import pace_of
 from moa_graph.progressive.piece_question import View
-from moa_graph.progressive.pieces import FIRST_SHARE, LEAST, MOST, Staircase
+from moa_graph.progressive.pieces import LEAST, MOST, Staircase, first_share
 from moa_graph.progressive.rounds import (
     Reader,
     all_was_in_view,
@@ -124,7 +124,7 @@ class StaircaseProposer(ProposerNode):
         """Set the length that this visit waits for."""
         visits = len(draft["pieces"])
         if not visits and self.staircase.first is None:
-            live.aim(LEAST, FIRST_SHARE, MOST)
+            live.aim(LEAST, first_share(self.plan.layers), MOST)
             return
         # A model that is slow, or begins late, must not keep the later layers waiting.
         known = filter(None, (draft.get("pace"), pace_of(step.drafts)))

@@ -33,8 +33,8 @@ def piece_size(
     pace = USUAL_PACE if pace is None else pace
     round_number = layer - 1 + number
     if 0 < round_number < layers - 1:
-        return max(1, staircase.size(0, pace) // 2)
-    return staircase.size(max(0, round_number - layers + 2), pace)
+        return max(1, staircase.size(0, pace, layers) // 2)
+    return staircase.size(max(0, round_number - layers + 2), pace, layers)
 
 
 def written_answer(model: Model, draft: Draft, piece: Piece | None) -> AIMessage:
