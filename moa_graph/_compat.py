@@ -288,9 +288,32 @@ def client_through(session: Callable[[Any, int | None], Any], like: Any = None) 
         RuntimeError: If a package is missing for it.
     """
     client = copy.copy(like or _aiohttp_client())
-    transport = client._transport = copy.copy(client._transport)
+    transport = copy.copy(client._transport)
     transport.client = lambda: session(transport.ssl_context, transport.limits.max_connections)
+    client._transport = _ToldErrors(transport)
     return client
+
+
+class _ToldErrors:
+    """Transport that raises a timeout only if there was one.
+
+    The SDK's own one raises `ConnectTimeout` for every connection that failed or ended.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.aclose = transport.aclose
+
+    async def handle_async_request(self, request: Any) -> Any:
+        try:
+            return await self._transport.handle_async_request(request)
+        except Exception as error:
+            kinds = {kind.__name__ for kind in type(error.__cause__).__mro__}
+            if "ClientConnectionError" not in kinds or "TimeoutError" in kinds:
+                raise
+            httpx = sys.modules[type(error).__module__.partition(".")[0]]
+            kind = httpx.ConnectError if "ClientConnectorError" in kinds else httpx.ReadError
+            raise kind(str(error)) from error.__cause__
 
 
 def sends_through_aiohttp(client: Any) -> bool:

@@ -96,10 +96,7 @@ def refused_request(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of the provider's response; None if there was no response.
-
-    This includes errors of a provider's client that LangChain's packages have wrapped.
-    """
+    """Return the HTTP status of the provider's response, also behind wrapped errors, or None."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -111,6 +108,8 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _own_status(error: BaseException) -> int | None:
+    if type(error).__module__ == "aiohttp.http_exceptions":
+        return None  # its code is not a response's: the response could not be read
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # botocore
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

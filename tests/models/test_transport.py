@@ -12,9 +12,10 @@ import threading
 
 import openai
 import pytest
+from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 
-from moa_graph import Proposer, create_moa
+from moa_graph import CallPolicy, Layer, Proposer, create_moa
 from moa_graph.models import Model, transport
 from tests.fake_server import eventually
 
@@ -208,3 +209,69 @@ slow = create_moa(["openai:a?latency=20"], "openai:agg")
     assert ended.returncode == 0, ended.stderr
     assert "nclosed" not in ended.stderr
     assert "Error" not in ended.stderr
+
+
+class _ClosesAtOnce:
+    """A server that closes every connection without an answer."""
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._close, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _close(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+
+async def ending(model) -> tuple:
+    """How a proposer's call ends."""
+    moa = create_moa(
+        Layer([RunnableLambda(lambda _: "fine"), Proposer(model, name="b", timeout=1)]),
+        RunnableLambda(lambda _: "answer"),
+        calls=CallPolicy(retries=1),
+    )
+    state = await moa.ainvoke({"messages": "hi"})
+    (proposal,) = [p for p in state["proposals"] if p["proposer"] == "b"]
+    return proposal["status"], proposal["attempts"], proposal["error"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "status=429&retry_after=0.01",
+        "status=429&retry_after=0.01&times=1",
+        "status=500",
+        "status=400",
+        "status=401",
+        "status=302",
+        "cut=1",
+        "cut=1&times=1",
+        "hang",
+        "malformed",
+        "empty",
+    ],
+)
+async def test_a_fault_ends_as_on_the_sdks_own_connections(fault, stream, server):
+    endings = []
+    for model in (
+        Model(f"openai:b?{fault}", "model", streaming=stream),
+        ChatOpenAI(model=f"b?{fault}", streaming=stream),
+    ):
+        server.reset()
+        endings.append((await ending(model), len(server.of("b"))))
+    assert endings[0] == endings[1]
+
+
+@pytest.mark.parametrize("where", ["closed at once", "refused", "unknown host"])
+async def test_a_failed_connection_is_no_timeout(where, monkeypatch):
+    async with _ClosesAtOnce() as closing:
+        urls = {"closed at once": closing, "refused": "http://127.0.0.1:9/v1"}
+        monkeypatch.setenv("OPENAI_BASE_URL", urls.get(where, "http://no-host.invalid/v1"))
+        status, attempts, error = await ending("openai:b")
+    assert (status, attempts) == ("failed", 2)
+    assert "onnection" in error
+    assert "timed out" not in error
