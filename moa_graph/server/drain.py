@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph._compat import uvicorn_is_stopping
+from moa_graph.server.background import beside
 from moa_graph.server.settings import SETTINGS
 
 MESSAGE = "The server is shutting down, and this run was cut. Its answer is not whole."
@@ -34,13 +35,8 @@ async def draining() -> AsyncIterator[None]:
     The server accepts no new connections by then.
     """
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
-    watching = asyncio.create_task(_watch())
-    try:
+    async with beside(_watch()):
         yield
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
 
 
 async def _watch() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import ctypes
 import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+from moa_graph.server.background import beside
 from moa_graph.server.metrics import runs_now
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
@@ -25,13 +26,8 @@ async def collected() -> AsyncIterator[None]:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
-    watching = asyncio.create_task(_collect_when_idle())
-    try:
+    async with beside(_collect_when_idle()):
         yield
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
 
 
 async def _collect_when_idle() -> None:
