@@ -10,6 +10,7 @@ import pytest
 from langchain_openai import ChatOpenAI
 
 from moa_graph.calling import retries
+from moa_graph.strategies import names
 from tests.fake_server import FakeServer
 
 PREFIXES = ("HF_", "LANGSMITH_", "LANGCHAIN_", "MOA_", "OPENAI_", "TOGETHER_", "AWS_", "AZURE_")
@@ -28,6 +29,13 @@ def _no_keys_and_no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries do not wait as long as they do for real providers."""
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it, so no test depends on those before it."""
+    for place, named in names.STRATEGIES.items():
+        monkeypatch.setitem(names.STRATEGIES, place, dict(named))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -97,7 +98,7 @@ def test_every_command_of_the_readme_is_run():
     marks = list(re.finditer(r"<!-- (run|ci)(?:: (\w+))? -->\n```bash\n", text))
     assert [text.rindex("```", 0, mark.end() - 1) for mark in marks] == shells
 
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    tests = "\n".join(path.read_text() for path in _test_files())
     taken = set(re.findall(r'bash_block\("(\w+)"\)', tests))
     assert taken == {mark[2] for mark in marks if mark[1] == "run"}
 
@@ -108,6 +109,13 @@ def test_every_command_of_the_readme_is_run():
     for inline in re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)):
         if inline.split()[0] in COMMANDS and len(inline.split()) > 1:
             assert any(line.startswith(inline) for line in said), f"`{inline}` is run by no test"
+
+
+def _test_files() -> Iterator[Path]:
+    """The Python files of the tests, without those of the environments that tests install."""
+    for folder, inner, files in os.walk(ROOT / "tests"):
+        inner[:] = [name for name in inner if not name.startswith((".", "__"))]
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _block_at(text: str, start: int) -> list[str]:

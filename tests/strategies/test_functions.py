@@ -34,13 +34,6 @@ MODES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_before(monkeypatch):
-    known = {place: dict(named) for place, named in names.STRATEGIES.items()}
-    for place, mine in known.items():
-        monkeypatch.setitem(names.STRATEGIES, place, mine)
-
-
 async def run(moa, mode, given: Any = QUESTION):
     if mode == "invoke":
         return moa.invoke(given)
