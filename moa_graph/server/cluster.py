@@ -201,7 +201,7 @@ def python_with_aegra(folder: Path, tell: Callable[[str], None]) -> Path:
         _run(str(python), "-m", "venv", "--clear", str(own.parents[1]))
         source = Path(__file__).parents[2]
         this = f"{source}[mcp]" if (source / "pyproject.toml").is_file() else "moa-graph[mcp]"
-        _run(str(own), "-m", "pip", "install", "--quiet", AEGRA, this)
+        _install(own, AEGRA, this)
         return own
     needed = ".".join(map(str, _NEEDS_PYTHON))
     raise RuntimeError(f"Aegra needs Python {needed} or newer, and there is none on the PATH.")
@@ -216,6 +216,14 @@ def newer_pythons() -> Iterator[Path]:
         asked = f"import sys, venv; sys.exit(sys.version_info < {_NEEDS_PYTHON})"
         if subprocess.run([python, "-c", asked], capture_output=True, check=False).returncode == 0:
             yield Path(python)
+
+
+def _install(python: Path, *packages: str) -> None:
+    # uv takes seconds where pip takes minutes, but it does not read pip's settings.
+    with suppress(FileNotFoundError, RuntimeError):
+        _run("uv", "pip", "install", "--quiet", "--python", str(python), *packages)
+        return
+    _run(str(python), "-m", "pip", "install", "--quiet", *packages)
 
 
 def _imports(python: Path, module: str) -> bool:

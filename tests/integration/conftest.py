@@ -17,6 +17,16 @@ from tests.guides import bash_block, check_install
 from tests.integration.keyed import SETTINGS
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
 
+STARTED_ONCE = ("aegra", "langgraph_server")
+"""Fixtures that take long; with `--dist loadgroup`, all tests of one are in one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in STARTED_ONCE:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
+
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

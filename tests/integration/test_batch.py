@@ -1,4 +1,4 @@
-"""Two thousand prompts over Ray's actors, killed at half and run again."""
+"""Hundreds of prompts over Ray's actors, killed at half and run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.integration.langgraph_server import REPOSITORY
 
 pytestmark = pytest.mark.services
 
-PROMPTS, FAILING = 2000, 77
+PROMPTS, FAILING = 500, 77
 ACTORS, AT_ONCE = 2, 16
 DRIVER = f"""
 import json, sys, ray

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from langgraph_sdk import get_sync_client
 
+from tests.integration.clients.clients import npm_packages
+
 CARDS = """
 import { Client } from "@langchain/langgraph-sdk";
 
@@ -31,10 +33,7 @@ process.exit(0);
 
 @pytest.mark.services
 def test_cards_of_proposals(langgraph_server, server, tmp_path: Path):
-    subprocess.run(
-        ["npm", "install", "--silent", "--no-audit", "--no-fund", "@langchain/langgraph-sdk"],
-        cwd=tmp_path, check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+    (tmp_path / "node_modules").symlink_to(npm_packages() / "node_modules")
     (tmp_path / "cards.mjs").write_text(CARDS)
     context = {"proposers": ["openai:a", "openai:b?latency=3"], "aggregator": "openai:agg"}
     client = get_sync_client(url=langgraph_server.url)

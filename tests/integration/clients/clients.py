@@ -53,17 +53,28 @@ PACKAGES = {
 }
 
 
-def start(place: str, file: str) -> list[str]:
-    """Return the program and the path of a script; what it needs is installed on first use."""
+def npm_packages() -> Path:
+    """The folder with the packages of npm, installed on first use."""
+    return node_packages("clients-npm", HERE / "package.json")
+
+
+def installed(place: str) -> Path:
+    """Return the folder or the program of a place; what it needs is installed on first use."""
     if place == "npm":
-        folder = node_packages("clients-npm", HERE / "package.json")
+        return npm_packages()
+    if place == "here":
+        return Path(sys.executable)
+    return environment(place, *PACKAGES[place]) / "python"
+
+
+def start(place: str, file: str) -> list[str]:
+    """Return the program and the path of a script."""
+    program = installed(place)
+    if place == "npm":
         # Node looks for packages beside the script.
-        shutil.copytree(HERE / "node", folder, dirs_exist_ok=True)
-        return ["node", str(folder / file)]
-    program = sys.executable
-    if place != "here":
-        program = str(environment(place, *PACKAGES[place]) / "python")
-    return [program, str(HERE / "python" / file)]
+        shutil.copytree(HERE / "node", program, dirs_exist_ok=True)
+        return ["node", str(program / file)]
+    return [str(program), str(HERE / "python" / file)]
 
 
 CHAT, RESPONSES, MESSAGES, RUNS = "Chat Completions", "Responses", "Messages", "LangGraph's API"

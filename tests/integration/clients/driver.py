@@ -24,7 +24,7 @@ from tests.integration.clients.checks import (
     Session,
     assistant_of,
 )
-from tests.integration.clients.clients import RUNS, Client, start
+from tests.integration.clients.clients import RUNS, Client, installed, start
 from tests.integration.clients.proxy import cutting_proxy
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
 
@@ -65,6 +65,8 @@ async def drive(clients: Sequence[Client], server: FakeServer, url: str) -> Tabl
     scripts: dict[str, list[Client]] = {}
     for client in clients:
         scripts.setdefault(client.script, []).append(client)
+    places = {those[0].place for those in scripts.values()}
+    await asyncio.gather(*(asyncio.to_thread(installed, place) for place in places))
     commands = {script: start(those[0].place, script) for script, those in scripts.items()}
     made = _mixtures(url)
     server.answers |= ANSWERS
