@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import uuid
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from langgraph_sdk import get_client, get_sync_client
 
 from moa_graph.server.cluster import install_packages, newer_pythons, python_with_aegra
@@ -16,16 +18,6 @@ from tests.fake_server import FakeServer
 from tests.guides import bash_block, check_install
 from tests.integration.keyed import SETTINGS
 from tests.integration.langgraph_server import LangGraphServer, langgraph_dev
-
-STARTED_ONCE = ("aegra", "langgraph_server")
-"""Fixtures that take long; with `--dist loadgroup`, all tests of one are in one process."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for name in STARTED_ONCE:
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +68,13 @@ def aegra(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with Aegra and this package, as `moa cluster up` makes it, and its services."""
     if not any(newer_pythons()):
         pytest.skip("Aegra needs Python 3.12 or newer, and there is none on this machine")
-    install_packages(print)
-    return python_with_aegra(tmp_path_factory.mktemp("aegra"), print)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which all processes of this run have
+    with FileLock(folder / "aegra.lock"):
+        install_packages(print)
+        (folder / "aegra").mkdir(exist_ok=True)
+        return python_with_aegra(folder / "aegra", print)
 
 
 @pytest.fixture(scope="session")
