@@ -6,8 +6,7 @@ import asyncio
 import json
 import os
 import signal
-import threading
-import time
+from functools import partial
 
 import httpx
 import openai
@@ -15,13 +14,15 @@ import psutil
 import pytest
 from langgraph_sdk import get_sync_client
 from mcp import Client
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 
 from tests.fake_server import eventually
 from tests.integration.langgraph_server import langgraph_dev
 
 MIXTURE = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg?tps=20"}
 ANSWER = "word " * 100
+LONG_ANSWER = "word " * 1000
+QUESTION = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
@@ -32,7 +33,14 @@ def started(server, tmp_path):
 
     def start(seconds: float):
         models = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-test-0123456789"}
-        manager = langgraph_dev(tmp_path, MOA_DRAIN_SECONDS=str(seconds), MOA_MCP="1", **models)
+        manager = langgraph_dev(
+            tmp_path,
+            "--n-jobs-per-worker",
+            "10",
+            MOA_DRAIN_SECONDS=str(seconds),
+            MOA_MCP="1",
+            **models,
+        )
         running = manager.__enter__()
         opened.append(manager)
         client = get_sync_client(url=running.url)
@@ -54,97 +62,86 @@ def stop(url: str) -> None:
     raise AssertionError("nothing listens there")
 
 
-def streamed(url: str) -> tuple[str, bool, openai.APIError | None]:
-    """The text of a stream under which the server is stopped, whether it was whole, its error."""
-    text, whole, error, told = "", False, None, False
-    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        try:
-            for chunk in client.chat.completions.create(
-                model="slow", messages=[{"role": "user", "content": "hi"}], stream=True
-            ):
-                choice = chunk.choices[0]
-                text += choice.delta.content or ""
-                whole = whole or choice.finish_reason == "stop"
-                if text and not told:
-                    told = True
-                    stop(url)
-        except openai.APIError as raised:
-            error = raised
-    return text, whole, error
-
-
 @pytest.mark.full
 def test_a_stream_that_can_finish_is_whole(started):
-    text, whole, error = streamed(started(60).url)
-    assert error is None
+    url, text, whole, told = started(60).url, "", False, False
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        for chunk in client.chat.completions.create(model="slow", messages=QUESTION, stream=True):
+            choice = chunk.choices[0]
+            text += choice.delta.content or ""
+            whole = whole or choice.finish_reason == "stop"
+            if text and not told:
+                told = True
+                stop(url)
     assert whole
     assert text == ANSWER
 
 
-@pytest.mark.full
-def test_a_stream_that_is_cut_is_an_error(started):
-    text, whole, error = streamed(started(0.5).url)
+async def cut_stream(url: str, begun: set[str]) -> None:
+    text, whole = "", False
+
+    async def read() -> None:
+        nonlocal text, whole
+        stream = await client.chat.completions.create(model="slow", messages=QUESTION, stream=True)
+        async for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+            whole = whole or chunk.choices[0].finish_reason == "stop"
+            if text:
+                begun.add("stream")
+
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(openai.APIError, match=r"shutting down|cancelled"):
+            await read()
     assert not whole
-    assert 0 < len(text) < len(ANSWER)
-    assert error is not None
-    assert "shutting down" in str(error) or "cancelled" in str(error)
+    assert 0 < len(text) < len(LONG_ANSWER)
 
 
-@pytest.mark.full
-def test_an_answer_that_is_cut_is_an_error_that_is_not_repeated(started, server):
-    url = started(0.5).url
-
-    def stop_when_asked():
-        while not server.of("agg"):
-            time.sleep(0.05)
-        stop(url)
-
-    stopping = threading.Thread(target=stop_when_asked)
-    stopping.start()
-    messages = [{"role": "user", "content": "hi"}]
-    with (
-        OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as client,
-        pytest.raises(openai.APIError),
-    ):
-        client.chat.completions.create(model="slow", messages=messages)
-    stopping.join()
-    assert len(server.of("a")) == 1
+async def cut_answer(url: str, begun: set[str]) -> None:
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as client:
+        with pytest.raises(openai.APIError):
+            await client.chat.completions.create(model="slow", messages=QUESTION)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("era", ["legacy", "auto"])
-async def test_a_call_of_the_mcp_tool_that_is_cut_is_an_error_of_the_tool(started, server, era):
-    url = started(0.5).url
+async def cut_tool(url: str, begun: set[str], era: str) -> None:
     async with Client(f"{url}/mcp", mode=era) as client:
-        arguments = {"question": "hi", "mixture": "slow"}
-        calling = asyncio.create_task(client.call_tool("consult", arguments))
-        await eventually(lambda: server.of("agg"))
-        stop(url)
-        result = await calling
+        result = await client.call_tool("consult", {"question": "hi", "mixture": "slow"})
     assert result.is_error
     assert "shutting down" in result.content[0].text
     assert ANSWER[:20] not in result.content[0].text
 
 
-@pytest.mark.full
-def test_a_run_that_is_cut_ends_its_stream_with_an_error(started):
-    server = started(0.5)
+async def cut_run(url: str, begun: set[str]) -> None:
     body = {
         "assistant_id": "mixture",
         "context": MIXTURE,
-        "input": {"messages": [{"role": "user", "content": "hi"}]},
+        "input": {"messages": QUESTION},
         "stream_mode": ["messages-tuple"],
     }
-    events, deadline = [], time.monotonic() + 60
-    with httpx.Client(timeout=60) as client:
+    events = []
+    async with httpx.AsyncClient(timeout=60) as client:
         try:
-            with client.stream("POST", f"{server.url}/runs/stream", json=body) as response:
-                for line in response.iter_lines():
-                    assert time.monotonic() < deadline
+            async with client.stream("POST", f"{url}/runs/stream", json=body) as response:
+                async for line in response.aiter_lines():
                     if line.startswith("event: "):
                         events.append(line[7:])
                         if events.count("messages") == 3:
-                            stop(server.url)
+                            begun.add("run")
         except httpx.HTTPError as error:
             events.append(f"error: {error}")
     assert "error" in events[-1], json.dumps(events[-5:])
+
+
+@pytest.mark.full
+async def test_what_is_cut_is_an_error_for_every_client_and_is_not_repeated(started, server):
+    """All at once, because a server takes long to start."""
+    url = started(0.5).url
+    server.answers["agg"] = LONG_ANSWER
+    tools = [partial(cut_tool, era=era) for era in ("legacy", "auto")]
+    ways = [cut_stream, cut_answer, *tools, cut_run]
+    begun: set[str] = set()
+    calls = [asyncio.create_task(way(url, begun)) for way in ways]
+    await eventually(lambda: len(server.of("agg")) == len(ways) and len(begun) == 2, 30)
+    stop(url)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*calls)
+    assert len(server.of("a")) == len(ways)
