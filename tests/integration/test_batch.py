@@ -72,7 +72,7 @@ def test_killed_at_half_it_goes_on_and_pays_for_nothing_twice(server, prompts, t
     assert sum(before.values()) < PROMPTS
 
     second = start(server, prompts, folder)
-    output, errors = second.communicate(timeout=240)
+    output, errors = second.communicate(timeout=480)
     assert second.returncode == 0, errors[-3000:]
     rows = json.loads(output.splitlines()[-1])
     assert Counter(row["id"] for row in rows) == {**dict.fromkeys(range(PROMPTS), 1), "twice": 2}
@@ -101,7 +101,7 @@ def test_the_code_of_the_guide_answers_a_file(server, tmp_path):
     models = {"TOGETHER_API_BASE": server.url, "TOGETHER_API_KEY": "tgp-0123456789"}
     run = subprocess.run(
         [sys.executable, "-c", ray + block],
-        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        check=False, cwd=tmp_path, capture_output=True, text=True, timeout=480,
         env=os.environ | models | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
