@@ -62,10 +62,16 @@ def build(configuration: Configuration, **options: Any) -> MoAGraph:
 
 
 def fetch_weights(configuration: Configuration) -> None:
-    """Download local models before the run, because a download shows its own progress."""
-    for model in configuration.models():
-        if model.startswith("local:") and local.is_installed():
-            local.fetch(model.removeprefix("local:"))
+    """Download local models before the run, because a download shows its own progress.
+
+    Then start to load them, in parallel with each other and with what else the run needs.
+    """
+    models = [model for model in configuration.models() if model.startswith("local:")]
+    names = [model.removeprefix("local:") for model in models if local.is_installed()]
+    for name in names:
+        local.fetch(name)
+    for name in names:
+        local.load(name)
 
 
 def asked(question: str) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """Run small models on this machine, without an API key: `"local:qwen2.5-coder-0.5b"`.
 
-llama.cpp runs inside the process (package `xllamacpp`) behind its OpenAI-compatible server on the
-loopback address. Weights are pinned by sha256 and downloaded once. Needs `moa-graph[local]`.
+llama.cpp (package `xllamacpp`) runs behind its OpenAI-compatible server on the loopback address, in
+a process for each model, which ends with this one. Weights are pinned by sha256 and downloaded
+once. Needs `moa-graph[local]`.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.util
 import os
 import re
@@ -23,9 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moa_graph.errors import MoAError, explain
+from moa_graph.models.file_hashes import sha256_of
+from moa_graph.models.llama import LlamaServer
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+_HASHES = "hashes.json"  # file in the cache folder
 
 SLOTS = 4
 """Number of answers that one model generates concurrently."""
@@ -96,15 +99,15 @@ def local_chat_model(name: str, **params: Any) -> BaseChatModel:
     Raises:
         MoAError: If the model is unknown, or its weights cannot be downloaded.
     """
-    if not is_installed():
-        raise MoAError(f"Local models need llama.cpp: {INSTALL}")
-    # The server uses OpenAI's protocol; langchain-together installs this client.
+    server = load(name)
+    # The server uses OpenAI's protocol; langchain-together installs this client. It is imported
+    # while the weights are loaded.
     from langchain_openai import ChatOpenAI
 
     # Such a small model may never end its answer, and several answers must fit a slot.
     defaults: dict[str, Any] = {"max_tokens": 256, "stream_usage": True, "max_retries": 0}
     defaults["api_key"] = "local"  # required by the client, not by the server
-    return ChatOpenAI(model=name, base_url=_serve(name), **(defaults | params))
+    return ChatOpenAI(model=name, base_url=server.url(), **(defaults | params))
 
 
 def check_local_name(name: str, where: str) -> None:
@@ -196,15 +199,9 @@ def _among_the_given(given: Path, weights: Weights) -> Path | None:
 
 
 def _matches(path: Path, weights: Weights) -> bool:
-    status = path.stat()
-    return status.st_size == weights.size and _sha256(path, status.st_mtime_ns) == weights.sha256
-
-
-@functools.lru_cache
-def _sha256(path: Path, _changed: int) -> str:
-    """Hash a file, once per process: half a gigabyte takes more than a second."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.stat().st_size != weights.size:
+        return False
+    return sha256_of(path, _cache_folder() / _HASHES) == weights.sha256
 
 
 def _download(weights: Weights, path: Path) -> None:
@@ -295,41 +292,40 @@ def _without_credentials(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-@dataclass(frozen=True)
-class _Running:
-    """A model that is loaded in this process."""
-
-    server: Any
-    url: str
-    threads: int
-
-
 _CGROUP = Path("/sys/fs/cgroup")
-_servers: dict[str, _Running] = {}
+_servers: dict[str, LlamaServer] = {}
 _lock = threading.Lock()
 
 
-def _serve(name: str) -> str:
-    """Return the base URL of the model's server; start it on first use, until the process ends."""
-    with _lock:
-        if name not in _servers:
-            import xllamacpp  # optional: with [local] only
+def load(name: str) -> LlamaServer:
+    """Start to load a local model, if it is not loaded; its server runs until the process ends.
 
-            path = fetch(name)
+    Weights that are not there are downloaded before this function returns. They are loaded
+    afterwards, in parallel with other models.
+
+    Args:
+        name: A name in `LOCAL_MODELS`, or the path of a GGUF file.
+
+    Raises:
+        MoAError: If llama.cpp is not installed, the model is unknown, or its weights cannot be
+            downloaded.
+    """
+    if not is_installed():
+        raise MoAError(f"Local models need llama.cpp: {INSTALL}")
+    with _lock:
+        running = {other: server for other, server in _servers.items() if server.runs}
+        if name not in running:
             known = LOCAL_MODELS.get(name)
-            params = xllamacpp.CommonParams()
-            params.model.path = str(path)
-            params.n_parallel = SLOTS
-            params.n_ctx = SLOTS * (known.context if known else 4096)
-            params.port = 0  # any free port
-            params.verbosity = -1
-            for setting, value in (known.sampling if known else {}).items():
-                setattr(params.sampling, setting, value)
-            threads = _threads_for_one_more(_cpus(), [one.threads for one in _servers.values()])
-            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-            server = xllamacpp.Server(params)
-            _servers[name] = _Running(server, f"{server.listening_address}/v1", threads)
-        return _servers[name].url
+            running[name] = LlamaServer(
+                fetch(name),
+                _threads_for_one_more(_cpus(), [server.threads for server in running.values()]),
+                slots=SLOTS,
+                context=known.context if known else 4096,
+                sampling=dict(known.sampling) if known else {},
+            )
+        _servers.clear()
+        _servers.update(running)
+        return running[name]
 
 
 def _threads_for_one_more(cpus: int, used: list[int]) -> int:

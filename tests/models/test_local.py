@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from moa_graph import MoAError, create_moa
-from moa_graph.models import local
+from moa_graph.models import file_hashes, local
+from moa_graph.models.file_hashes import sha256_of
 from moa_graph.models.local import LOCAL_MODELS, Weights, fetch
 from moa_graph.presets import PRESETS
 from tests.models.everyday import EVERYDAY
@@ -93,7 +99,7 @@ def put_on_index(folder: Path, *parts: bytes) -> None:
 
 
 def files(cache: Path) -> set[str]:
-    return {p.name for p in cache.iterdir() if p.suffix != ".lock"}
+    return {p.name for p in cache.iterdir() if p.suffix not in {".lock", ".json"}}
 
 
 def test_weights_are_fetched_once_with_progress(cache, hub, capfd):
@@ -185,6 +191,93 @@ def test_an_unknown_model_names_the_known():
         fetch("nothing")
     with pytest.raises(MoAError, match="no file"):
         fetch("/nowhere/x.gguf")
+
+
+def test_a_file_is_hashed_once_for_each_of_its_states(tmp_path, monkeypatch):
+    hashed = []
+    real = hashlib.file_digest
+
+    def counted(file, name):
+        hashed.append(Path(file.name).name)
+        return real(file, name)
+
+    monkeypatch.setattr(file_hashes.hashlib, "file_digest", counted)
+    record = tmp_path / "record" / "hashes.json"
+    file = tmp_path / "weights.gguf"
+
+    def hash_twice() -> int:
+        hashed.clear()
+        for _ in range(2):
+            assert sha256_of(file, record) == hashlib.sha256(file.read_bytes()).hexdigest()
+        return len(hashed)
+
+    file.write_bytes(b"one")
+    assert hash_twice() == 2  # there is no folder for the record
+    record.parent.mkdir()
+    assert hash_twice() == 1
+    assert hash_twice() == 0
+    file.write_bytes(b"two")  # of the same size
+    assert hash_twice() == 1
+    status = file.stat()
+    file.write_bytes(b"six")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert hash_twice() == 1
+    (tmp_path / "other").write_bytes(b"ten")
+    (tmp_path / "other").replace(file)
+    assert hash_twice() == 1
+    for damaged in (b"", b'{"', b"[]", b'{"%s": 1}' % str(file).encode(), b"\xff"):
+        record.write_bytes(damaged)
+        assert hash_twice() == 1
+    assert {p.name for p in record.parent.iterdir()} == {"hashes.json"}
+
+
+def test_weights_that_cannot_be_loaded_are_told(tmp_path):
+    pytest.importorskip("xllamacpp")
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF, but not really")
+    with pytest.raises(MoAError, match=r"could not load .*broken.gguf: .*"):
+        local.local_chat_model(str(broken))
+    failed = local._servers[str(broken)]
+    assert not failed.runs
+    assert local.load(str(broken)) is not failed
+    local._servers.pop(str(broken)).stop()
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from moa_graph.models.llama import LlamaServer
+sys.path.insert(0, sys.argv[1])
+server = LlamaServer(Path("x.gguf"), 1, slots=1, context=1, sampling={})
+assert server.url() == "http://127.0.0.1:1/v1"
+print(server._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="looks at processes of Linux")
+def test_a_model_ends_with_its_process_that_is_killed(tmp_path):
+    model = tmp_path / "xllamacpp.py"  # stands for weights that are loaded
+    model.write_text(
+        "class Any:\n"
+        "    listening_address = 'http://127.0.0.1:1'\n"
+        "    def __getattr__(self, name): return self.__dict__.setdefault(name, Any())\n"
+        "CommonParams = Any\n"
+        "def Server(params): return Any()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    os.kill(child, signal.SIGINT)  # Ctrl-C in a terminal reaches both
+    os.kill(child, 0)
+    parent.kill()
+    parent.communicate()
+    ends = time.monotonic() + 30
+    while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
 
 
 async def test_without_the_extra_a_run_says_what_to_install(monkeypatch):
