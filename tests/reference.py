@@ -23,7 +23,7 @@ MODULES = {
     "moa_graph.strategies.experimental": (),
     "moa_graph.presets": ("PRESETS", "load_preset"),
     "moa_graph.presets.configuration": ("Configuration",),
-    "moa_graph.batch": ("answer_prompts",),
+    "moa_graph.batch": ("answer_prompts", "Answers"),
 }
 """The modules, and their public names; without any, those of `__all__`."""
 HEAD = """\

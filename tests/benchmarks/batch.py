@@ -1,4 +1,4 @@
-"""From how many prompts on Ray's actors beat `abatch` in one process."""
+"""`answer_prompts` in one process beside `abatch`, and from how many prompts on Ray's actors win."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +33,53 @@ def run(server: Server, *, quick: bool, peers: bool) -> dict[str, Any]:
     os.environ |= {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "not used"}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     sizes = QUICK if quick else SIZES
+    rows: dict[str, dict[str, dict[str, float]]] = {}
     with asyncio.Runner() as runner:
-        one = {size: _abatch(runner, size) for size in sizes}
-    rows = {str(size): {"abatch": one[size], "Ray": _ray(size)} for size in sizes}
-    return {"actors": ACTORS, "at_once": AT_ONCE, "seconds": rows}
+        for size in sizes:
+            # In turn and in both orders, so that a busy machine slows both.
+            timed = [(_abatch(runner, size), _one(size)), (_one(size), _abatch(runner, size))[::-1]]
+            rows[str(size)] = {
+                name: {kind: min(pair[i][kind] for pair in timed) for kind in ("seconds", "cpu")}
+                for i, name in enumerate(("abatch", "one process"))
+            }
+    for size in sizes:
+        rows[str(size)]["Ray"] = {"seconds": _ray(size)}
+    return {"actors": ACTORS, "at_once": AT_ONCE, "times": rows}
 
 
-def _abatch(runner: asyncio.Runner, size: int) -> float:
-    graph = MIXTURE.create()
-    inputs = [{"messages": f"question {number}"} for number in range(size)]
-    started = time.perf_counter()
-    states = runner.run(graph.abatch(inputs, {"max_concurrency": ACTORS * AT_ONCE}))
-    assert all(state["messages"][-1].text.startswith("agg") for state in states)
-    return time.perf_counter() - started
+@contextmanager
+def _timed() -> Iterator[dict[str, float]]:
+    times: dict[str, float] = {}
+    seconds, cpu = time.perf_counter(), time.process_time()
+    yield times
+    times |= {"seconds": time.perf_counter() - seconds, "cpu": time.process_time() - cpu}
+
+
+def _abatch(runner: asyncio.Runner, size: int) -> dict[str, float]:
+    with _timed() as times:
+        graph = MIXTURE.create()
+        inputs = [{"messages": f"question {number}"} for number in range(size)]
+        states = runner.run(graph.abatch(inputs, {"max_concurrency": ACTORS * AT_ONCE}))
+        assert all(state["messages"][-1].text.startswith("agg") for state in states)
+    return times
+
+
+def _one(size: int) -> dict[str, float]:
+    with _timed() as times, tempfile.TemporaryDirectory() as folder:
+        answers = answer_prompts(
+            _prompts(folder, size), MIXTURE, Path(folder, "answers"),
+            processes=1, at_once=ACTORS * AT_ONCE,
+        )  # fmt: skip
+        assert all(row["answer"].startswith("agg") for row in answers)
+        assert len(answers) == size
+    return times
+
+
+def _prompts(folder: str, size: int) -> Path:
+    prompts = Path(folder, "prompts.jsonl")
+    lines = (json.dumps({"prompt": f"question {number}"}) + "\n" for number in range(size))
+    prompts.write_text("".join(lines))
+    return prompts
 
 
 def _ray(size: int) -> float:
@@ -56,34 +92,41 @@ def _ray(size: int) -> float:
     )  # fmt: skip
     ray.data.DataContext.get_current().enable_progress_bars = False
     with tempfile.TemporaryDirectory() as folder:
-        prompts = Path(folder, "prompts.jsonl")
-        lines = (json.dumps({"prompt": f"question {number}"}) + "\n" for number in range(size))
-        prompts.write_text("".join(lines))
         answers = answer_prompts(
-            prompts, MIXTURE, Path(folder, "answers"), actors=ACTORS, at_once=AT_ONCE
-        )
+            _prompts(folder, size), MIXTURE, Path(folder, "answers"),
+            processes=ACTORS, at_once=AT_ONCE,
+        )  # fmt: skip
         assert answers.count() == size
     ray.shutdown()
     return time.perf_counter() - started
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Seconds, and how many times faster the actors are."""
-    table = Table(
-        f"Prompts over {ACTORS} actors of {AT_ONCE} at once, Ray's start included: seconds",
-        ["abatch", "Ray", "abatch : Ray"],
+    """Seconds, CPU seconds, and how many times faster the actors are."""
+    one = Table(
+        f"Prompts in one process, {ACTORS * AT_ONCE} at once: seconds, and CPU seconds",
+        ["abatch", "answer_prompts", "ratio", "abatch: CPU", "answer_prompts: CPU", "CPU ratio"],
     )
-    for size, seconds in result["seconds"].items():
-        one, many = seconds["abatch"], seconds["Ray"]
-        table.add(f"{size} prompts", [one, many, one / many])
-    return [table]
+    many = Table(
+        f"Prompts over {ACTORS} actors of {AT_ONCE} at once, Ray's start included: seconds",
+        ["one process", "Ray", "one process : Ray"],
+    )
+    for size, times in result["times"].items():
+        cells = []
+        for kind in ("seconds", "cpu"):
+            base, ours = times["abatch"][kind], times["one process"][kind]
+            cells += [base, ours, ours / base]
+        one.add(f"{size} prompts", cells)
+        here, ray = times["one process"]["seconds"], times["Ray"]["seconds"]
+        many.add(f"{size} prompts", [here, ray, here / ray])
+    return [one, many]
 
 
 def plot(result: dict[str, Any], axes: Axes) -> None:
     """Seconds by the number of prompts."""
-    sizes = [int(size) for size in result["seconds"]]
-    for name in ("abatch", "Ray"):
-        seconds = [by[name] for by in result["seconds"].values()]
+    sizes = [int(size) for size in result["times"]]
+    for name in ("abatch", "one process", "Ray"):
+        seconds = [by[name]["seconds"] for by in result["times"].values()]
         axes.plot(sizes, seconds, "o-", label=name)
     axes.set(
         xscale="log", yscale="log", xlabel="prompts", ylabel="seconds",
