@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from moa_graph.errors import MoAError, explain
 from moa_graph.models import local
 from moa_graph.presets.configuration import Configuration
 from moa_graph.state import Proposal
+from moa_graph.strategies import similarity
 
 LayersOption = Annotated[
     int | None, typer.Option(help="Layers to build, the aggregator's included.")
@@ -55,10 +57,14 @@ def build(configuration: Configuration, **options: Any) -> MoAGraph:
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        # The proposers' tokens are not printed, but they are counted while they arrive.
-        return configuration.create(stream_proposals=True, **given)
+        with similarity.noting() as comparing:
+            # The proposers' tokens are not printed, but they are counted while they arrive.
+            graph = configuration.create(stream_proposals=True, **given)
     except (ValueError, TypeError) as error:
         wrong(str(error))
+    if comparing:  # prepare it while the models work
+        threading.Thread(target=similarity.prepare, daemon=True).start()
+    return graph
 
 
 def fetch_weights(configuration: Configuration) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moa_graph.strategies.similarity import INSTALL, is_installed
+from moa_graph.strategies.similarity import INSTALL, is_installed, note
 
 
 def check_embeddings(what: str, embeddings: object) -> None:
@@ -27,8 +27,10 @@ def check_comparable(what: str, embeddings: object) -> None:
         ValueError: If scikit-learn is not installed and no embeddings are given.
     """
     check_embeddings(what, embeddings)
-    if embeddings is None and not is_installed():
-        raise ValueError(f"{what} compares texts: run {INSTALL}, or give it embeddings=….")
+    if embeddings is None:
+        if not is_installed():
+            raise ValueError(f"{what} compares texts: run {INSTALL}, or give it embeddings=….")
+        note(what)
 
 
 def check_share(what: str, value: object) -> None:

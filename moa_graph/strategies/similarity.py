@@ -10,7 +10,9 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,32 @@ Matrix = list[list[float]]
 def is_installed() -> bool:
     """Return whether scikit-learn is installed, so texts can be compared without embeddings."""
     return importlib.util.find_spec("sklearn") is not None
+
+
+_noted: ContextVar[list[str] | None] = ContextVar("moa_compares_words", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[list[str]]:
+    """Return a list. Strategies that compare words and are made meanwhile are added to it."""
+    noted: list[str] = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
+def note(what: str) -> None:
+    """Note that a strategy compares words."""
+    noted = _noted.get()
+    if noted is not None:
+        noted.append(what)
+
+
+def prepare() -> None:
+    """Import scikit-learn, which takes longer than to compare texts."""
+    _by_words(["one word", "another word"], "")
 
 
 async def similarities(

@@ -26,6 +26,7 @@ from tests.benchmarks import (
     serving,
     soak,
     staircase,
+    start,
     strategies,
     tail,
 )
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "soak": soak,
     "serving": serving,
     "batch": batch,
+    "start": start,
 }
 PACKAGES = ["langgraph", "langchain-core", "langchain-openai", "openai"]
 

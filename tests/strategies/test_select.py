@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
@@ -11,11 +14,13 @@ from moa_graph.strategies import (
     ClusterAndFilter,
     Deduplicate,
     Diverse,
+    MostCentral,
     Residual,
     Shuffle,
     TopK,
     Tree,
     Unchanged,
+    similarity,
 )
 from moa_graph.strategies.residual import residue
 from tests.nodes.test_nodes import MODES, run
@@ -339,3 +344,32 @@ def test_what_compares_texts_says_what_to_install(monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'moa-graph\[strategies\]'"):
         TopK(2)
     TopK(2, embeddings=Meanings())
+
+
+@pytest.mark.parametrize(
+    ("make", "noted"),
+    [
+        (MostCentral, ["MostCentral"]),
+        (lambda: TopK(1), ["TopK"]),
+        (Deduplicate, ["Deduplicate"]),
+        (lambda: MostCentral(embeddings="openai:any"), []),
+        (Shuffle, []),
+    ],
+)
+def test_strategies_that_compare_words_are_noted(make, noted):
+    make()
+    with similarity.noting() as found:
+        make()
+    make()
+    assert found == noted
+
+
+def test_what_compares_words_is_imported_before_it_is_needed():
+    run = (
+        "import sys\nfrom moa_graph.strategies import similarity\n"
+        "assert 'sklearn' not in sys.modules\nsimilarity.prepare()\nhere = set(sys.modules)\n"
+        "similarity._by_words(['one two', 'two three'], 'four')\n"
+        "print(len(set(sys.modules) - here), 'sklearn' in here)"
+    )
+    out = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["0", "True"]
