@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 import time
 from typing import Annotated, Any
@@ -116,7 +117,14 @@ class _Run:
 
     def keep(self, store: str | None) -> None:
         """Keep what it has, and say how to go on."""
-        if self._memory is not None and asyncio.run(opened(store).take(self._chat, self._memory)):
+        if self._memory is None:
+            return
+        try:
+            is_kept = asyncio.run(opened(store).take(self._chat, self._memory))
+        except sqlite3.Error as error:
+            say(f"The proposals are not kept: {error}.")
+            return
+        if is_kept:
             say(f"moa chat --resume {self._chat.id} goes on.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -156,12 +157,12 @@ def chat(
     store: StoreOption = None,
 ) -> None:
     """Chat over several turns."""
-    chats = opened(store)
+    chats = opened(store, needed=resume is not None)
     try:
-        kept = chats.find(resume) if resume else Chat.new()
+        kept = Chat.new() if resume is None else chats.find(resume)
     except ValueError as error:
         wrong(f"--resume: {error}")
-    if resume and not (preset or config or models or aggregator):
+    if resume is not None and not (preset or config or models or aggregator):
         configuration = _mixture_of(kept)
         layers = layers or kept.layers
     else:
@@ -195,7 +196,10 @@ def _talk(conversation: Conversation, chats: Chats, runner: asyncio.Runner) -> N
     history = chats.path.with_suffix(".history") if chats.path else None
     prompt = Prompt(history, [*_BY_NAME])
     say("Write a question. /help lists the commands; Ctrl-D leaves.")
-    runner.run(_welcome(conversation))
+    try:
+        runner.run(_welcome(conversation))
+    except sqlite3.Error as error:
+        wrong(_not_kept(conversation, error))
     while True:
         try:
             line = prompt.read(runner)
@@ -205,7 +209,7 @@ def _talk(conversation: Conversation, chats: Chats, runner: asyncio.Runner) -> N
                 _answer(conversation, runner, line)
         except EndOfInput:
             break
-    if chats.path and conversation.chat.turns:
+    if chats.path and conversation.is_kept:
         say(f"moa chat --resume {conversation.chat.id} goes on.")
 
 
@@ -229,6 +233,15 @@ def _answer(conversation: Conversation, runner: asyncio.Runner, line: str) -> No
         say("Stopped. /resume goes on from here.")
     except Failed as failure:
         say(f"{failure}\n/resume tries again from here.")
+    except sqlite3.Error as error:
+        say(_not_kept(conversation, error))
+
+
+def _not_kept(conversation: Conversation, error: sqlite3.Error) -> str:
+    return (
+        f"{conversation.path} cannot be used: {error}.\nWhen it can be used again, ask once more; "
+        "or leave, and let `moa chat --store FILE` keep conversations in another file."
+    )
 
 
 async def _welcome(conversation: Conversation) -> None:

@@ -125,6 +125,20 @@ class Chats:
         folder = platformdirs.user_data_path("moa-graph", appauthor=False)
         return cls(Path(store).expanduser() if store else folder / "chats.sqlite")
 
+    def prepare(self) -> None:
+        """Make the tables of the file.
+
+        Raises:
+            sqlite3.Error: If the file is no database, or cannot be written.
+        """
+        with self._records():
+            pass
+        if self.path is not None:
+            from langgraph.checkpoint.sqlite import SqliteSaver  # noqa: PLC0415 - takes time
+
+            with SqliteSaver.from_conn_string(str(self.path)) as saver:
+                saver.setup()
+
     def all(self) -> list[Chat]:
         """Return the conversations, the latest first."""
         with self._records() as records:
@@ -215,17 +229,26 @@ class Chats:
             yield records
 
 
-def opened(store: str | None) -> Chats:
+def opened(store: str | None, *, needed: bool = False) -> Chats:
     """Return the conversations of a file; in memory after a message, if that is not possible.
 
     Args:
         store: The value of `--store`.
+        needed: Whether a conversation of the file is to be read.
+
+    Raises:
+        typer.Exit: With code 2 after a message, if the file is needed and cannot be used.
     """
+    chats = Chats(None)
     try:
         chats = Chats.at(store)
-        chats.all()
+        chats.prepare()
     except (OSError, sqlite3.Error) as error:
-        say(f"Conversations are not kept: {error}. `--store FILE` keeps them in another file.")
+        place = f" in {chats.path}" if chats.path else ""
+        if needed:
+            wrong(f"The conversations{place} cannot be used: {error}.")
+        other = "`--store FILE` keeps them in another file."
+        say(f"Conversations are not kept{place}: {error}. {other}")
         return Chats(None)
     return chats
 
@@ -239,7 +262,7 @@ def chats(
     """List the conversations of `moa chat`, the latest first; `moa chat --resume ID` goes on."""
     try:
         kept = Chats.at(store)
-        if remove:
+        if remove is not None:
             chat = kept.find(remove)
             kept.remove(chat)
             say(f"Removed {chat.id}: {chat.title}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -34,6 +35,13 @@ class Conversation:
         self.chat = chat
         self.configuration: Configuration
         self._graph: MoAGraph
+        self.is_kept = bool(chat.turns)
+        """Whether another process can go on with it."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that keeps it."""
+        return self._chats.path
 
     def use(self, configuration: Configuration, layers: int | None) -> None:
         """Let a mixture answer the next questions.
@@ -50,6 +58,7 @@ class Conversation:
     def begin(self) -> None:
         """Begin another conversation with the same mixture."""
         self.chat = Chat.new().using(self.configuration, self.chat.layers)
+        self.is_kept = False
 
     @property
     def thread(self) -> RunnableConfig:
@@ -110,5 +119,6 @@ class Conversation:
         kept = len(usable(goes_on.proposals)) if goes_on else 0
         with running():
             self._chats.save(self.chat)
+            self.is_kept = True
             view = RunView(self.prices, kept=kept)
             await view.show(self._graph, given, config)

@@ -13,23 +13,30 @@ from rich.markdown import (
     CodeBlock,
     Heading,
     HorizontalRule,
+    ListItem,
     Markdown,
     MarkdownElement,
     TableElement,
 )
 from rich.measure import Measurement
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from moa_graph.cli.lines import inert
+from moa_graph.cli.verbatim import OPEN, verbatim
 
 # Tags are text: an answer may have `vector<int>`. Definitions of links would not be shown.
-_PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
-_PARSER.disable("reference")
+_MOST_NESTED = 100  # the parser drops what is nested deeper
+_PARSER = MarkdownIt("commonmark", {"html": False, "maxNesting": _MOST_NESTED})
+_PARSER.enable(["strikethrough", "table"])
+_PARSER.disable("reference").use(verbatim)
 
 _ANY_WIDTH = 100_000
+_MOST_INDENTED, _LEAST_WIDTH = 60, 10  # cells
+_INDENTED = {"list_item_open": 3, "blockquote_open": 4}
 _CODE_THEME = "ansi_dark"  # the terminal's own colours, without a background
 
 
@@ -58,10 +65,12 @@ class Answer:
         """Return the blocks that are finished since the last call, as Markdown."""
         # The beginning of a line does not tell what it is: `3` may become `3.`, an item.
         lines = self.rest[: self.rest.rfind("\n") + 1]
-        blocks = blocks_of(lines)
+        blocks, is_open = _split(lines)
+        # What looks like a formula may turn out to belong to the paragraph before it.
+        count = max(0, len(blocks) - (2 if is_open else 1))
         if blocks:
-            self._from += len(lines) - len(blocks.pop())
-        return blocks
+            self._from += len(lines) - sum(map(len, blocks[count:]))
+        return blocks[:count]
 
     @property
     def rest(self) -> str:
@@ -77,15 +86,18 @@ class Answer:
 
 def blocks_of(text: str) -> list[str]:
     """Split Markdown into blocks of the top level; joined, they are the text."""
+    return _split(text)[0]
+
+
+def _split(text: str) -> tuple[list[str], bool]:
+    """Return the blocks of a text, and whether the last one is a formula without an end."""
     # Lines as the parser counts them; `splitlines` would also split at other characters.
     ends = [i + 1 for i, character in enumerate(text) if character == "\n"]
-    starts = [
-        token.map[0]
-        for token in _PARSER.parse(_inert_lines(text))
-        if token.level == 0 and token.map and token.nesting != -1
-    ]
+    tokens = _PARSER.parse(_inert_lines(text))
+    starts = [t.map[0] for t in tokens if t.level == 0 and t.map and t.nesting != -1]
     places = [0, *(ends[line - 1] for line in starts[1:]), len(text)]
-    return [text[a:b] for a, b in pairwise(places) if text[a:b].strip()]
+    blocks = [text[a:b] for a, b in pairwise(places) if text[a:b].strip()]
+    return blocks, any(token.meta.get(OPEN) for token in tokens)
 
 
 def _inert_lines(text: str) -> str:
@@ -97,7 +109,8 @@ class Block(Markdown):
     """Markdown for a terminal, in which nothing is lost and the text has no effects.
 
     Raw HTML is text; links show their address; a table that is too wide for the screen is a list
-    of its rows.
+    of its rows. What has marks and no text, or is nested too deeply for the screen, is shown as
+    it is written.
     """
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {}
@@ -109,6 +122,27 @@ class Block(Markdown):
         for token in self.parsed:
             if token.children:
                 token.children = list(_with_addresses(token.children))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        most = min(_MOST_INDENTED, options.max_width - _LEAST_WIDTH)
+        if _has_text(self.parsed) and _indentation(self.parsed) <= max(most, _LEAST_WIDTH):
+            yield from super().__rich_console__(console, options)
+        else:
+            yield Text(_inert_lines(self.markup).strip("\n"))
+
+
+def _has_text(tokens: list[Token]) -> bool:
+    return any(token.content.strip() or token.type == "hr" for token in tokens)
+
+
+def _indentation(tokens: list[Token]) -> int:
+    """Return the cells before the most deeply nested text."""
+    now = most = 0
+    for token in tokens:
+        now += token.nesting * _INDENTED.get(token.type.replace("_close", "_open"), 0)
+        most = max(most, now)
+    cut = any(token.level >= _MOST_NESTED - 1 for token in tokens)
+    return _ANY_WIDTH if cut else most
 
 
 def _with_addresses(tokens: list[Token]) -> Iterator[Token]:
@@ -141,6 +175,21 @@ class _Heading(Heading):
     """A heading at the left."""
 
     LEVEL_ALIGN: ClassVar = dict.fromkeys(Heading.LEVEL_ALIGN, "left")
+
+
+class _Item(ListItem):
+    """An item of a list; its number has a dot, as it was written."""
+
+    def render_number(
+        self, console: Console, options: ConsoleOptions, number: int, last_number: int
+    ) -> RenderResult:
+        width = len(f"{last_number - 1}. ")
+        style = console.get_style("markdown.item.number")
+        inner = options.update(width=options.max_width - width)
+        for place, line in enumerate(console.render_lines(self.elements, inner, style=self.style)):
+            yield Segment((f"{number}. " if place == 0 else "").rjust(width), style)
+            yield from line
+            yield Segment.line()
 
 
 class _Code(CodeBlock):
@@ -192,4 +241,5 @@ Block.elements = {
     "code_block": _Code,
     "table_open": _Table,
     "hr": _Rule,
+    "list_item_open": _Item,
 }

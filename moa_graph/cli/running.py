@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +37,11 @@ class EndOfInput(Exception):
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Turn the errors of a run into `Failed`."""
+    """Turn the errors of a run into `Failed`, but those of the file that keeps conversations."""
     try:
         yield
+    except sqlite3.Error:
+        raise
     except MoAError as error:
         raise Failed(str(error), getattr(error, "proposals", [])) from None
     except Exception as error:  # noqa: BLE001 - a traceback does not help at a prompt

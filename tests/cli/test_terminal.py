@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import sqlite3
 import stat
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
+from moa_graph.cli import view
 from moa_graph.cli.app import app
 from moa_graph.cli.chats import Chat, Chats, opened
 from moa_graph.cli.footer import Prices, Used, cost_of, parts_of, tokens_of
@@ -160,10 +162,67 @@ def test_no_word_is_wrapped_and_no_markdown_is_left(width):
         ("a * b * c", "a * b * c"),
         ("~~old~~ **new**", "old new"),
         ("", ""),
+        (r"So \( a_1 * b \\ c * d \) and $x_1*y$.", r"So \( a_1 * b \\ c * d \) and $x_1*y$."),
+        ("It costs $5 *or* $6.", "It costs $5 or $6."),
+        ("`$a` *or* `b$`", "$a or b$"),
+        ("at https://e.com/__init__.py, *now*", "at https://e.com/__init__.py, now"),
+        ("**https://e.com/a_b**", "https://e.com/a_b"),
+        ("1986. A year", "1986. A year"),
+        ("text\n$$\na \\\\\n- b * c *\n$$\n*end*", "text\n\n  $$\n  a \\\\\n  - b * c *\n  $$\n\nend"),
+        ("- item\n  \\[\n  a * b * c\n  \\]\n- *next*", "• item\n     \\[\n     a * b * c\n     \\]\n • next"),
+        ("\\begin{align}\na &= b \\\\\n\\end{align}", "\\begin{align}\n  a &= b \\\\\n  \\end{align}"),
+        ("$$ *x*\n\nend", "$$ x\n\nend"),
     ],
-)
+)  # fmt: skip
 def test_no_text_is_lost(text, words):
     assert shown(text, 80).strip() == words
+
+
+MARKS = [
+    "#",
+    "##",
+    ">",
+    "> >",
+    "-",
+    "+",
+    "*",
+    "1.",
+    "2)",
+    "```",
+    "~~~",
+    "```python",
+    "|",
+    "_",
+    "- \n-",
+]
+
+
+@pytest.mark.parametrize("text", MARKS)
+def test_marks_without_text_are_shown_as_they_are(text):
+    assert [line.rstrip() for line in shown(text, 40).splitlines()] == text.replace(
+        " \n", "\n"
+    ).split("\n")
+
+
+@pytest.mark.parametrize("depth", [3, 9, 25, 120])
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_no_depth_of_nesting_loses_text(depth, width):
+    items = "".join(f"{'  ' * level}- item{level}\n" for level in range(depth))
+    for text in (items, f"{'> ' * depth}item0", f"{'- ' * depth}item0"):
+        printed = re.sub(r"\s", "", shown(text, width))
+        assert re.findall(r"item\d+", printed) == re.findall(r"item\d+", text)
+
+
+PIECES = "text\n$$ no formula\n- item\n\n$$\na\n+ b\n$$\n\n\\[\nx\n\nend\n> $$\n> q\n> $$\n1. a\n$$"
+
+
+@pytest.mark.parametrize("size", range(1, 6))
+def test_formulas_in_pieces_are_shown_as_the_whole(size):
+    answer, printed = Answer(), []
+    for i in range(0, len(PIECES), size):
+        answer.add(PIECES[i : i + size])
+        printed += answer.finished()
+    assert printed + answer.end() == blocks_of(PIECES)
 
 
 def test_a_table_that_is_too_wide_is_a_list_of_its_rows():
@@ -307,7 +366,8 @@ def test_a_pipe_receives_the_answer_and_nothing_else(moa, server):
     assert moa("ask", "hi", "-c", "moa.toml").stdout_bytes.decode() == f"1: {answer}\n"
 
 
-def test_a_terminal_shows_markdown_and_each_block_once(moa, server):
+def test_a_terminal_shows_markdown_and_each_block_once(moa, server, monkeypatch):
+    monkeypatch.setattr(view, "_INTERVAL", 60)  # what is shown while it is written is erased
     server.answers["agg"] = "x\n\n# Title\n\n**bold** `code`\n\n- one\n- two\n\n\x1b[2Jend"
     result = moa("ask", "hi", "-c", "moa.toml", terminal=True)
     text = plain(result.stdout)
@@ -464,7 +524,10 @@ def test_a_conversation_goes_on_in_another_process(moa, server):
         (["chat", "--resume", "nothing"], "no conversation begins with 'nothing': `moa chats`"),
         (["chat", "--resume", "last"], "no conversation begins with 'last'"),
         (["chats", "--remove", "nothing"], "no conversation begins with 'nothing'"),
+        (["chat", "--resume", ""], "no conversation begins with ''"),
+        (["chats", "--remove", ""], "no conversation begins with ''"),
         (["chats", "--store", "."], "cannot be read"),
+        (["chat", "--store", ".", "--resume", "last"], "The conversations in . cannot be used"),
     ],
 )
 def test_a_wrong_conversation_exits_with_2(moa, arguments, says):
@@ -520,6 +583,53 @@ def test_a_chat_that_cannot_be_kept_is_a_chat(moa, store):
     assert result.stdout == "1: agg: one\n2: agg: one\n"
     assert "goes on" not in result.stderr
     assert ("are not kept" in result.stderr) == (store != ":memory:")
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """`full(10)`: databases that are opened from now on have at most so many pages."""
+    connect = sqlite3.connect
+
+    def limit(pages: int) -> None:
+        def limited(*arguments, **options):
+            connection = connect(*arguments, **options)
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", limited)
+
+    return limit
+
+
+def test_a_disk_that_is_full_at_the_start_keeps_nothing(moa, full):
+    full(8)
+    result = moa("chat", "-c", "moa.toml", lines=["one", "/retry", "/cost"])
+    assert result.exit_code == 0
+    assert result.stdout == "1: agg: one\n2: agg: one\n"
+    assert "are not kept in" in result.stderr
+    assert "full" in result.stderr
+    assert "goes on" not in result.stderr
+
+
+@pytest.mark.parametrize("pages", [16, 24, 40])
+def test_a_disk_that_becomes_full_ends_no_chat(moa, full, pages):
+    full(pages)
+    commands = ["/resume", "/retry", "/cost", "/proposals"]
+    result = moa("chat", "-c", "moa.toml", lines=["x" * 40_000, "two", *commands])
+    assert result.exit_code == 0, result.output
+    assert "chats.sqlite cannot be used: database or disk is full" in result.stderr
+    assert "`moa chat --store FILE`" in result.stderr
+
+
+def test_a_question_that_cannot_be_kept_says_so(moa, full, tmp_path):
+    (tmp_path / "down.toml").write_text(
+        'proposers=["openai:a"]\naggregator="openai:agg?status=400"\ncalls={retries=0}'
+    )
+    full(16)
+    result = moa("ask", "x" * 40_000, "-c", "down.toml", terminal=True)
+    assert result.exit_code == 1
+    assert "The proposals are not kept: database or disk is full." in plain(result.stderr)
+    assert "--resume" not in result.stderr
 
 
 def test_a_file_that_is_no_store_is_left_alone(tmp_path):
