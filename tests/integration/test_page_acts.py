@@ -146,7 +146,7 @@ async def test_the_page_follows_the_stream_until_the_reader_scrolls_up(
     await expect(answer(page)).to_contain_text("Paragraph 20")
     distance = "document.scrollingElement.scrollHeight - scrollY - innerHeight"
     assert await page.evaluate("scrollY") > 0
-    assert await page.evaluate(distance) < 80
+    await page.wait_for_function(f"{distance} < 80")
     await page.mouse.move(400, 200)
     await page.mouse.wheel(0, -400)
     await page.wait_for_timeout(300)  # scrolling is smooth

@@ -92,3 +92,21 @@ async def test_what_the_server_refuses_is_told_in_the_builder(open_page, assista
     await builder.get_by_role("button", name="Save as an assistant").click()
     await expect(builder.locator("p.note")).to_contain_text("does not allow the model")
     await expect(builder).to_be_visible()
+
+
+WIDER = """() => [...document.querySelectorAll("#builder .drawing .box")].filter((box) => {
+  const edge = box.querySelector("rect").getBoundingClientRect();
+  return [...box.querySelectorAll("text")].some((text) => {
+    const { left, right } = text.getBoundingClientRect();
+    return left < edge.left || right > edge.right;
+  });
+}).length"""
+
+
+async def test_names_of_any_width_stay_in_their_boxes(open_page, assistant):
+    names = ["W" * 40, "i" * 40, "漢字" * 20, "🐈" * 24, "a-very-long-model-name-0123456789"]
+    members = [{"model": "openai:a", "name": name, "samples": 2} for name in names[1:]]
+    page = await open_page(await assistant(f"openai:{names[0]}", *members))
+    await page.get_by_role("button", name="Build").click()
+    await expect(page.locator("#builder .drawing .box")).to_have_count(len(names) + 2)
+    assert await page.evaluate(WIDER) == 0

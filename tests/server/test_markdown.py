@@ -76,6 +76,29 @@ def test_blocks_have_the_direction_of_their_text():
     assert html.count('dir="auto"') == 4
 
 
+def test_cells_are_aligned_without_styles():
+    html = rendered("|a|b|c|\n|:-|:-:|-:|\n|1|2|3|")
+    assert "style" not in html
+    for place in ("left", "center", "right"):
+        assert html.count(f'class="align-{place}"') == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["#", "> >", "-", "+", "1.", "2)", "- \n-", "```", "~~~x", "|", "*"]
+)
+def test_marks_without_text_are_shown_as_they_are(text):
+    parser = _Elements()
+    parser.feed(rendered(text))
+    assert "".join(parser.text).strip("\n") == text
+
+
+@pytest.mark.parametrize("depth", [3, 9, 25, 120, 500])
+def test_no_depth_of_nesting_loses_text(depth):
+    items = "".join(f"{'  ' * level}- item{level}\n" for level in range(depth))
+    for text in (items, f"{'> ' * depth}item0", f"{'- ' * depth}item0"):
+        assert re.findall(r"item\d+", rendered(text)) == re.findall(r"item\d+", text)
+
+
 SAFE = {
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "span",
     "em", "strong", "s", "a", "hr", "br", "table", "thead", "tbody", "tr", "th", "td", "label",
@@ -100,7 +123,7 @@ HOSTILE = [
     '[a](https://example.org "\\" onclick=alert(1)")',
     "- [x] <script>alert(1)</script>",
 ]  # fmt: skip
-PIECES = [*HOSTILE, "$", "$$", "\\(", "\\)", "\\[", "\\]", "```", "\n", "\n\n", "|", "- ", "> ", "{",
+PIECES = [*HOSTILE, "$", "$$", "\\(", "\\)", "\\[", "\\]", "```", "\n", "\n\n", "|", "\n|a|\n|:-:|\n|", "- ", "> ", "{",
           "}", '"', "'", "<", ">", "&", "\\text{", "\\begin{align}", "\\end{align}"]  # fmt: skip
 
 
@@ -108,6 +131,10 @@ class _Elements(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))

@@ -8,7 +8,21 @@ const GAP = { x: 16, y: 40 };
 const EDGE = 12;
 const SIDE = 70; // room for the ways of early exits
 
-const short = (text, most = 21) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const INSIDE = 12; // beside the text of a box
+const LONGEST = 100; // characters that are measured
+
+const pen = document.createElement("canvas").getContext("2d");
+
+/** A text, cut with an ellipsis if it is wider than a box. */
+function short(text, font) {
+  pen.font = font;
+  const fits = (part) => pen.measureText(part).width <= BOX.width - 2 * INSIDE;
+  if (text.length <= LONGEST && fits(text)) return text;
+  const letters = [...text].slice(0, LONGEST);
+  while (letters.length && !fits(`${letters.join("")}…`)) letters.pop();
+  return `${letters.join("")}…`;
+}
+
 const shortModel = (model) => model.split(/[:/]/).at(-1);
 
 /** Boxes of each row: `{title, note, kind}`. */
@@ -102,8 +116,8 @@ function boxOf({ title, note, kind, stacked, x, y }) {
   group.append(
     rectangle(0),
     el("svg:title", { text: [title, note].filter(Boolean).join(", ") }),
-    el("svg:text", { x: x + 12, y: y + (note ? 20 : 28), class: "title", text: short(title) }),
+    el("svg:text", { x: x + INSIDE, y: y + (note ? 20 : 28), class: "title", text: short(title, "600 13px system-ui, sans-serif") }),
   );
-  if (note) group.append(el("svg:text", { x: x + 12, y: y + 36, class: "note", text: short(note, 26) }));
+  if (note) group.append(el("svg:text", { x: x + INSIDE, y: y + 36, class: "note", text: short(note, "11.5px system-ui, sans-serif") }));
   return group;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from pygments.util import ClassNotFound
 from moa_graph.server.page_api.formulas import formulas, mathml
 
 _LONGEST_CODE = 50_000  # characters; longer code is not highlighted
+_MOST_NESTED = 100  # the parser drops what is nested deeper
 _MATH = ("math", "latex-math")
 _DIRECTED = frozenset(
     ("paragraph", "heading", "list_item", "blockquote", "bullet_list", "ordered_list", "table")
@@ -28,12 +30,17 @@ _DIRECTED = frozenset(
 def rendered(text: str) -> str:
     """Return Markdown as HTML: with formulas as MathML, highlighted code, and task lists.
 
-    Embedded HTML is shown as text, images are left out, and links open in a new tab.
+    Embedded HTML is shown as text, images are left out, and links open in a new tab. A text that
+    has marks and nothing else, or is nested too deeply, is shown as it is written.
 
     Args:
         text: The Markdown. It is not trusted.
     """
-    return str(_markdown.render(text))
+    tokens = _markdown.parse(text)
+    has_text = any(token.content.strip() or token.type == "hr" for token in tokens)
+    if text.strip() and (not has_text or any(t.level >= _MOST_NESTED - 1 for t in tokens)):
+        return f'<p class="plain" dir="auto">{html.escape(text)}</p>\n'
+    return str(_markdown.renderer.render(tokens, _markdown.options, {}))
 
 
 def _highlighted(code: str, language: str, attributes: str) -> str:
@@ -74,11 +81,19 @@ def _with_directions(state: StateCore) -> None:
             token.attrSet("dir", "auto")
 
 
+def _with_alignments(state: StateCore) -> None:
+    """Align cells of tables by a class: the page allows no styles in elements."""
+    for token in state.tokens:
+        if style := token.attrs.pop("style", None):
+            token.attrSet("class", str(style).replace("text-align:", "align-"))
+
+
 def _parser() -> MarkdownIt:
-    options: Any = {"html": False, "highlight": _highlighted}
+    options: Any = {"html": False, "highlight": _highlighted, "maxNesting": _MOST_NESTED}
     md = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("image")
     md.use(formulas).use(tasklists_plugin, label=True)
     md.core.ruler.push("directions", _with_directions)
+    md.core.ruler.push("alignments", _with_alignments)
     md.add_render_rule("link_open", _outside)
     md.add_render_rule("fence", _fence)
     return md
