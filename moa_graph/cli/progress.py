@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from moa_graph.cli.lines import counted, cut, one_line, padded
@@ -104,8 +105,22 @@ _BASES = {
 }
 
 
-def decision_line(decision: Decision) -> str:
-    """Return a decision as one line: what was decided, by what, and what was left out."""
+def decision_lines(decision: Decision, width: int | None) -> list[str]:
+    """Return a decision as one line: what was decided, by what, and what was left out.
+
+    Args:
+        decision: The decision.
+        width: Cells of a line; None for a file. If the line is wider, each of its parts is one
+            that is cut where it is too long.
+    """
+    parts = _parts(decision)
+    line = "; ".join(parts)
+    if width is None or cell_len(line) <= width:
+        return [line]
+    return [cut(part, width) for part in parts]
+
+
+def _parts(decision: Decision) -> list[str]:
     layer, outcome = decision["layer"], decision["outcome"]
     kept = _list(decision["kept"])
     known = {
@@ -123,7 +138,7 @@ def decision_line(decision: Decision) -> str:
         words += f" (by {_BASES.get(decision['by'], decision['by'])})"
     left = [f"{name} ({why})" if why else name for name, why in decision["left_out"].items()]
     parts = [words, f"left out: {_list(left)}" if left else "", decision["error"] or ""]
-    return one_line("; ".join(filter(None, parts)))
+    return [one_line(part) for part in parts if part]
 
 
 def _list(names: Sequence[str]) -> str:

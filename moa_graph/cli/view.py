@@ -16,8 +16,8 @@ from rich.text import Text
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.calling.streams import is_answer
 from moa_graph.cli.footer import Prices, parts_of, used_by
-from moa_graph.cli.lines import counted, cut, one_line
-from moa_graph.cli.progress import Row, decision_line, words_of
+from moa_graph.cli.lines import counted, one_line
+from moa_graph.cli.progress import Row, decision_lines, words_of
 from moa_graph.cli.screen import Screen
 from moa_graph.cli.terminal import print_proposals
 from moa_graph.events import MoAEvent
@@ -118,9 +118,8 @@ class RunView:
             for decision in decisions:
                 if decision not in known:
                     self._decided.append(decision)
-                    line, width = decision_line(decision), self._screen.width
-                    line = line if width is None else cut(line, width)
-                    self._screen.note(Text(line, style="dim"))
+                    for line in decision_lines(decision, self._screen.width):
+                        self._screen.note(Text(line, style="dim"))
         self._state = state
         if self._whole:
             self._screen.write(self._whole)

@@ -27,7 +27,7 @@ from moa_graph.cli.chats import Chat, Chats, opened
 from moa_graph.cli.footer import Prices, Used, cost_of, parts_of, tokens_of
 from moa_graph.cli.lines import cut, dollars, inert, joined, one_line, padded
 from moa_graph.cli.markdown import Answer, blocks_of
-from moa_graph.cli.progress import Row, decision_line
+from moa_graph.cli.progress import Row, decision_lines
 from moa_graph.cli.prompt import Prompt
 from moa_graph.cli.screen import show_markdown
 from moa_graph.presets.configuration import Configuration
@@ -297,7 +297,19 @@ def decision(outcome: str, **fields):
     ],
 )  # fmt: skip
 def test_a_decision_is_one_line(made, line):
-    assert decision_line(made) == line
+    assert decision_lines(made, None) == decision_lines(made, cell_len(line)) == [line]
+
+
+def test_a_decision_that_is_too_wide_has_a_line_for_each_part():
+    made = decision(
+        "chosen", kept=["漢字"], by="votes", left_out={"b": "failed", "c": "not chosen"}
+    )
+    assert decision_lines(made, 40) == [
+        "chosen: 漢字 (by their answers)",
+        "left out: b (failed) and c (not chosen)",
+    ]
+    for width in (8, 20, 30):
+        assert all(cell_len(line) <= width for line in decision_lines(made, width))
 
 
 # --- the footer --------------------------------------------------------------------------------
