@@ -99,8 +99,7 @@ class Proposer:
         ):
             raise ValueError(
                 f"Proposer(name={name!r}) cannot name a node: it must not be blank, nor contain "
-                "':', '|' or a character that is not printable, such as a line break or the "
-                "joiner of an emoji."
+                "':', '|', a line break or another character that is not printable."
             )
         if self.cache_key is not None and not self.cache_key.strip():
             raise ValueError("Proposer(cache_key=…) must not be blank.")
