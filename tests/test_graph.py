@@ -101,7 +101,7 @@ BAD = [
     (lambda: create_moa([[fake()], []], fake()), ValueError, r"proposers\[1\]: .*is empty"),
     (lambda: create_moa([[fake()], fake()], fake()), TypeError, "mixes"),
     (lambda: create_moa([fake()], None), TypeError, "aggregator must be a model, but is None"),
-    (lambda: create_moa([fake()], Proposer(fake())), TypeError, "but is of type Proposer"),
+    (lambda: create_moa([fake()], Proposer(fake())), TypeError, "give the model of this Proposer"),
     (lambda: create_moa([42], fake()), TypeError, r"proposers\[0\] must be .*of type int"),
     (lambda: create_moa([ChatOpenAI], fake()), TypeError, r"ChatOpenAI\(\.\.\.\)"),
     (lambda: create_moa([lambda m: m], fake()), TypeError, "RunnableLambda"),
