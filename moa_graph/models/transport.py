@@ -65,7 +65,8 @@ def client_like(client: Any, loop: Any) -> Any:
         client: The other client.
         loop: The running event loop.
     """
-    return _opened(loop, client).client
+    with _lock:
+        return _opened(loop, client).client
 
 
 @lru_cache(maxsize=1)
