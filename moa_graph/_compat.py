@@ -252,20 +252,56 @@ def clients_of(chat_model: BaseChatModel) -> dict[str, Any]:
 
 
 def with_clients(
-    chat_model: BaseChatModel, options: Callable[[Any], dict[str, Any]]
+    chat_model: BaseChatModel,
+    options: Callable[[Any], dict[str, Any]],
+    completions: Callable[[Any], Any] | None = None,
 ) -> BaseChatModel:
     """Return the chat model with changed options of its clients.
 
     Args:
         chat_model: The chat model.
         options: Function from a client to its changed options.
+        completions: Function from a changed asynchronous client to what is used instead of its
+            `chat.completions`.
     """
     update: dict[str, Any] = {}
     for field, client in clients_of(chat_model).items():
         if own := options(client):
-            update[field] = client.with_options(**own)
-            update[CLIENT_FIELDS[field]] = update[field].chat.completions
+            changed = update[field] = client.with_options(**own)
+            replaced = completions is not None and http_client_of(client) is not None
+            update[CLIENT_FIELDS[field]] = (
+                completions(changed) if completions and replaced else changed.chat.completions
+            )
     return chat_model.model_copy(update=update) if update else chat_model
+
+
+_CONVERSIONS = (
+    "_agenerate",
+    "_astream",
+    "_create_chat_result",
+    "_convert_chunk_to_generation_chunk",
+)
+
+
+def takes_plain_completions(chat_model: BaseChatModel) -> bool:
+    """Return whether a chat model reads completions that are dicts, as `langchain-openai` does.
+
+    Classes of other packages may read attributes of the SDK's objects. Public way: a documented
+    type of `async_client`.
+    """
+    conversions = (getattr(type(chat_model), name, None) for name in _CONVERSIONS)
+    modules = (getattr(conversion, "__module__", "") for conversion in conversions)
+    return all(module.startswith("langchain_openai.") for module in modules)
+
+
+def response_type_of(client: Any) -> Any:
+    """Return the class of the HTTP responses of an asynchronous client of OpenAI's SDK.
+
+    The SDK returns an undecoded response if it is asked for one of this class; it may be of httpx
+    or of httpx2. Public way: the SDK names its HTTP library.
+    """
+    base = next(one for one in type(client._client).__mro__ if one.__name__ == "AsyncClient")
+    return sys.modules[base.__module__.partition(".")[0]].Response
 
 
 def http_client_of(client: Any) -> Any | None:

@@ -37,11 +37,13 @@ from moa_graph.models import (
     is_same_model,
     max_tokens_of,
     nested_graph,
+    own_retries,
     repeats_by_itself,
     secrets_of,
 )
 from moa_graph.state import total_usage
 
+_DEFAULT_RETRIES = 2  # as in OpenAI's client
 _MOST_LOST = 100  # most connections of other event loops that one call tries in turn
 
 
@@ -75,14 +77,15 @@ class CallTerms:
     """Limits and retries for the calls of one model.
 
     Args:
-        retries: Maximum number of retries after a transient error (at least 0).
+        retries: Maximum number of retries after a transient error (at least 0). If None, the
+            number that is set on the provider's client, at least 2.
         slots: Limits of concurrent calls.
         names: Names of the model in `slots`: its provider, and `"provider:model"`.
         account: Budget and prices; None without a budget.
         once_shown: Whether a call is not retried once tokens were streamed.
     """
 
-    retries: int = 0
+    retries: int | None = 0
     slots: CallSlots = field(default_factory=lambda: CallSlots({}))
     names: Sequence[str] = ()
     account: Account | None = None
@@ -277,13 +280,19 @@ class Call:
         self._lost += is_of_another_loop(error)  # the request did not reach the provider
         return is_of_another_loop(error) and self._lost < _MOST_LOST
 
+    @property
+    def _retries(self) -> int:
+        if self._terms.retries is not None:
+            return self._terms.retries
+        return max(own_retries(self._given) or 0, _DEFAULT_RETRIES)
+
     def _seconds_before_retry(self, error: Exception) -> float | None:
         """Return the seconds to wait before the next attempt; None for no further attempt."""
         if self._can_be_helped(error):
             return 0.0
         by_itself = retried_by_client(error) or repeats_by_itself(self._given)
         shown = self._terms.once_shown and any(runs.streamed for runs in self._runs)
-        if by_itself or shown or self._retried >= self._terms.retries or not can_pass(error):
+        if by_itself or shown or self._retried >= self._retries or not can_pass(error):
             return None
         wait = seconds_before_retry(error, self._retried + 1)
         if wait is None or (self._until is not None and time.monotonic() + wait >= self._until):

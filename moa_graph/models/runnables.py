@@ -22,7 +22,13 @@ from langchain_core.runnables.configurable import (
 from langchain_core.runnables.retry import RunnableRetry
 from pydantic import BaseModel, SecretStr
 
-from moa_graph._compat import clients_of, http_client_of, with_clients
+from moa_graph._compat import (
+    clients_of,
+    http_client_of,
+    takes_plain_completions,
+    with_clients,
+)
+from moa_graph.models.completions import PlainCompletions
 from moa_graph.models.connections import client_for
 from moa_graph.models.decisions import decides
 from moa_graph.models.inputs import first_step, nested_graph
@@ -297,7 +303,8 @@ def with_connections_of(
             own_http = None if http is None else chosen or client_for(http, loop, own=own)
             return {} if own_http is http else {"http_client": own_http}
 
-        return with_clients(chat_model, options)
+        plain = fast and takes_plain_completions(chat_model)
+        return with_clients(chat_model, options, PlainCompletions if plain else None)
 
     return map_chat_models(model, change)
 

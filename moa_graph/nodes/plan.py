@@ -7,18 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from langchain_core.runnables import Runnable
-
 from moa_graph.calling.cache import StoredProposals
 from moa_graph.calling.turn import digest
 from moa_graph.calling.waiting import Hedge, Quorum
 from moa_graph.errors import NotEnoughProposals
 from moa_graph.layers import Layer, References
 from moa_graph.limits import CallPolicy, RunLimits
-from moa_graph.models import (
-    Model,
-    own_retries,
-)
+from moa_graph.models import Model
 from moa_graph.models.identity import identity_of
 from moa_graph.nodes.panels import Panels
 from moa_graph.nodes.shared import RunsInProgress
@@ -145,12 +140,5 @@ class Plan:
             proposals,
         )
 
-    def retries_of(self, model: Runnable[Any, Any]) -> int:
-        """Return the number of retries of a model's calls after a transient error."""
-        if self.calls.retries is not None:
-            return self.calls.retries
-        return max(own_retries(model) or 0, _DEFAULT_RETRIES)
-
 
 _IDENTIFYING = ("proposers", "aggregator", "layers", "references", "route", "progressive")
-_DEFAULT_RETRIES = 2  # as in OpenAI's client

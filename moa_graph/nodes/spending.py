@@ -75,7 +75,7 @@ class Spending:
             ledger = self._step.run.ledger(lambda: self._new_ledger(budget))
             account = Account(ledger, highest(prices.values()), prices, always=last)
         return CallTerms(
-            retries=self._step.plan.retries_of(runnable),
+            retries=self._step.plan.calls.retries,
             slots=self._step.plan.calls.slots,
             names=model.names,
             account=account,
