@@ -158,6 +158,7 @@ async def test_the_first_token_comes_when_the_aggregators_does(chat, server, pla
     async for token in tokens():
         seen += [time.monotonic()] * bool(token.strip())
     call = server.of("agg")[0]
+    await eventually(lambda: call.ended)
     # Half the tokens are a quarter of a second: far more than any overhead, on any machine.
     assert seen[0] - call.first_token < (call.ended - call.first_token) / 2
     assert len([t for t in seen if t < call.ended]) > 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ class Account:
         return total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallTerms:
     """Limits and retries for the calls of one model.
 
@@ -105,6 +105,24 @@ class Call:
         callbacks: Callbacks in addition to those of the run.
         until: Deadline for the answer (of `time.monotonic`); no retry starts after it.
     """
+
+    # Thousands of calls may wait at once.
+    __slots__ = (
+        "_callbacks",
+        "_config",
+        "_context",
+        "_given",
+        "_limit",
+        "_lost",
+        "_retried",
+        "_runs",
+        "_settings",
+        "_terms",
+        "_until",
+        "dropped",
+        "question",
+        "started",
+    )
 
     def __init__(
         self,
@@ -199,7 +217,10 @@ class Call:
         config = with_handlers(self._config, [*limits, runs, *self._callbacks])
         try:
             with inherited(config):
-                answer = read_answer(await self._output(config, runs, sink))
+                answer = read_answer(await self._output(config, sink))
+        except sync.Cancelled as error:
+            await runs.cancelled(config.get("callbacks"), error)
+            raise
         except Exception as error:
             if settle and status_of(error) is not None:
                 settle(Amount(0, 0.0))  # rejected requests are not billed
@@ -210,23 +231,15 @@ class Call:
                 settle(self._terms.account.spent(used))
         return answer
 
-    async def _output(
-        self, config: RunnableConfig, runs: ModelRuns, sink: Callable[[Any], None] | None
-    ) -> Any:
+    def _output(
+        self, config: RunnableConfig, sink: Callable[[Any], None] | None
+    ) -> Coroutine[Any, Any, Any]:
         model = self.question.prepare(self._model)
         given, arguments = self._input(), self._arguments()
-        try:
-            if sink is None:
-                in_thread = nested_graph(self._given) is not None
-                return await sync.call(model, given, config, in_thread=in_thread, **arguments)
-            chunks = []
-            async for chunk in model.astream(given, config, **arguments):
-                sink(chunk)
-                chunks.append(chunk)
-            return _joined(chunks)
-        except sync.Cancelled as error:
-            await runs.cancelled(config.get("callbacks"), error)
-            raise
+        if sink is None:
+            in_thread = nested_graph(self._given) is not None
+            return sync.call(model, given, config, in_thread=in_thread, **arguments)
+        return _streamed(model.astream(given, config, **arguments), sink)
 
     def _input(self) -> Any:
         return input_for(self._given, self.question.messages)
@@ -299,6 +312,14 @@ class Call:
             return None
         self._retried += 1
         return wait
+
+
+async def _streamed(stream: AsyncIterator[Any], sink: Callable[[Any], None]) -> Any:
+    chunks = []
+    async for chunk in stream:
+        sink(chunk)
+        chunks.append(chunk)
+    return _joined(chunks)
 
 
 def _joined(chunks: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,14 @@ from langchain_core.runnables import RunnableConfig
 
 from moa_graph.calling import sync
 from moa_graph.calling.retries import retried_by_client
+
+
+@dataclass(slots=True)
+class _Run:
+    parent: UUID | None
+    of_model: bool = False
+    asked: str | None = None
+    is_open: bool = False
 
 
 class ModelRuns(UsageMetadataCallbackHandler):
@@ -39,11 +48,9 @@ class ModelRuns(UsageMetadataCallbackHandler):
         super().__init__()
         self.streamed = False
         self.answered: tuple[str | None, str | None] = (None, None)
-        self._open: list[UUID] = []
-        self.errors: list[BaseException] = []
+        self.errors: Sequence[BaseException] = ()
         self._ended = 0
-        self._asked: dict[UUID, str | None] = {}
-        self._parents: dict[UUID, UUID | None] = {}
+        self._runs: dict[UUID, _Run] = {}
 
     @property
     def requests(self) -> int:
@@ -63,7 +70,7 @@ class ModelRuns(UsageMetadataCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        self._parents[run_id] = parent_run_id
+        self._runs[run_id] = _Run(parent_run_id)
 
     def on_chat_model_start(
         self,
@@ -75,10 +82,9 @@ class ModelRuns(UsageMetadataCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._parents[run_id] = parent_run_id
-        self._open.append(run_id)
         name = (metadata or {}).get("ls_model_name")
-        self._asked[run_id] = name if isinstance(name, str) else None
+        asked = name if isinstance(name, str) else None
+        self._runs[run_id] = _Run(parent_run_id, of_model=True, asked=asked, is_open=True)
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         self.streamed = True
@@ -89,26 +95,27 @@ class ModelRuns(UsageMetadataCallbackHandler):
         run_id: UUID = kwargs["run_id"]
         if not self._is_inner(run_id):
             self._ended += 1
-            self.answered = (self._asked.get(run_id), _name_in(response))
+            run = self._runs.get(run_id)
+            self.answered = (run.asked if run else None, _name_in(response))
         self._close(run_id)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         if not self._is_inner(run_id) and isinstance(error, Exception):
-            self.errors.append(error)
+            self.errors = [*self.errors, error]
         self._close(run_id)
 
     def _is_inner(self, run_id: UUID) -> bool:
         """Return whether the run is inside another chat model's run, such as a mixture."""
-        parent = self._parents.get(run_id)
-        while parent is not None:
-            if parent in self._asked:
+        run = self._runs.get(run_id)
+        while run is not None and run.parent is not None:
+            run = self._runs.get(run.parent)
+            if run is not None and run.of_model:
                 return True
-            parent = self._parents.get(parent)
         return False
 
     def _close(self, run_id: UUID) -> None:
-        if run_id in self._open:
-            self._open.remove(run_id)
+        if run := self._runs.get(run_id):
+            run.is_open = False
 
     async def cancelled(self, callbacks: Callbacks, error: BaseException) -> None:
         """Report to the callbacks that the open runs have ended.
@@ -122,11 +129,12 @@ class ModelRuns(UsageMetadataCallbackHandler):
         if isinstance(callbacks, BaseCallbackManager):
             callbacks = callbacks.handlers
         others = [handler for handler in callbacks or [] if handler is not self]
-        while self._open:
-            run = AsyncCallbackManagerForLLMRun(
-                run_id=self._open.pop(), handlers=others, inheritable_handlers=[]
+        for run_id in [one for one, run in self._runs.items() if run.is_open]:
+            self._close(run_id)
+            manager = AsyncCallbackManagerForLLMRun(
+                run_id=run_id, handlers=others, inheritable_handlers=[]
             )
-            await run.on_llm_error(error)
+            await manager.on_llm_error(error)
 
 
 def _name_in(response: LLMResult) -> str | None:

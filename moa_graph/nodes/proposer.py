@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from copy import copy
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AnyMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -243,6 +244,21 @@ async def _take_turns(position: int, messages: Sequence[AnyMessage]) -> None:
 class ProposerCall:
     """One execution of a proposer's node, which makes one `Proposal`."""
 
+    # Thousands of calls may wait at once.
+    __slots__ = (
+        "_before",
+        "_call",
+        "_layer",
+        "_model",
+        "_question",
+        "_settings",
+        "_started",
+        "cache",
+        "key",
+        "node",
+        "step",
+    )
+
     def __init__(
         self, node: ProposerNode, step: Step, state: MoAState, model: Runnable[Any, Any]
     ) -> None:
@@ -314,13 +330,16 @@ class ProposerCall:
         step, node = self.step, self.node
         streams = step.streams_proposals
         config = step.config if streams else without_message_stream(step.config)
-        progress = ProposerTokens(node.layer, node.proposer, step.runtime.stream_writer)
+        watching: list[BaseCallbackHandler] = []
+        if streams:
+            writer = step.runtime.stream_writer
+            watching = [ProposerTokens(node.layer, node.proposer, writer)]
         self._call = step.spending.call(
             model,
             self._question,
             config,
             step.spending.terms(node.model, model),
-            [progress] if streams else [],
+            watching,
             until=self._layer.until(node.timeout),
             settings=self._settings,
         )

@@ -40,7 +40,7 @@ T = TypeVar("T")
 _NO_CONTEXT = MoAContext()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One node's view of the run."""
 
