@@ -433,6 +433,7 @@ async def _stream(
         await send([{"index": 0, "delta": fields, "finish_reason": None}])
 
     await delta(role="assistant", content="")
+    begun = time.monotonic()
     tokens = (_fine_tokens if "writes" in does else _tokens)(message.get("content") or "")
     if "size" in does:  # a network's chunks are larger than tokens
         tokens = ["".join(tokens[i : i + 10_000]) for i in range(0, len(tokens), 10_000)]
@@ -443,8 +444,10 @@ async def _stream(
             return response
         if i == int(does.get("stall", -1)):
             await asyncio.sleep(3600)
-        # The first token came with the latency.
-        await asyncio.sleep(delay if i or "writes" not in does else 0)
+        # By the clock: a model's speed does not depend on how busy this machine is. For `writes`,
+        # the first token came with the latency.
+        due = begun + delay * (i if "writes" in does else i + 1)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
         await delta(content=token)
     for i, tool_call in enumerate(message.get("tool_calls") or ()):
         await delta(tool_calls=[{"index": i, **tool_call}])
