@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from moa_graph.batch.answers import Part
 from moa_graph.building.compiled import MoAGraph
+from moa_graph.calling import sync
 from moa_graph.context import MoAContext
 from moa_graph.errors import explain
 from moa_graph.presets.configuration import Configuration
@@ -105,13 +106,7 @@ async def _answer_all(
             if stopped.is_set():
                 return
 
-    workers = [asyncio.create_task(answer_some()) for _ in range(at_once)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await sync.run_workers(answer_some, at_once)
 
 
 def _answer_of(

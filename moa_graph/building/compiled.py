@@ -22,6 +22,7 @@ from langgraph.types import Checkpointer
 from moa_graph._compat import as_graph, has_default_recursion_limit, tag_node
 from moa_graph.building.drawing import svg_of
 from moa_graph.building.run_input import check_run
+from moa_graph.building.starts import wait_for_turn
 from moa_graph.building.wiring import Stage
 from moa_graph.calling import sync
 from moa_graph.context import MoAContext
@@ -122,6 +123,7 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
         check_run(input, config, kwargs)
         config = _unlimited(config) if self.builder.loops else config
         events = super().astream(input, config, **kwargs)
+        await wait_for_turn()
         with self.plan.runs.ending() as begin:
             try:
                 while True:

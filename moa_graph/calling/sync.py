@@ -235,6 +235,25 @@ async def done(future: Future[T]) -> T:
     return await asyncio.wrap_future(future)
 
 
+async def run_workers(work: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+    """Run a coroutine function several times at once, until all have ended.
+
+    Args:
+        work: The function; its calls usually share an iterator.
+        count: Number of calls.
+
+    Raises:
+        BaseException: The first error of a call. The others are cancelled, and have ended.
+    """
+    workers = [asyncio.ensure_future(work()) for _ in range(count)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
 async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines concurrently, and wait for all of them."""
     return list(await asyncio.gather(*coroutines))

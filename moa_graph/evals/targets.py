@@ -130,7 +130,9 @@ class Target:
         # LangChain shares connections between models; requests on another loop's ones would hang.
         loop = sync.current_loop()
         own = sync.is_background()
-        return with_connections_of(self.answering, loop, own=own) if loop else self.answering
+        if loop is None:
+            return self.answering
+        return with_connections_of(self.answering, loop, own=own, fast=True)
 
     def _spent(
         self, usage: UsageMetadataCallbackHandler, calls: _Calls, proposals: Sequence[Any]

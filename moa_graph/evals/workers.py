@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TextIO, TypeVar
 
+from moa_graph.calling import sync
 from moa_graph.errors import explain
 from moa_graph.evals.files import EvalError, EvalFailed, Journal, Row
 
@@ -87,13 +87,9 @@ async def do_all(
             bar.update()
 
     bar.set_postfix_str(told(), refresh=False)
-    workers = [asyncio.create_task(work()) for _ in range(max(1, at_once))]
     try:
-        await asyncio.gather(*workers)
+        await sync.run_workers(work, max(1, at_once))
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
         bar.close()
     if failures and not succeeded and len(failures) >= min(_HOPELESS, len(items)):
         raise EvalFailed(
