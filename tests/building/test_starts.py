@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
@@ -31,12 +32,28 @@ def noting(order: list[str], seconds: float = 0.2):
     return RunnableLambda(answer)
 
 
-async def test_the_first_runs_requests_are_sent_before_the_last_run_begins():
+class Starts(AsyncCallbackHandler):
+    """Notes the start of each run of the graph."""
+
+    run_inline = True
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+
+    async def on_chain_start(self, serialized, inputs, *, parent_run_id=None, **more) -> None:
+        if parent_run_id is None:
+            self.order.append("start")
+
+
+async def test_the_first_runs_requests_are_sent_before_the_last_runs_begin():
     order: list[str] = []
     moa = create_moa([noting(order), noting(order)], RunnableLambda(lambda _: AIMessage("x")))
     questions = [f"run-{number:02}" for number in range(RUNS)]
-    await asyncio.gather(*(moa.ainvoke({"messages": q}) for q in questions))
-    assert order == [question for question in questions for _ in range(2)]
+    config = {"callbacks": [Starts(order)]}
+    await asyncio.gather(*(moa.ainvoke({"messages": q}, config) for q in questions))
+    assert [one for one in order if one != "start"] == [q for q in questions for _ in range(2)]
+    for number, question in enumerate(questions):
+        assert order[: order.index(question)].count("start") <= number + 2
 
 
 @pytest.mark.parametrize("way", ["abatch", "chat model", "astream", "nested"])
