@@ -117,3 +117,20 @@ def test_the_walk_in_the_contributors_guide_is_true():
             assert any(name in imported[earlier] for earlier in walk[:i]), f"nobody leads to {name}"
     for name in re.findall(r"`((?:[\w]+/)+)` \|", guide):
         assert (PACKAGE / name).is_dir()
+
+
+def test_a_benchmarks_worker_starts_where_only_its_contender_is_installed():
+    worker = ROOT / "tests" / "benchmarks" / "worker.py"
+    imported = {
+        name.partition(".")[0]
+        for node in ast.parse(worker.read_text()).body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported
+    assert imported <= sys.stdlib_module_names

@@ -9,7 +9,6 @@ from collections.abc import Coroutine, Sequence
 from copy import copy
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AnyMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -330,16 +329,13 @@ class ProposerCall:
         step, node = self.step, self.node
         streams = step.streams_proposals
         config = step.config if streams else without_message_stream(step.config)
-        watching: list[BaseCallbackHandler] = []
-        if streams:
-            writer = step.runtime.stream_writer
-            watching = [ProposerTokens(node.layer, node.proposer, writer)]
+        writer = step.runtime.stream_writer
         self._call = step.spending.call(
             model,
             self._question,
             config,
             step.spending.terms(node.model, model),
-            watching,
+            [ProposerTokens(node.layer, node.proposer, writer)] if streams else [],
             until=self._layer.until(node.timeout),
             settings=self._settings,
         )

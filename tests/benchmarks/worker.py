@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from tests.mixtures import mixture_of
-
 KEY = "sk-benchmark"
 PROMPT = "Synthesize the responses into a single, high-quality response.\n\nResponses from models:"
 
@@ -135,18 +133,15 @@ def langgraph_script(job: dict[str, Any], *, aiohttp: bool = False) -> Any:
 
 def moa_graph(job: dict[str, Any], *, objects: bool = False) -> Any:
     """This package, with models given as strings or as objects."""
+    from moa_graph import Layer, create_moa
+
     os.environ |= {"OPENAI_BASE_URL": job["url"], "OPENAI_API_KEY": KEY}
     names, writer = models(job)
     proposers, aggregator = [f"openai:{name}" for name in names], f"openai:{writer}"
     if objects:
         proposers, aggregator = chat_models(job)
-    options: dict[str, Any] = {}
-    if "quorum" in job["options"]:
-        options["quorum"] = job["options"]["quorum"]
-        options["grace"] = job["options"].get("grace", 0)
-    if "hedge" in job["options"]:
-        options["hedge"] = job["options"]["hedge"]
-    graph = mixture_of(proposers, aggregator, layers=job["layers"], **options)
+    layer = Layer(proposers, **job["options"])
+    graph = create_moa(layer, aggregator, layers=job["layers"])
 
     async def run(question: str) -> str:
         return (await graph.ainvoke({"messages": question}))["messages"][-1].text
