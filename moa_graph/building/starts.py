@@ -12,26 +12,37 @@ import time
 import weakref
 from collections import deque
 from collections.abc import MutableMapping
+from contextlib import suppress
+
+from moa_graph.calling import sync
 
 _STEPS = 8  # of the event loop, from the start of a run to the requests of its first layer
-_LONGEST = 0.01  # seconds; the steps of a busy event loop take longer
+_LONGEST = 0.01  # seconds of a turn, if the steps of a busy event loop are long
+_FOR_EACH = 0.02  # seconds; in a longer step, as many runs begin as it has times that
 
 
 async def wait_for_turn() -> None:
     """Wait until the runs that began earlier in this event loop are prepared.
 
     A run counts as prepared after eight steps of the event loop, or 0.01 seconds. So no run waits
-    for another one's models, checkpoints or caches.
+    for another one's models, checkpoints or caches, and at least 25 runs begin in a second.
     """
     loop = asyncio.get_running_loop()
     if (queue := _queues.get(loop)) is None:
-        queue = _queues[loop] = _Queue()
+        with _lock:
+            sync.forget_closed(_queues)
+            queue = _queues[loop] = _Queue()
     if queue.is_free:
         queue.begin()
         return
     turn = loop.create_future()
     queue.waiting.append(turn)
-    await turn
+    try:
+        await turn
+    except asyncio.CancelledError:
+        with suppress(ValueError):  # it may have its turn already
+            queue.waiting.remove(turn)
+        raise
 
 
 class _Queue:
@@ -40,7 +51,7 @@ class _Queue:
     def __init__(self) -> None:
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._steps = 0
-        self._until = 0.0
+        self._begun = 0.0
 
     @property
     def is_free(self) -> bool:
@@ -50,19 +61,24 @@ class _Queue:
     def begin(self) -> None:
         """Begin a turn."""
         self._steps = _STEPS
-        self._until = time.monotonic() + _LONGEST
+        self._begun = time.monotonic()
         asyncio.get_running_loop().call_soon(self._step)
 
     def _step(self) -> None:
         self._steps -= 1
-        if self._steps and time.monotonic() < self._until:
+        seconds = time.monotonic() - self._begun
+        if self._steps and seconds < _LONGEST:
             asyncio.get_running_loop().call_soon(self._step)
             return
         self._steps = 0
-        while self.waiting and self.is_free:
+        left = max(1, int(seconds / _FOR_EACH))
+        while self.waiting and left:
             if not (turn := self.waiting.popleft()).done():  # else its run was cancelled
+                left -= 1
                 turn.set_result(None)
-                self.begin()
+                if self.is_free:
+                    self.begin()
 
 
 _queues: MutableMapping[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
+_lock = sync.Lock()

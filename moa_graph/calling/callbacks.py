@@ -129,8 +129,10 @@ class ModelRuns(UsageMetadataCallbackHandler):
         if isinstance(callbacks, BaseCallbackManager):
             callbacks = callbacks.handlers
         others = [handler for handler in callbacks or [] if handler is not self]
-        for run_id in [one for one, run in self._runs.items() if run.is_open]:
-            self._close(run_id)
+        for run_id, run in reversed(list(self._runs.items())):  # inner runs end first
+            if not run.is_open:
+                continue
+            run.is_open = False
             manager = AsyncCallbackManagerForLLMRun(
                 run_id=run_id, handlers=others, inheritable_handlers=[]
             )

@@ -25,6 +25,7 @@ from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.layers import Proposer
 from moa_graph.limits import Price
 from moa_graph.models import Model, build_chat_model, with_connections_of
+from moa_graph.models.runnables import OWN_TRANSPORT
 from moa_graph.presets import PRESETS, load_preset
 from moa_graph.presets.configuration import Configuration
 from moa_graph.progressive.pieces import Chunkwise
@@ -54,6 +55,7 @@ class Target:
         digest: Hash of the configuration, equal for equal targets.
         prices: Prices that override the price table.
         recorded: Recorded answers that replace the proposers.
+        fast: Whether the connections may be shared, see `with_connections_of`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Target:
     digest: str
     prices: Prices = field(default_factory=dict)
     recorded: Sequence[RecordedProposals] = ()
+    fast: bool = True
 
     def check(self) -> None:
         """Build every model, to report a missing API key before any paid request.
@@ -132,7 +135,7 @@ class Target:
         own = sync.is_background()
         if loop is None:
             return self.answering
-        return with_connections_of(self.answering, loop, own=own, fast=True)
+        return with_connections_of(self.answering, loop, own=own, fast=self.fast)
 
     def _spent(
         self, usage: UsageMetadataCallbackHandler, calls: _Calls, proposals: Sequence[Any]
@@ -295,7 +298,14 @@ def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
     """
     models = [Model(spec, spec, **params)]
     described = digest([spec, params] if params else spec)
-    return Target(spec, lambda: build_chat_model(spec, params), models, described, prices or {})
+    return Target(
+        spec,
+        lambda: build_chat_model(spec, params),
+        models,
+        described,
+        prices or {},
+        fast=not OWN_TRANSPORT & params.keys(),
+    )
 
 
 def aggregator_alone(spec: str | Path, prices: Prices | None = None) -> Target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -13,6 +14,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
 from moa_graph import ChatMoA, create_moa
+from moa_graph.building.starts import wait_for_turn
 
 RUNS = 24
 
@@ -110,6 +112,47 @@ async def test_a_run_waits_for_no_other_runs_models_or_for_a_busy_loop():
         task.cancel()
     await asyncio.gather(load, *hanging, return_exceptions=True)
     assert order == ["hi"]
+
+
+async def test_on_a_busy_loop_several_runs_begin_in_each_step():
+    steps = 0
+
+    async def busy() -> None:
+        nonlocal steps
+        while True:
+            await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251 - keeps the loop busy on purpose
+            steps += 1
+
+    async def start() -> int:
+        await wait_for_turn()
+        return steps
+
+    load = asyncio.create_task(busy())
+    runs = 100
+    started = await asyncio.gather(*(start() for _ in range(runs)))
+    load.cancel()
+    assert max(started) <= runs / 4
+
+
+def test_a_loop_that_is_closed_while_runs_wait_is_freed():
+    async def leave() -> None:
+        waiting.extend(asyncio.ensure_future(wait_for_turn()) for _ in range(RUNS))
+        await asyncio.sleep(0)
+
+    waiting: list[asyncio.Future] = []
+    loops = []
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave())
+        loops.append(weakref.ref(loop))
+        for task in waiting:
+            task._log_destroy_pending = False
+        waiting.clear()
+        loop.close()
+        del loop, task
+    gc.collect()
+    assert sum(loop() is not None for loop in loops) <= 1, "closed loops are forgotten"
 
 
 def test_every_event_loop_has_its_own_order():

@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.cache.memory import InMemoryCache
@@ -12,7 +13,8 @@ from moa_graph import create_moa
 from moa_graph.calling import sync
 from moa_graph.evals.files import EvalError
 from moa_graph.evals.recorded import RecordedProposals
-from moa_graph.evals.targets import AnswerFailed, aggregator_alone, load_target, of_graph
+from moa_graph.evals.targets import AnswerFailed, aggregator_alone, load_target, of_graph, of_model
+from moa_graph.models import transport
 from moa_graph.strategies import Vote
 
 ASKED = [HumanMessage("What is a cat?")]
@@ -209,3 +211,15 @@ def test_models_alone_are_asked_in_one_event_loop_after_the_other(together, time
     again = sync.run(target.ask(ASKED))
     assert first["answer"] == again["answer"] == "alpha: What is a cat?"
     kept.close()
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+async def test_a_single_model_uses_the_connections_that_were_chosen(together, chosen):
+    params = {}
+    if chosen:
+        params = {"http_async_client": httpx.AsyncClient(headers={"x-chosen": "yes"})}
+    target = of_model("together:a", **params)
+    assert (await target.ask(ASKED))["answer"] == "a: What is a cat?"
+    http = target._here().root_async_client._client
+    assert (http.headers.get("x-chosen") == "yes") is chosen
+    assert any(http is one.client for one in transport._all) is not chosen

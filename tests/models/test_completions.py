@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
@@ -82,6 +83,32 @@ ANSWERS = {
         body_of({"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -1.0}]})
     ),
     "unknown fields": with_choices({**body_of({"content": "a", "x": 1}, y=2), "z": 3}),
+    "a call without arguments": with_choices(
+        body_of({"content": None, "tool_calls": [{**CALL, "function": {"name": "now"}}]})
+    ),
+    "a call without a name": with_choices(
+        body_of({"content": None, "tool_calls": [{**CALL, "function": {"arguments": "{}"}}]})
+    ),
+    "an empty refusal": with_choices(body_of({"content": "a", "refusal": ""})),
+    "parsed": with_choices(body_of({"content": "a", "parsed": {"b": 1}})),
+    "audio": with_choices(body_of({"content": None, "audio": {"id": "x", "data": "y"}})),
+    "reasoning": with_choices(body_of({"content": "a", "reasoning_content": "b"})),
+    "annotations": with_choices(body_of({"content": "a", "annotations": [], "audio": None})),
+    "content of parts": with_choices(body_of({"content": [{"type": "text", "text": "a"}]})),
+    "counts as strings": completion(
+        "hi", usage={"prompt_tokens": "3", "completion_tokens": "4", "total_tokens": "7"}
+    ),
+    "empty usage": completion("hi", usage={}),
+    "usage with more": completion("hi", usage={**USAGE, "cost": 0.1, "queue_time": 1.5}),
+    "details of null": completion("hi", usage={**USAGE, "prompt_tokens_details": None}),
+    "no model": with_choices({k: v for k, v in body_of({"content": "a"}).items() if k != "model"}),
+    "no role": with_choices({**body_of(), "choices": [{"index": 0, "message": {"content": "a"}}]}),
+    "no message": with_choices({**body_of(), "choices": [{"index": 0}]}),
+    "an odd choice": with_choices({**body_of(), "choices": ["a", None]}),
+    "a list": httpx.Response(200, json=[1]),
+    "a page in Latin-1": httpx.Response(
+        200, headers={"content-type": "text/html; charset=latin-1"}, content=b"<p>\xe9</p>"
+    ),
     "no choices": with_choices({**body_of(), "choices": []}),
     "null choices": with_choices({**body_of(), "choices": None}),
     "without choices": with_choices({"id": "c"}),
@@ -105,13 +132,10 @@ async def result(call: Any) -> Any:
     except Exception as error:
         text = str(error).partition("response keys")[0]
         return type(error), text, getattr(error, "status_code", None)
-    return without_none(message.model_dump(exclude={"id"}))
-
-
-def without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_none(v) for k, v in value.items() if v is not None}
-    return [without_none(v) for v in value] if isinstance(value, list) else value
+    said = message.model_dump(exclude={"id"})
+    if said["additional_kwargs"].get("refusal", "") is None:
+        del said["additional_kwargs"]["refusal"]  # the only field that LangChain leaves out
+    return said
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -139,6 +163,11 @@ def part(**function: Any) -> dict[str, Any]:
     return {"index": 0, "function": function}
 
 
+def _without(one: dict[str, Any], field: str) -> dict[str, Any]:
+    choices = [{k: v for k, v in c.items() if k != field} for c in one["choices"]]
+    return {**one, "choices": choices}
+
+
 HI = [chunk({"role": "assistant", "content": ""}), chunk({"content": "h"}), chunk({"content": "i"})]
 END = chunk({}, finish_reason="stop")
 STREAMS = {
@@ -158,6 +187,21 @@ STREAMS = {
     "an error under way": [*HI, {"error": {"message": "overloaded"}}],
     "unknown fields": [{**chunk({"content": "a", "x": 1}, y=2), "z": 3}, END],
     "without choices": [{"id": "c"}, END],
+    "no field for the delta": [*HI, END, _without(chunk({}), "delta")],
+    "a last chunk of the reason only": [*HI, _without(END, "delta")],
+    "a filter's report": [
+        *HI,
+        END,
+        {**_without(chunk({}), "delta"), "content_filter_results": {"hate": {}}},
+    ],
+    "tool calls without a function": [chunk({"tool_calls": [{"index": 0, "id": "c"}]}), END],
+    "function call": [chunk({"function_call": {"arguments": "{}"}}), END],
+    "empty usage": [*HI, END, {**chunk(None), "choices": [], "usage": {}}],
+    "counts as strings": [*HI, END, {**chunk(None), "choices": [], "usage": {"total_tokens": "7"}}],
+    "reasoning": [chunk({"content": "", "reasoning_content": "b"}), *HI, END],
+    "no model": [{k: v for k, v in one.items() if k != "model"} for one in (*HI, END)],
+    "null choices": [*HI, {**END, "choices": None}],
+    "a list": [[1]],
     "nothing": [],
 }
 
@@ -256,21 +300,47 @@ async def test_headers_are_included_on_request():
     assert answer.response_metadata["headers"]["x-a"] == "b"
 
 
-async def test_a_tracer_of_the_sdk_sees_all_calls(monkeypatch):
-    calls: list[str] = []
-    own = AsyncCompletions.create
+async def test_text_is_plain_data():
+    events = "".join(f"data: {json.dumps(one)}\n\n" for one in (*HI, END))
+
+    def serve(body: dict[str, Any], _: int) -> httpx.Response:
+        return as_kind("text/event-stream", events) if body.get("stream") else completion("hi")
+
+    completions = plain(mock_openai(serve)).async_client
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    answer = (await completions.with_raw_response.create(**asked)).parse()
+    assert type(answer) is dict
+    async with await completions.create(**asked, stream=True) as stream:
+        assert [chunk async for chunk in stream] == [*HI, END]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("place", "method"),
+    [(AsyncCompletions, "create"), (openai.AsyncOpenAI, "post"), (openai.AsyncOpenAI, "request")],
+)
+async def test_a_tracer_of_the_sdk_sees_typed_responses(place, method, streaming, monkeypatch):
+    seen: list[str] = []
+    own = getattr(place, method)
 
     @functools.wraps(own)
-    async def traced(self: Any, **arguments: Any) -> Any:
-        calls.append(arguments["model"])
-        return await own(self, **arguments)
+    async def traced(self: Any, *given: Any, **arguments: Any) -> Any:
+        response = await own(self, *given, **arguments)
+        seen.append(type(response).__name__)
+        return response
 
-    model = plain(mock_openai(lambda *_: completion("hi")))
-    assert (await model.ainvoke("hi")).text == "hi"
-    assert not calls, "the SDK's conversions are not used without a tracer"
-    monkeypatch.setattr(AsyncCompletions, "create", traced)
-    assert (await model.ainvoke("hi")).text == "hi"
-    assert calls == ["m"]
+    def serve(body: dict[str, Any], _: int) -> httpx.Response:
+        if not body.get("stream"):
+            return completion("hi")
+        return as_kind("text/event-stream", f"data: {json.dumps(HI[1])}\n\ndata: [DONE]\n\n")
+
+    monkeypatch.setattr(place, method, traced)
+    typed = mock_openai(serve, streaming=streaming)
+    model = plain(typed)
+    for one in (typed, model):
+        assert (await one.ainvoke("hi")).text
+    assert seen
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
 
 
 @pytest.mark.parametrize(
