@@ -81,7 +81,9 @@ def _is_available() -> bool:
 
 
 def _opened(loop: Any, like: Any = None) -> _Connections:
-    _all[:] = [one for one in _all if not one.is_over]
+    for one in [one for one in _all if one.is_over]:
+        one.give_up()
+        _all.remove(one)
     _all.append(_Connections(loop, like))
     return _all[-1]
 
@@ -115,9 +117,19 @@ class _Connections:
         """Whether its event loop is closed, or belongs to the process of which this is a fork."""
         return bool(self._loop.is_closed()) or os.getpid() != self._process
 
+    def give_up(self) -> None:
+        """Forget the connections of an event loop that was closed before it could close them."""
+        if self.session is None or self.session.closed or os.getpid() != self._process:
+            return
+        with suppress(Exception, StopIteration):  # without a loop, closing does not wait
+            self.session.close().send(None)
+
     def close(self) -> None:
         """Close the connections at the end of the process that opened them."""
-        if self.session is None or self.session.closed or self.is_over:
+        if self.is_over:
+            self.give_up()
+            return
+        if self.session is None or self.session.closed:
             return
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(self.session.close(), self._loop).result(_PATIENCE)

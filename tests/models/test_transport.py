@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import openai
 import pytest
@@ -209,6 +211,22 @@ slow = create_moa(["openai:a?latency=20"], "openai:agg")
     assert ended.returncode == 0, ended.stderr
     assert "nclosed" not in ended.stderr
     assert "Error" not in ended.stderr
+
+
+def test_nothing_is_printed_about_loops_that_are_closed_at_once(server, capfd):
+    moa = create_moa(["openai:a", "openai:b"], "openai:agg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(3):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(moa.ainvoke({"messages": "hi"}))
+            loop.close()
+            del loop
+            gc.collect()
+        asyncio.run(moa.ainvoke({"messages": "hi"}))
+        gc.collect()
+    assert not any(one.is_over for one in transport._all[:-1]), "closed loops are forgotten"
+    assert "nclosed" not in "".join(capfd.readouterr())
 
 
 class _ClosesAtOnce:
