@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
@@ -261,17 +262,16 @@ def with_clients(
     Args:
         chat_model: The chat model.
         options: Function from a client to its changed options.
-        completions: Function from a changed asynchronous client to what is used instead of its
+        completions: Function from an asynchronous client to what is used instead of its
             `chat.completions`.
     """
     update: dict[str, Any] = {}
     for field, client in clients_of(chat_model).items():
-        if own := options(client):
-            changed = update[field] = client.with_options(**own)
-            replaced = completions is not None and http_client_of(client) is not None
-            update[CLIENT_FIELDS[field]] = (
-                completions(changed) if completions and replaced else changed.chat.completions
-            )
+        own = options(client)
+        replaced = completions if http_client_of(client) is not None else None
+        if own or replaced:
+            changed = update[field] = client.with_options(**own) if own else client
+            update[CLIENT_FIELDS[field]] = (replaced or attrgetter("chat.completions"))(changed)
     return chat_model.model_copy(update=update) if update else chat_model
 
 

@@ -7,6 +7,7 @@ import re
 import ssl
 from importlib.metadata import distribution
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -198,6 +199,42 @@ def test_clients_of_openais_family_take_options():
     http = _compat.http_client_of(model.root_async_client)
     assert hasattr(http, "aclose"), "OpenAI's client keeps its HTTP client elsewhere now."
     assert _compat.http_client_of(model.root_client) is None
+
+
+async def test_chat_models_of_openais_family_take_completions_that_are_dicts():
+    def refused(_: httpx.Request) -> httpx.Response:
+        raise AssertionError("the SDK was asked")
+
+    class Completions:
+        @property
+        def with_raw_response(self) -> Any:
+            return self
+
+        async def create(self, **payload: Any) -> Any:
+            message = {"role": "assistant", "content": payload["messages"][0]["content"]}
+            choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+            return SimpleNamespace(parse=lambda: {"model": "a", "choices": choices})
+
+    http_client = httpx.AsyncClient(transport=httpx.MockTransport(refused))
+    model = ChatOpenAI(model="a", api_key="x", http_async_client=http_client)
+    assert _compat.takes_plain_completions(model), (
+        "ChatOpenAI converts completions elsewhere now: models from strings would use the SDK's "
+        "objects, which take more CPU time."
+    )
+    changed = _compat.with_clients(model, lambda _: {}, lambda _: Completions())
+    assert (await changed.ainvoke("hi")).text == "hi", (
+        "LangChain does not ask its field `async_client` for completions, or takes no dicts."
+    )
+    assert not isinstance(changed.client, Completions)
+
+
+async def test_an_undecoded_response_has_the_class_of_the_http_library(server):
+    client = openai.AsyncOpenAI(base_url=server.url, api_key="x")
+    kind = _compat.response_type_of(client)
+    body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+    response = await client.post("/chat/completions", body=body, cast_to=kind)
+    assert isinstance(response, kind), "OpenAI's SDK returns responses of another library now."
+    assert response.json()["choices"]
 
 
 async def test_an_http_client_can_be_copied_without_its_connections(server):

@@ -290,8 +290,8 @@ def with_connections_of(
         loop: The event loop in which the model is called.
         own: Whether the loop always has separate connections, because other loops may use those
             of the client.
-        fast: Whether the connections may be those of `fast_client`, because the model was made
-            from a string and nobody chose others.
+        fast: Whether the connections may be those of `fast_client`, and the completions plain
+            data, because the model was made from a string and nobody chose others.
     """
     shared = fast_client(loop) if fast else None
 
