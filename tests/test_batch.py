@@ -158,7 +158,7 @@ def test_a_failed_prompt_does_not_stop_the_others(tmp_path, retry):
 
 
 def test_at_most_so_many_are_in_flight_and_no_slot_waits(tmp_path):
-    models = Models(seconds=0.001)
+    models = Models(seconds=0.1)
     answer_prompts(rows_of(*map(str, range(60))), models, tmp_path, at_once=7)
     assert models.most == 7
     assert len(models.asked) == 60
