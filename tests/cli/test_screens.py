@@ -103,7 +103,7 @@ def test_ask(server, opened, columns):
     server.answers["gpt-4o"] = MARKDOWN
     with opened() as terminal:
         terminal.type("moa ask 'What is a cat?' -c ask.toml; echo code $?")
-        check(terminal.wait("\ncode 0"), "ask", columns, MARKDOWN)
+        check(terminal.wait("\ncode 0\n$"), "ask", columns, MARKDOWN)
         assert terminal.cursor_is_visible()
 
 
@@ -136,7 +136,7 @@ def test_ten_turns(server, opened, columns):
         terminal.wait("in all")
         terminal.wait_for_prompt()
         terminal.press("C-d")
-        check(terminal.wait("\ncode 0"), "chat", columns)
+        check(terminal.wait("\ncode 0\n$"), "chat", columns)
         assert terminal.cursor_is_visible()
     assert Counter(server.labels()) == {"a": 10, "b": 10, "agg": 11}
 
@@ -172,7 +172,7 @@ def test_ctrl_c_at_three_moments_and_another_process_that_goes_on(server, opened
         terminal.wait("first token")
         terminal.wait_for_prompt()
         terminal.press("C-d")
-        check(terminal.wait("\ncode 0", 2), "stop", columns)
+        check(terminal.wait("\ncode 0\n$", 2), "stop", columns)
     assert sorted(server.labels()) == ["a", "agg", "agg", "b", "b"]
 
 
