@@ -79,7 +79,7 @@ def _jobs(server: Server) -> dict[str, dict[str, Any] | None]:
         "single model": None,
         "synthesize (the paper's)": {"aggregator": agg},
         "synthesize, 3 layers": {"aggregator": agg, "layers": 3},
-        "progressive": {"aggregator": agg, "progressive": Staircase()},
+        "staircase": {"aggregator": agg, "progressive": Staircase()},
         "staircase, 3 layers": {"aggregator": agg, "progressive": Staircase(), "layers": 3},
         "chunk-wise": {"aggregator": agg, "progressive": Chunkwise()},
         "Rank": {"aggregator": Rank(judge)},
@@ -106,7 +106,7 @@ def _jobs(server: Server) -> dict[str, dict[str, Any] | None]:
         "ClusterAndFilter, 6 proposers": {
             "proposers": [Proposer(agg, samples=6)],
             "aggregator": agg,
-            "select": ClusterAndFilter(judge=agg),
+            "select": ClusterAndFilter(judge=judge),
         },
         "DropoutAndVote, 5 subsets": {"aggregator": DropoutAndVote(agg)},
         "DropoutAndCluster, 5 subsets": {"aggregator": DropoutAndCluster(agg)},
