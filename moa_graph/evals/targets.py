@@ -25,7 +25,7 @@ from moa_graph.evals.recorded import RecordedProposals
 from moa_graph.layers import Proposer
 from moa_graph.limits import Price
 from moa_graph.models import Model, build_chat_model, with_connections_of
-from moa_graph.models.runnables import OWN_TRANSPORT
+from moa_graph.models.runnables import chooses_transport
 from moa_graph.presets import PRESETS, load_preset
 from moa_graph.presets.configuration import Configuration
 from moa_graph.progressive.pieces import Chunkwise
@@ -304,7 +304,7 @@ def of_model(spec: str, prices: Prices | None = None, **params: Any) -> Target:
         models,
         described,
         prices or {},
-        fast=not OWN_TRANSPORT & params.keys(),
+        fast=not chooses_transport(params),
     )
 
 

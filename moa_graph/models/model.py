@@ -18,8 +18,8 @@ from moa_graph.models.local import check_local_name, local_chat_model
 from moa_graph.models.numbering import number_of
 from moa_graph.models.providers import AZURE_API_VERSION, check_own_key, check_provider
 from moa_graph.models.runnables import (
-    OWN_TRANSPORT,
     answering_name,
+    chooses_transport,
     name_of,
     provider_of,
     with_connections_of,
@@ -53,7 +53,7 @@ class Model:
         """Whether an earlier answer had reasoning without an opening tag."""
         self._given = given
         self._params = params
-        self._fast = isinstance(given, str) and not OWN_TRANSPORT & params.keys()
+        self._fast = isinstance(given, str) and not chooses_transport(params)
         self._lock = sync.Lock()
         self._runnable: Runnable[Any, Any] | None = None
         self._of_loops: MutableMapping[Any, Runnable[Any, Any]] = weakref.WeakKeyDictionary()

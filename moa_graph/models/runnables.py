@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, cast
 
 from langchain_core.globals import get_llm_cache
@@ -274,8 +274,12 @@ def _arranges_retries(model: Runnable[Any, Any]) -> bool:
     return isinstance(model, RunnableSequence) and any(map(_arranges_retries, model.steps))
 
 
-OWN_TRANSPORT = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
-"""Fields of OpenAI-family chat models with which a user chooses the transport."""
+_OWN_TRANSPORT = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
+
+
+def chooses_transport(params: Mapping[str, Any]) -> bool:
+    """Return whether arguments of an OpenAI-family chat model choose how it sends requests."""
+    return not _OWN_TRANSPORT.isdisjoint(params)
 
 
 def with_connections_of(
