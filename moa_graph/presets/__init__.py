@@ -166,7 +166,8 @@ PRESETS: dict[str, Configuration] = {
         ],
         aggregator="most_central",
         layers=2,
-        temperature=0.3,
+        # Of 120 samples of ten simple questions, four were wrong at 0.3, and none at 0.2.
+        temperature=0.2,
         max_tokens=200,
     ),
     "local-vote": Configuration(

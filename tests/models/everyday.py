@@ -36,6 +36,10 @@ def _repeats(answer: str) -> bool:
 
 ELSEWHERE = r"Eiffel|Louvre|Statue of Liberty|Empire State|Grand Canyon|Big Ben|New York"
 REFUSES = r"can't assist|cannot assist"
+SLEEP_ADVICE = (
+    r"routine|schedule|regular|time|relax|dark|quiet|comfort|caffeine|alcohol|exercis|breath"
+    r"|meditat|stress|screen|healthy|calm|cool"
+)
 
 EVERYDAY = (
     Everyday("What is the capital of France?", (r"\bParis\b",), r"London|Berlin|Madrid|Lyon"),
@@ -46,7 +50,7 @@ EVERYDAY = (
     Everyday("Who wrote Romeo and Juliet?", (r"Shakespeare",), r"Christie|Dickens|Austen"),
     Everyday("Name three primary colors.", (r"\bred\b", r"\bblue\b", r"\b(?:yellow|green)\b")),
     Everyday("What is photosynthesis?", (r"\bplants?\b", r"light", r"energy|glucose|sugar")),
-    Everyday("How can I sleep better?", (r"\bsleep", r"routine|schedule|regular|time|relax|dark")),
+    Everyday("How can I sleep better?", (r"\bsleep", SLEEP_ADVICE)),
     Everyday("What are 3 fun things to do in SF?", (r"visit|go|explore|take|try|\w+ing\b|museum|park",),
              f"{ELSEWHERE}|{REFUSES}"),
 )  # fmt: skip

