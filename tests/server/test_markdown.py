@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -81,6 +82,31 @@ def test_cells_are_aligned_without_styles():
     assert "style" not in html
     for place in ("left", "center", "right"):
         assert html.count(f'class="align-{place}"') == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "behind"),
+    [
+        ("https://github.com/a/__init__.py", ""),
+        ("http://localhost:2024/docs/*a*b_c_d", "."),
+        ("https://en.wikipedia.org/wiki/A_(b)_c", ", and"),
+        ("https://x.y/~~a~~", ")"),
+        ("https://x.y/?a=$1&b=$2", " or"),
+    ],
+)
+def test_addresses_are_whole_and_links(address: str, behind: str):
+    html = unescape(rendered(f"see {address}{behind}"))
+    assert f'<a href="{address}"' in html
+    assert f">{address}</a>{behind}</p>" in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["setup.py", "example.com", "me@example.com", "mailto:me@example.com", "ftp://x.y", "//x.y",
+     "javascript://x.y/%0aalert(1)", "data:text/html,x", "`https://x.y`", "    https://x.y"],
+)  # fmt: skip
+def test_other_text_is_no_link(text: str):
+    assert "<a" not in rendered(text)
 
 
 @pytest.mark.parametrize(

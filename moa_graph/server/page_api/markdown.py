@@ -89,8 +89,19 @@ def _with_alignments(state: StateCore) -> None:
 
 
 def _parser() -> MarkdownIt:
-    options: Any = {"html": False, "highlight": _highlighted, "maxNesting": _MOST_NESTED}
-    md = MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("image")
+    options: Any = {
+        "html": False,
+        "highlight": _highlighted,
+        "linkify": True,
+        "maxNesting": _MOST_NESTED,
+    }
+    md = MarkdownIt("commonmark", options).disable("image")
+    md.enable(["table", "strikethrough", "linkify"])
+    # Only whole addresses are links: a file name such as `setup.py` looks like a host.
+    linkify: Any = md.linkify
+    linkify.set({"fuzzy_link": False, "fuzzy_email": False})
+    for scheme in ("//", "ftp:", "mailto:"):
+        linkify.add(scheme, None)
     md.use(formulas).use(tasklists_plugin, label=True)
     md.core.ruler.push("directions", _with_directions)
     md.core.ruler.push("alignments", _with_alignments)
