@@ -106,7 +106,7 @@ class _Run:
         self._graph = build(configuration, layers=layers, checkpointer=self._memory)
         self._prices = Prices.of(configuration)
         self._question = question
-        self._chat = Chat.new().using(configuration, layers).asked(question)
+        self._chat = Chat.new().using(configuration, layers).asked(question, 1)
 
     def show(self, **options: Any) -> MoAState:
         """Run it and return the final state."""

@@ -58,13 +58,17 @@ class _Command:
     def name(self) -> str:
         return self.usage.split()[0]
 
+    @property
+    def takes_argument(self) -> bool:
+        return self.usage != self.name
+
 
 async def _proposals(conversation: Conversation, argument: str) -> None:
     turns = await conversation.turns()
-    if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(turns)):
-        say(f"/proposals {argument}: give a turn from 1 to {len(turns)}.")
-    elif not turns:
+    if not turns:
         say("There is no question yet.")
+    elif argument and not (argument.isdecimal() and 1 <= int(argument) <= len(turns)):
+        say(f"/proposals {argument}: give a turn from 1 to {len(turns)}.")
     else:
         number = int(argument or len(turns))
         proposals = turns[number - 1].proposals
@@ -222,13 +226,15 @@ def _answer(conversation: Conversation, runner: asyncio.Runner, line: str) -> No
         told = f"did you mean {near[0]}?" if near else "/help lists them."
         say(f"There is no command {name}: {told}")
         return
+    argument = argument.strip()
+    if command and argument and not command.takes_argument:
+        say(f"{line}: {name} takes nothing.")
+        return
     try:
         if command is None or command.asks:
             with running():  # outside the loop, where Ctrl-C ends a download at once
                 fetch_weights(conversation.configuration)
-        runner.run(
-            command.run(conversation, argument.strip()) if command else conversation.ask(line)
-        )
+        runner.run(command.run(conversation, argument) if command else conversation.ask(line))
     except KeyboardInterrupt:
         say("Stopped. /resume goes on from here.")
     except Failed as failure:

@@ -77,12 +77,17 @@ class Chat:
             layers=layers,
         )
 
-    def asked(self, question: str) -> Chat:
-        """Return it with one more question."""
+    def asked(self, question: str, turn: int) -> Chat:
+        """Return it with one more question.
+
+        Args:
+            question: The question.
+            turn: Its place in the conversation, from 1.
+        """
         return replace(
             self,
             title=self.title or cut(one_line(question), _TITLE),
-            turns=self.turns + 1,
+            turns=turn,
             updated=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

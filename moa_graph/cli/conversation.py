@@ -14,7 +14,7 @@ from moa_graph.cli.choosing import check_ready
 from moa_graph.cli.footer import Prices, Used
 from moa_graph.cli.running import asked, build, running
 from moa_graph.cli.terminal import say
-from moa_graph.cli.turns import Turn, history_of, turns_of, used_in
+from moa_graph.cli.turns import Turn, history_of, questions_in, turns_of, used_in
 from moa_graph.cli.view import RunView
 from moa_graph.presets.configuration import Configuration
 from moa_graph.state import usable
@@ -80,7 +80,9 @@ class Conversation:
 
     async def ask(self, question: str) -> None:
         """Ask a question and show the run."""
-        self.chat = self.chat.asked(question)
+        # Counted in the thread: another process may have asked meanwhile.
+        before = questions_in(await self._graph.aget_state(self.thread))
+        self.chat = self.chat.asked(question, before + 1)
         await self._run(asked(question), self.thread)
 
     async def resume(self) -> None:

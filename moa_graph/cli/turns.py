@@ -78,8 +78,15 @@ def turns_of(history: list[StateSnapshot]) -> list[Turn]:
             turns.append(Turn([]))
         turns[-1].checkpoints.append(snapshot)
     return [
-        turn for turn in turns if _questions(turn.checkpoints[-1]) > _questions(turn.checkpoints[0])
+        turn
+        for turn in turns
+        if questions_in(turn.checkpoints[-1]) > questions_in(turn.checkpoints[0])
     ]
+
+
+def questions_in(snapshot: StateSnapshot) -> int:
+    """Return the number of questions that a checkpoint has."""
+    return sum(isinstance(message, HumanMessage) for message in _messages(snapshot))
 
 
 def used_in(history: Iterable[StateSnapshot]) -> list[Used]:
@@ -123,7 +130,3 @@ def _proposals(snapshot: StateSnapshot) -> Iterator[Proposal]:
 
 def _messages(snapshot: StateSnapshot) -> list[AnyMessage]:
     return list(snapshot.values.get("messages") or ())
-
-
-def _questions(snapshot: StateSnapshot) -> int:
-    return sum(isinstance(message, HumanMessage) for message in _messages(snapshot))

@@ -29,6 +29,7 @@ from moa_graph.cli.lines import cut, dollars, inert, joined, one_line, padded
 from moa_graph.cli.markdown import Answer, blocks_of
 from moa_graph.cli.progress import Row, decision_lines
 from moa_graph.cli.prompt import Prompt
+from moa_graph.cli.running import EndOfInput
 from moa_graph.cli.screen import show_markdown
 from moa_graph.presets.configuration import Configuration
 
@@ -555,8 +556,12 @@ def test_a_wrong_conversation_exits_with_2(moa, arguments, says):
         ("/propsals 2", "did you mean /proposals?"),
         ("/what", "There is no command /what: /help lists them."),
         ("/proposals", "There is no question yet."),
-        ("/proposals 2", "/proposals 2: give a turn from 1 to 0."),
-        ("/proposals x", "/proposals x: give a turn"),
+        ("/proposals 2", "There is no question yet."),
+        ("/resume 2", "/resume 2: /resume takes nothing."),
+        ("/cost all", "/cost all: /cost takes nothing."),
+        ("/new one", "/new one: /new takes nothing."),
+        ("/exit now", "/exit now: /exit takes nothing."),
+        ("/quit now", "/quit now: /quit takes nothing."),
         ("/cost", "in all · 0 answers"),
         ("/model", "openai:a\nopenai:b\n"),
         ("/help", "/retry all    ask all models again"),
@@ -570,6 +575,25 @@ def test_commands_of_a_chat(moa, server, line, says):
     assert server.calls == []
     assert "goes on" not in result.stderr
     assert moa("chats").stdout == ""
+
+
+def test_turns_of_two_chats_in_one_conversation_are_counted(moa, monkeypatch):
+    other = "moa chat --resume last"
+    lines = iter(["one", other, "two", None, "three", "/proposals 9", None])
+
+    def read(*_: object) -> str:
+        line = next(lines)
+        if line == other:
+            moa("chat", "--resume", "last")
+            line = next(lines)
+        if line is None:
+            raise EndOfInput
+        return line
+
+    monkeypatch.setattr(Prompt, "read", read)
+    result = moa("chat", "-c", "moa.toml")
+    assert "give a turn from 1 to 3." in result.stderr
+    assert "3 turns" in moa("chats").stdout
 
 
 def test_the_help_lists_what_can_be_written():
@@ -652,17 +676,17 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path):
 
 
 def test_a_conversation_has_a_short_title_and_an_id_of_its_own():
-    chats = [Chat.new().asked("a question\n of many words " * 9 + "\x1b") for _ in range(9)]
+    chats = [Chat.new().asked("a question\n of many words " * 9 + "\x1b", 1) for _ in range(9)]
     assert len({chat.id for chat in chats}) == 9
     assert all(cell_len(chat.title) <= 80 for chat in chats)
-    assert chats[0].asked("another").title == chats[0].title
+    assert chats[0].asked("another", 2).title == chats[0].title
 
 
 def test_an_id_that_is_not_unique_is_refused():
     with tempfile.TemporaryDirectory() as folder:
         chats = Chats(Path(folder) / "x.sqlite")
         for name in ("ab1", "ab2"):
-            chats.save(Chat(name).asked(name))
+            chats.save(Chat(name).asked(name, 1))
         assert chats.find("ab1").title == "ab1"
         with pytest.raises(ValueError, match="several conversations begin with 'ab'"):
             chats.find("ab")
