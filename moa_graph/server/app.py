@@ -17,6 +17,7 @@ from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ig
 from moa_graph.server import operations
 from moa_graph.server.aegra.assistants import DistinctAssistants
 from moa_graph.server.aegra.streams import AegraStreams
+from moa_graph.server.checks.json_bodies import JsonBodies
 from moa_graph.server.checks.requests import BodyBound
 from moa_graph.server.checks.writes import Writes
 from moa_graph.server.drain import ToldEnds, draining
@@ -73,6 +74,7 @@ if on_aegra():
     app.add_middleware(DistinctAssistants)
     app.add_middleware(AegraStreams)
 app.add_middleware(Writes)
+app.add_middleware(JsonBodies)
 app.add_middleware(BodyBound)
 app.add_middleware(FirstTokens)
 app.add_middleware(Leftovers)

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """Maximum messages of a run's input."""
     max_bytes: int = Field(default=10_000_000, ge=1)
     """Maximum bytes of a request's body."""
+    max_values: int = Field(default=50_000, ge=1)
+    """Maximum values in the JSON of a request's body."""
     max_threads: int = Field(default=1000, ge=1)
     """Maximum threads of each name that has API keys; those of stateless runs do not count."""
     max_assistants: int = Field(default=100, ge=1)

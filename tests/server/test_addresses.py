@@ -32,13 +32,59 @@ PRIVATE = [
     "http://user:pass@127.0.0.1/",
     "http://localhost./",
     "http://[::1",
+    r"http://127.0.0.1\@example.com/",
+    r"http:\\127.0.0.1",
+    "http:/127.0.0.1/",
+    "http:127.0.0.1",
+    "http:///127.0.0.1/",
+    "//127.0.0.1/x",
+    "127.0.0.1:8080/x",
+    "localhost:8080/x",
+    "http://%31%32%37.0.0.1/",
+    "http://loc%61lhost/",
+    "http://127。0。0。1/",
+    "http://①②⑦.0.0.1/",
+    "http://localhost。/",
+    "http://ｌｏｃａｌｈｏｓｔ/",
+    "http://local\thost/",
+    "http://local\nhost/",
+    "ht\ntp://127.0.0.1/",
+    " http://127.0.0.1/",
+    "http://example.com@127.0.0.1/",
+    "http://a@b@127.0.0.1/",
+    "http://127.0.0.1:80:80/",
+    "http://redis:6379/",
+    "http://postgres",
+    "https://metadata/",
+    "http://db.localdomain/",
+    "http://[::127.0.0.1]/",
+    "http://[64:ff9b::7f00:1]/",
+    "http://[2001:0:0:0:0:0:80ff:fffe]/",
+    "http://224.0.0.1/",
+    "file:///etc/passwd",
+    "file:/etc/passwd",
+    "ftp://127.0.0.1/",
+    "gopher://example.com/",
+    "jar:http://127.0.0.1!/",
 ]
 PUBLIC = [
     "https://example.org/x.png",
     "http://8.8.8.8/",
     "https://[2606:4700::1111]/",
     "https://localhost.example.org/",
+    "https://example.org:8443/x.png?a=http://127.0.0.1/",
+    "https://user:pass@example.org/x",
+    "https://bücher.example/ü.png",
+    "HTTPS://EXAMPLE.ORG",
     "data:image/png;base64,AAAA",
+    "data:text/plain,a b",
+    "gs://bucket/x.png",
+    "s3://bucket/x.png",
+    "file-abc123",
+    "Note: see http://127.0.0.1/",
+    "50% of it",
+    "1, 2 or 3",
+    "/9j/4AAQ\nSkZJ",
     "x",
     "",
 ]
@@ -51,6 +97,12 @@ def test_addresses_of_this_machine_and_its_network_are_refused(address):
         {"type": "image_url", "image_url": {"url": address}},
         {"type": "image_url", "image_url": address},
         {"type": "image", "source_type": "url", "url": address},
+        {"type": "image", "source": {"type": "url", "url": address}},
+        {"type": "media", "file_uri": address},
+        {"fileData": {"fileUri": address}},
+        {"type": "video_url", "video_url": address},
+        {"type": "input_audio", "audio_url": {"url": address}},
+        {"type": "images", "image_urls": ["https://example.org/x.png", address]},
     ):
         with pytest.raises(ValueError, match="MOA_PRIVATE_URLS"):
             check_addresses({"messages": [{"role": "user", "content": [content]}]})
@@ -69,3 +121,19 @@ def test_an_operator_can_allow_them(monkeypatch):
 
 def test_text_is_not_an_address():
     check_addresses({"messages": [{"role": "user", "content": "see http://localhost/"}]})
+
+
+@pytest.mark.parametrize("field", ["image", "video", "audio", "document", "file_data", "fileData"])
+def test_content_may_be_an_address(field):
+    for address in ("http://127.0.0.1/", "file:///etc/passwd", r"\\127.0.0.1\x"):
+        with pytest.raises(ValueError, match="MOA_PRIVATE_URLS"):
+            check_addresses([{"type": "x", field: address}])
+    for content in (
+        "https://example.org/x.png",
+        "data:image/png;base64,AA==",
+        "AAAA",
+        "x y",
+        "//uQ\nAA",
+        "a: b",
+    ):
+        check_addresses([{"type": "x", field: content}])

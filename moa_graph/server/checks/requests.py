@@ -50,7 +50,7 @@ class BodyBound:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the size of a request, then pass it to the application."""
-        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+        if not has_body(scope):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -69,6 +69,11 @@ class BodyBound:
             receive = again(body or b"", receive)
             current_batch.set(Batch(_items(body or b"")))
         await self._app(scope, receive, send)
+
+
+def has_body(scope: Scope) -> bool:
+    """Return whether a request may have a body."""
+    return scope["type"] == "http" and scope["method"] not in _WITHOUT_BODY
 
 
 async def read_body(receive: Receive) -> bytes | None:

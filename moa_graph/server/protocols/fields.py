@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,41 +16,27 @@ from pydantic import (
     model_validator,
 )
 
+from moa_graph.server.checks.json_values import check_value
+
 
 def given(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
-
-
 def _storable(value: Any) -> Any:
     """Reject a value that JSON or a database cannot store: it would break the run or the log."""
-    try:
-        orjson.dumps(value)
-    except TypeError as error:
-        raise ValueError(f"it cannot be serialized as JSON: {error}") from None
-    if any("\x00" in text for text in _strings(value)):
-        raise ValueError("it contains a NUL character")
+    check_value(value)
     return value
 
 
 def _arguments(text: str) -> str:
     """Return the arguments of a tool call, as JSON; an empty string becomes `{}`."""
     try:
-        _storable(json.loads(text or "{}"))
-    except (json.JSONDecodeError, RecursionError):
+        arguments = json.loads(text or "{}")
+    except (ValueError, RecursionError):
         raise ValueError("it is not valid JSON") from None
+    check_value(arguments)
     return text or "{}"
 
 
