@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from moa_graph._compat import assistant_of
 from moa_graph.presets import PRESETS
 from moa_graph.server.assistants import check_given, check_preset, mixture
+from moa_graph.server.checks.batches import ONE_PLACE
 from moa_graph.server.checks.bounds import check_question
 from moa_graph.server.checks.quotas import TEMPORARY, check_metadata
 from moa_graph.server.checks.rates import check_rate
@@ -73,10 +74,7 @@ async def own_runs(ctx: Auth.types.AuthContext, value: Any) -> Auth.types.Filter
     run = _check_run(value)
     config = _object(run, "config")
     told = [(value if "kwargs" in value else run).get("metadata"), config.get("metadata")]
-    if ctx.user.identity != LOCAL_USER:
-        with _told():
-            check_metadata(told)
-            _check_traced_here(_object(config, "configurable"))
+    _check_told(ctx.user.identity, told, _object(config, "configurable"))
     await _check_start(ctx.user.identity)
     for metadata in filter(None, told):
         metadata.pop(TEMPORARY, None)
@@ -187,10 +185,7 @@ def _check_run(value: Mapping[str, Any]) -> Mapping[str, Any]:
             check_command({name: request[name] for name in _ANSWERS if name in request})
             configurable = _object(_object(request, "config"), "configurable")
             if _settings(configurable) and request.get("context"):
-                raise ValueError(
-                    "The settings of a run must be in its context or in config.configurable, not "
-                    "in both."
-                )
+                raise ValueError(ONE_PLACE)
     given = _check_configuration(request)
     _check_preset(value.get("assistant_id") or request.get("assistant_id"), given)
     return request
@@ -237,6 +232,24 @@ def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
+def _check_item(user: str, run: Mapping[str, Any]) -> None:
+    """Check one run of a batch, given as its request, as `own_runs` checks it."""
+    given = _check_configuration(run)
+    _check_preset(run.get("assistant_id"), given)
+    config = _object(run, "config")
+    elsewhere = _object(run, "langsmith_tracer")
+    settings = {_TRACED_ELSEWHERE[0]: elsewhere, **_object(config, "configurable")}
+    _check_told(user, [run.get("metadata"), config.get("metadata")], settings)
+
+
+def _check_told(user: str, metadata: Sequence[Any], settings: Mapping[str, Any]) -> None:
+    """Check the metadata of a run, and that it is traced here, if its user has an API key."""
+    if user != LOCAL_USER:
+        with _told():
+            check_metadata(metadata)
+            _check_traced_here(settings)
+
+
 def _check_traced_here(settings: Mapping[str, Any]) -> None:
     if any(settings.get(name) for name in _TRACED_ELSEWHERE):
         raise Refused(
@@ -266,7 +279,7 @@ async def _check_start(user: str) -> None:
         if batch.allowed is None:
             batch.allowed = False
             for run in batch.runs:
-                _check_configuration(run if isinstance(run, Mapping) else {})
+                _check_item(user, run if isinstance(run, Mapping) else {})
             with _told():
                 await check_rate(user, max(1, len(batch.runs)))
             batch.allowed = True

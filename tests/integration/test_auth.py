@@ -435,6 +435,34 @@ async def test_a_batch_is_started_whole_or_not_at_all(guarded, server):
     await eventually(lambda: len(server.of("agg")) == 3)
 
 
+BAD_RUNS = {
+    "metadata": {"metadata": {"a": "x" * 50_000}},
+    "metadata of the configuration": {"config": {"metadata": {"a": "x" * 50_000}}},
+    "a preset with another mixture": {"assistant_id": "moa-lite"},
+    "no such graph": {"assistant_id": "nothing"},
+    "no such assistant": {"assistant_id": "9d3c6a3c-7a7b-4f8e-9a0e-7f5f8a2f3b11"},
+    "tracer": {"langsmith_tracer": {"project_name": "x"}},
+    "webhook": {"webhook": "https://example.org/x"},
+    "two places": {"config": {"configurable": {"layers": 2}}},
+    "resume": {"input": None, "command": {"resume": 1}},
+    "mode": {"stream_mode": ["tools"]},
+    "late": {"after_seconds": 10**18},
+    "no number": {"after_seconds": "x"},
+    "early": {"after_seconds": -1},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_RUNS)
+async def test_a_run_that_is_refused_starts_no_other_of_its_batch(guarded, server, bad):
+    context = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
+    good = {"assistant_id": "mixture", "input": INPUT, "context": context}
+    response = await posted(guarded, "/runs/batch", [good, {**good, **BAD_RUNS[bad]}, good], DAVE)
+    assert 400 <= response.status_code < 500, response.text
+    async with get_client(url=guarded.url, api_key=DAVE) as dave:
+        assert await dave.threads.search(status="busy") == []
+    assert not server.calls
+
+
 def test_models_are_those_that_the_key_may_use(guarded):
     listed = httpx.get(f"{guarded.url}/v1/models", headers={"x-api-key": ME}).json()["data"]
     assert not {"together", "local", "moa"} & {model["id"] for model in listed}

@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from moa_graph._compat import on_aegra
 from moa_graph.server.checks.addresses import check_addresses
+from moa_graph.server.checks.batches import check_item
 from moa_graph.server.checks.bounds import check_question
 
+_LONGEST_DELAY = 31_536_000  # seconds; a year
 _CHECKPOINT = ("checkpoint_id", "checkpoint_map", "checkpoint_ns", "thread_id")
 
 
@@ -24,9 +27,12 @@ def check_body(path: str, body: Any) -> None:
         ValueError: If it writes a state that a run may not have, or continues a run in a way that
             clients may not. The message says which.
     """
+    items = body if path == "/runs/batch" and isinstance(body, list) else [body]
     for pattern, check in _CHECKS.items():
-        if re.fullmatch(pattern, path) and isinstance(body, Mapping):
-            check(body)
+        if re.fullmatch(pattern, path):
+            for item in items:
+                if isinstance(item, Mapping):
+                    check(item)
 
 
 def check_input(given: Any) -> None:
@@ -125,9 +131,27 @@ def _check_place(body: Mapping[str, Any]) -> None:
 
 def _check_run(body: Mapping[str, Any]) -> None:
     _check_place(body)
+    _check_delay(body.get("after_seconds"))
     tracer = body.get("langsmith_tracer")
     if tracer is not None and not isinstance(tracer, Mapping):
         raise ValueError(f"langsmith_tracer must be an object, not {tracer!r:.60}.")
+
+
+def _check_delay(seconds: Any) -> None:
+    if seconds is None:
+        return
+    if on_aegra():
+        raise ValueError("after_seconds: this server starts each run at once.")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= _LONGEST_DELAY:
+        raise ValueError(
+            f"after_seconds must be a number from 0 to {_LONGEST_DELAY:,}, not {seconds!r:.60}."
+        )
+
+
+def _check_item(body: Mapping[str, Any]) -> None:
+    _check_run(body)
+    check_item(body)
 
 
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
@@ -135,5 +159,6 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     r"/threads/[^/]+/state": _check_update,
     r"/threads/[^/]+/(state/checkpoint|history)": _check_place,
     r"(/threads/[^/]+)?/runs(/stream|/wait)?": _check_run,
+    r"/runs/batch": _check_item,
 }
 """Checks by pattern of the path."""

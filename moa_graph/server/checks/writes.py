@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph._compat import on_aegra
 from moa_graph.server.checks import quotas
+from moa_graph.server.checks.batches import check_assistants
 from moa_graph.server.checks.rates import check_rate
 from moa_graph.server.checks.refusals import Refused, refuse
 from moa_graph.server.checks.requests import again, parsed, read_body
@@ -73,7 +74,7 @@ class Writes:
             await refuse(Refused.of(error), scope, receive, send)
             return
         user = scope.get(USER, LOCAL_USER)
-        if user == LOCAL_USER or check is None:
+        if check is None or (user == LOCAL_USER and check is not _batch):
             await self._app(scope, receive, send)
             return
         lock = self._locks.setdefault(user, asyncio.Lock())
@@ -174,8 +175,10 @@ def _is_kept(run: Any) -> bool:
 
 
 async def _batch(write: Write) -> None:
-    kept = sum(map(_is_kept, write.body)) if isinstance(write.body, list) else 0
-    if kept:
+    runs = write.body if isinstance(write.body, list) else []
+    await check_assistants(write.itself, runs)
+    kept = sum(map(_is_kept, runs))
+    if kept and write.user != LOCAL_USER:
         await quotas.check_threads(write.itself, kept)
 
 
