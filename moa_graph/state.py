@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from functools import reduce
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langgraph.graph import MessagesState
 from typing_extensions import TypedDict
 
 from moa_graph.models.text import utf8
+
+_logger = logging.getLogger(__name__)
 
 ProposalStatus = Literal["ok", "failed", "timed_out", "abandoned"]
 
@@ -110,7 +113,7 @@ def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposa
     Returns:
         A new list.
     """
-    right = [_completed(proposal, left) for proposal in right]
+    right = [whole for proposal in right if (whole := _completed(proposal, left))]
     latest = turn_of([*left, *right])
     best: dict[tuple[int, str], Proposal] = {}
     for proposal in (*left, *right):
@@ -121,24 +124,25 @@ def merge_proposals(left: list[Proposal], right: list[Proposal]) -> list[Proposa
     return sorted(best.values(), key=_order)
 
 
-def _completed(proposal: Proposal, left: list[Proposal]) -> Proposal:
+def identifies_proposal(edit: Mapping[str, Any]) -> bool:
+    """Return whether an edit says which proposal it changes, or has what a new one needs."""
+    return "id" in edit or {"layer", "proposer", "content"} <= edit.keys()
+
+
+def _completed(proposal: Proposal, left: list[Proposal]) -> Proposal | None:
     """Return an edit with its missing fields filled in from the old proposal or from defaults.
 
-    Raises:
-        ValueError: If it does not identify a proposal, or its text is not a string.
+    None if the proposal that it edits is not there, and the edit is no whole proposal: a reducer
+    that raises would make the thread unreadable.
     """
-    if proposal.keys() >= _REQUIRED and isinstance(proposal["content"], str):
+    if proposal.keys() >= _REQUIRED:
         return proposal
     old = next((p for p in left if _is_same_place(p, proposal)), None)
     new: Proposal = {**old, **proposal} if old else {**_blank(turn_of(left)), **proposal}
-    for field, kind in (("layer", int), ("proposer", str), ("content", str)):
-        if field not in new or not isinstance(new[field], kind):  # type: ignore[literal-required]
-            raise ValueError(
-                f"A proposal that is written into the state needs {field!r} ({kind.__name__}): "
-                f"{proposal!r}. An edit has the `layer` and the `proposer` of the proposal that it "
-                "edits, and its new `content`."
-            )
-    return new
+    if new.keys() >= _REQUIRED:
+        return new
+    _logger.warning("An edit of a proposal that is not there is ignored: %.200r", proposal)
+    return None
 
 
 def _is_same_place(old: Proposal, new: Proposal) -> bool:

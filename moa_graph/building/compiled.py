@@ -17,13 +17,14 @@ from typing import Any, Self, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Checkpointer
+from langgraph.types import Checkpointer, StateUpdate
 
 from moa_graph._compat import as_graph, has_default_recursion_limit, tag_node
 from moa_graph.building.drawing import svg_of
 from moa_graph.building.run_input import check_run
 from moa_graph.building.starts import wait_for_turn
 from moa_graph.building.wiring import Stage
+from moa_graph.building.written import check_written
 from moa_graph.calling import sync
 from moa_graph.context import MoAContext
 from moa_graph.nodes.plan import AGGREGATOR, Plan
@@ -136,6 +137,28 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
             finally:
                 await cast(AsyncGenerator[Any, None], events).aclose()
 
+    def bulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """Update the state as LangGraph does.
+
+        Raises:
+            ValueError: If a message or a record that is written has a wrong type.
+        """
+        _check_updates(supersteps)
+        return super().bulk_update_state(config, supersteps)
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """Update the state asynchronously as LangGraph does.
+
+        Raises:
+            ValueError: If a message or a record that is written has a wrong type.
+        """
+        _check_updates(supersteps)
+        return await super().abulk_update_state(config, supersteps)
+
     builder: MoABuilder
 
     def __repr__(self) -> str:
@@ -170,6 +193,11 @@ class MoAGraph(CompiledStateGraph[MoAState, MoAContext, Any, MoAState]):
         later = {name: getattr(self, name) for name in _SET_LATER}
         _check_pickles({**arguments, **later})
         return _made_again, (make, dict(arguments), later)
+
+
+def _check_updates(supersteps: Sequence[Sequence[StateUpdate]]) -> None:
+    for update in (update for step in supersteps for update in step):
+        check_written(update.values)
 
 
 def _unlimited(config: RunnableConfig | None) -> RunnableConfig | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from langchain_core.messages import BaseMessage, convert_to_messages
-from langgraph.types import Command, Overwrite
+from langchain_core.messages import BaseMessage
+from langgraph.types import Command
 
+from moa_graph.building.written import check_written
 from moa_graph.context import MoAContext
 
 _VALID = 'moa.invoke({"messages": "What are 3 fun things to do in SF?"})'
@@ -26,7 +27,8 @@ def check_run(input: Any, config: Any, options: Iterable[str]) -> None:
     Raises:
         TypeError: If the input or the configuration has the wrong type, or a setting of the run is
             given in another place than `context`. The error has the fix.
-        ValueError: If the input has no `messages`, or they are not messages.
+        ValueError: If the input has no `messages`, or they are not messages, or a record that is
+            written into the state has a wrong type.
     """
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(
@@ -39,10 +41,13 @@ def check_run(input: Any, config: Any, options: Iterable[str]) -> None:
             "as moa.invoke(input, context=MoAContext(proposer_temperature=1)). Fields are: "
             f"{', '.join(MoAContext.model_fields)}."
         )
-    if input is None or isinstance(input, Command):
+    if input is None:
         return
-    if isinstance(input, Mapping):
-        _check_messages(input)
+    if isinstance(input, Command):
+        check_written(input)
+    elif isinstance(input, Mapping):
+        _check_has_messages(input)
+        check_written(input, example=f": {_VALID}")
     elif isinstance(input, BaseMessage) or not hasattr(input, "messages"):
         raise TypeError(
             f"The input must be a mapping with `messages`, not {type(input).__name__}: {_VALID}. "
@@ -50,22 +55,8 @@ def check_run(input: Any, config: Any, options: Iterable[str]) -> None:
         )
 
 
-def _check_messages(input: Mapping[str, Any]) -> None:
-    if "messages" not in input:
-        if input:  # an empty one is as good as a conversation without a question
-            raise ValueError(
-                f"The input has {', '.join(map(repr, input))}, but no `messages`: {_VALID}."
-            )
-        return
-    messages = input["messages"]
-    if isinstance(messages, Overwrite) or (
-        isinstance(messages, Mapping) and "__overwrite__" in messages  # its form in JSON
-    ):
-        return
-    try:
-        convert_to_messages(messages if isinstance(messages, list | tuple) else [messages])
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
+def _check_has_messages(input: Mapping[str, Any]) -> None:
+    if input and "messages" not in input:  # an empty one is one without a question
         raise ValueError(
-            f"`messages` must be a text, a message or a list of these: {_VALID}. ({reason})"
-        ) from error
+            f"The input has {', '.join(map(repr, input))}, but no `messages`: {_VALID}."
+        )

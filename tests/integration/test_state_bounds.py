@@ -80,6 +80,16 @@ WRONG = {
         {"input": INPUT, "langsmith_tracer": "mine"},
         "langsmith_tracer must be an object, not 'mine'",
     ),
+    **{
+        f"a number as a proposal, {way}": (path, body, "proposals.0 must be an object, not 5.")
+        for way, path, body in (
+            ("in an input", "/runs/wait", {"input": {**INPUT, "proposals": [5]}}),
+            ("in a command", "/threads/{}/runs/wait", {"command": {"update": {"proposals": [5]}}}),
+            ("in a state", "/threads/{}/state", {"values": {"proposals": [5]}}),
+            ("in a new thread", "/threads", steps(values={"proposals": [5]})),
+        )
+    },
+    "a delay": ("/threads/{}/runs", {"input": INPUT, "after_seconds": 10**12}, "after_seconds"),
     "graph of a checkpoint": ("/threads/{}/state/checkpoint", PLACE, "unknown field 'proposers'"),
     "list": ("/runs/wait", {"input": INPUT["messages"]}, "input must be an object"),
     "string": ("/runs/wait", {"input": "hi"}, "input must be an object"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from moa_graph._compat import on_aegra
+from moa_graph.building import written
 from moa_graph.server.checks.addresses import check_addresses
 from moa_graph.server.checks.batches import check_item
 from moa_graph.server.checks.bounds import check_question
@@ -67,6 +68,7 @@ def check_command(given: Any) -> None:
                 "clients cannot send a node an input."
             )
     check_written(given)
+    written.check_written(given.get("update"))
 
 
 def check_checkpoint(given: Any) -> None:
@@ -93,10 +95,12 @@ def check_written(given: Any) -> None:
 
     Raises:
         TooLarge: If it has too many messages.
-        ValueError: If it is too long, or has an address that is not allowed.
+        ValueError: If it is too long, has an address that is not allowed, or a record that the
+            state cannot have.
     """
     check_question(given)
     check_addresses(given)
+    written.check_written(given)
 
 
 def _check_thread(body: Mapping[str, Any]) -> None:
