@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,8 @@ def server_init(
         raise typer.Exit(FAILED) from None
     clone = Path(__file__).parents[2]
     if (clone / "pyproject.toml").is_file():
-        say(f"To deploy this clone: pip wheel --no-deps --wheel-dir {folder} {clone}")
+        wheel = ("pip", "wheel", "--no-deps", "--wheel-dir", str(folder), str(clone))
+        say(f"To deploy this clone: {shlex.join(wheel)}")
     if key is not None:
         say(f"This API key is in {folder / SETTINGS}, too:")
         typer.echo(key)

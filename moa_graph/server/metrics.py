@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moa_graph.calling.budget import Amount, known_price
 from moa_graph.limits import Price
+from moa_graph.presets import PRESETS
+from moa_graph.server.settings import SETTINGS
 from moa_graph.server.written import records_in
 from moa_graph.state import AGGREGATOR_RECORD
 
@@ -53,7 +55,7 @@ TOKENS = Counter("moa_tokens", "Tokens of models: input or output.", ["model", "
 DOLLARS = Counter("moa_dollars", "US dollars of models with a known price.", ["model"])
 
 _logger = logging.getLogger(__name__)
-_names: set[str] = set()
+_names: set[str] = set()  # that clients have chosen
 
 
 def runs_now() -> tuple[float, float]:
@@ -230,9 +232,21 @@ def _price(model: str) -> Price | None:
 
 
 def _label(model: str) -> str:
-    """Return a model's name as a label; one name for all models above the maximum."""
+    """Return a model's name as a label; one name for all models above the maximum.
+
+    The models that the operator names are not counted.
+    """
     model = model[:_LONGEST]
-    if model in _names or len(_names) < _MOST_MODELS:
+    if model in _operators_models() or model in _names or len(_names) < _MOST_MODELS:
         _names.add(model)
         return model
     return _OTHER
+
+
+@cache
+def _operators_models() -> frozenset[str]:
+    """Return the models of the presets and of `MOA_ALLOWED_MODELS`, with and without provider."""
+    allowed = [one.strip() for one in SETTINGS.allowed_models.split(",")]
+    named = {one for one in allowed if not set(one) & set("*?[")}
+    named.update(model for preset in PRESETS.values() for model in preset.models())
+    return frozenset({*named, *(one.partition(":")[2] for one in named)})

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     max_metadata: int = Field(default=16_384, ge=1)
     """Maximum bytes of the metadata, the name and the description of a thread, a run or an
     assistant of a name that has API keys."""
+    max_mixture: int = Field(default=100_000, ge=1)
+    """Maximum bytes of the context and the config of an assistant of a name that has API keys."""
     private_urls: bool = False
     """Whether images, audio and files may be at loopback, link-local and private addresses."""
     mcp: bool = False

@@ -130,8 +130,11 @@ REFUSED = {
     "no question": ({"question": None}, "question"),
     "an empty question": ({"question": ""}, "question: String should have at least 1 character"),
     "a number": ({"question": 1}, "question"),
-    "a NUL": ({"question": "a\0b"}, "question: it contains a NUL character"),
-    "a NUL in the context": ({"context": "a\0b"}, "context: it contains a NUL character"),
+    "a NUL": ({"question": "a\0b"}, "question: the text must not contain a NUL character"),
+    "a NUL in the context": (
+        {"context": "a\0b"},
+        "context: the text must not contain a NUL character",
+    ),
     "an unknown argument": ({"questions": "hi"}, "unknown field 'questions'. Did you mean"),
     "models of its own": ({"proposers": ["openai:x"]}, "unknown field 'proposers'"),
     "an unknown mixture": ({"mixture": "nothing"}, r"Unknown mixture 'nothing'. Available: "),

@@ -293,6 +293,7 @@ def after_call(arguments: str) -> list[dict]:
     ]
 
 
+DEEP = json.loads('{"a":' * 250 + "1" + "}" * 250)
 WRONG = {
     "no messages": ({"messages": []}, "messages"),
     "no such role": ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0"),
@@ -309,7 +310,16 @@ WRONG = {
     ),
     "too many tokens": ({"max_tokens": 10**9}, "MOA_MAX_TOKENS"),
     "broken arguments": ({"messages": after_call("{")}, "messages"),
-    "half a character in arguments": ({"messages": after_call('{"a": "\\ud800"}')}, "JSON"),
+    "a list of arguments": (
+        {"messages": after_call("[1]")},
+        "messages.1.assistant.tool_calls.0.function.arguments: it is not a JSON object.",
+    ),
+    "a large number": ({"max_tokens": 2**64}, "max_tokens: the integer does not fit into 64 bits."),
+    "deep parameters": (
+        {"tools": [{**SEARCH, "function": {**SEARCH["function"], "parameters": DEEP}}]},
+        "nested too deeply",
+    ),
+    "half a character in arguments": ({"messages": after_call('{"a": "\\ud800"}')}, "surrogate"),
     "a file": (
         {
             "messages": [
@@ -324,7 +334,7 @@ WRONG = {
     "a NUL": ({"messages": [{"role": "user", "content": "a\0b"}]}, "NUL"),
     "half a character": (
         {"tools": [{**SEARCH, "function": {**SEARCH["function"], "parameters": {"a": "\ud800"}}}]},
-        "JSON",
+        "surrogate",
     ),
 }
 

@@ -19,7 +19,7 @@ from moa_graph.server.settings import SETTINGS
 _PIECE = 2**16  # bytes that are counted at a time
 _PIECES = 16  # pieces between two steps of the event loop
 _OTHER_BYTE = re.compile(rb"[^\\]")
-_ITS_OWN = re.compile(r"/(moa|mcp)(/.*)?")  # these routes store no text of a request
+_ITS_OWN = re.compile(r"/(moa|mcp)(/.*)?")  # have errors of their own
 
 
 class JsonBodies:
@@ -47,7 +47,8 @@ class JsonBodies:
                 body = await read_body(receive) or b""
                 receive = again(body, receive)
                 await _check_size(body)
-                _check_body(body, stored=not _ITS_OWN.fullmatch(path_of(scope)))
+                if not _ITS_OWN.fullmatch(path_of(scope)):
+                    _check_body(body)
         except ValueError as error:
             below_v1 = PREFIX in scope["path"]
             status = HTTPStatus.BAD_REQUEST if below_v1 else HTTPStatus.UNPROCESSABLE_ENTITY
@@ -92,7 +93,7 @@ async def _check_size(body: bytes) -> None:
             await asyncio.sleep(0)
 
 
-def _check_body(body: bytes, *, stored: bool) -> None:
+def _check_body(body: bytes) -> None:
     try:
         given = json.loads(body)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -103,4 +104,4 @@ def _check_body(body: bytes, *, stored: bool) -> None:
         raise ValueError("The request's body must be JSON in UTF-8.") from None
     except ValueError:  # an integer of thousands of digits
         raise ValueError(f"The request has an integer that {TOO_LARGE}.") from None
-    check_value(given, texts=stored)
+    check_value(given)

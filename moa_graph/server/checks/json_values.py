@@ -14,12 +14,11 @@ TOO_LARGE = "does not fit into 64 bits"
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
-def check_value(given: Any, *, texts: bool = True) -> None:
+def check_value(given: Any) -> None:
     """Check that a value can be sent as JSON, and stored in a database.
 
     Args:
         given: Value of JSON.
-        texts: Whether texts are checked.
 
     Raises:
         ValueError: If it is nested too deeply, or has a number or a text that cannot be stored.
@@ -33,9 +32,9 @@ def check_value(given: Any, *, texts: bool = True) -> None:
                 raise ValueError(TOO_DEEP)
             named = value.items() if isinstance(value, dict) else enumerate(value)
             waiting += [(inner, (name, place), level + 1) for name, inner in named]
-            if texts and isinstance(value, dict) and (wrong := _wrong_text("".join(value))):
+            if isinstance(value, dict) and (wrong := _wrong_text("".join(value))):
                 raise ValueError(_told(place, f"in the name of a field, {wrong}"))
-        elif wrong := _wrong_number(value) or (_wrong_text(value) if texts else ""):
+        elif wrong := _wrong_number(value) or _wrong_text(value):
             raise ValueError(_told(place, wrong))
 
 
@@ -68,4 +67,4 @@ def _told(place: _Place | None, rule: str) -> str:
     while place is not None:
         name, place = place
         steps.append(ascii(name)[1:-1] if isinstance(name, str) else str(name))
-    return f"{'.'.join(reversed(steps))}: {rule}." if steps else f"{rule[0].upper()}{rule[1:]}."
+    return f"{'.'.join(reversed(steps))}: {rule}." if steps else f"{rule}."

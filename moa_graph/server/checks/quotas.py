@@ -103,6 +103,24 @@ def check_metadata(given: Any, before: Any = None) -> None:
         )
 
 
+def check_mixture(given: Mapping[str, Any]) -> None:
+    """Check the size of the settings of an assistant.
+
+    Args:
+        given: Request that creates or changes an assistant.
+
+    Raises:
+        Refused: With status 413, if they have more than `MOA_MAX_MIXTURE` bytes.
+    """
+    size = _bytes_of([given.get("context"), given.get("config")])
+    if size > SETTINGS.max_mixture:
+        raise Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The assistant's context and config have {size:,} bytes; this server takes at most "
+            f"{SETTINGS.max_mixture:,} (MOA_MAX_MIXTURE).",
+        )
+
+
 async def check_copy(itself: Itself, thread_id: str) -> None:
     """Check that a thread is not temporary, as its copy would count as temporary, too.
 

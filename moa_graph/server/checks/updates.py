@@ -13,6 +13,7 @@ from moa_graph.server.checks.batches import check_item
 from moa_graph.server.checks.bounds import check_question
 
 _LONGEST_DELAY = 31_536_000  # seconds; a year
+_MOST_FOUND = 2**31 - 1
 _CHECKPOINT = ("checkpoint_id", "checkpoint_map", "checkpoint_ns", "thread_id")
 
 
@@ -158,11 +159,29 @@ def _check_item(body: Mapping[str, Any]) -> None:
     check_item(body)
 
 
+def _check_page(body: Mapping[str, Any]) -> None:
+    for name in ("limit", "offset"):
+        given = body.get(name)
+        if given is not None and (type(given) is not int or not 0 <= given <= _MOST_FOUND):
+            raise ValueError(
+                f"{name} must be an integer from 0 to {_MOST_FOUND:,}, not {given!r:.60}."
+            )
+
+
+def _check_items_page(body: Mapping[str, Any]) -> None:
+    _check_page(body)
+    prefix = body.get("namespace_prefix")
+    if not isinstance(prefix, list) or not all(isinstance(name, str) for name in prefix):
+        raise ValueError(f"namespace_prefix must be a list of strings, not {prefix!r:.60}.")
+
+
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     r"/threads": _check_thread,
     r"/threads/[^/]+/state": _check_update,
     r"/threads/[^/]+/(state/checkpoint|history)": _check_place,
     r"(/threads/[^/]+)?/runs(/stream|/wait)?": _check_run,
     r"/runs/batch": _check_item,
+    r"/(threads|assistants)/search|/store/namespaces": _check_page,
+    r"/store/items/search": _check_items_page,
 }
 """Checks by pattern of the path."""

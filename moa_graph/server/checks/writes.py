@@ -183,6 +183,7 @@ async def _batch(write: Write) -> None:
 
 
 async def _create_assistant(write: Write) -> None:
+    quotas.check_mixture(write.fields)
     quotas.check_metadata(quotas.described(write.fields))
     given = write.fields.get("assistant_id") or write.fields.get("assistantId")
     if isinstance(given, str) and await quotas.found(write.itself, "assistants", given):
@@ -191,6 +192,7 @@ async def _create_assistant(write: Write) -> None:
 
 
 async def _update_assistant(write: Write) -> None:
+    quotas.check_mixture(write.fields)
     await _check_merged(write, "assistants")
     await quotas.check_versions(write.itself, write.key)
 
@@ -222,6 +224,9 @@ _CHECKS: dict[tuple[str, str], _Check | None] = {
     ("POST", "/assistants"): _create_assistant,
     ("PATCH", f"/assistants/{_ID}"): _update_assistant,
     ("PUT", "/store/items"): _put_item,
+    ("POST", "/store/items/search"): None,
+    ("POST", "/store/namespaces"): None,
+    ("POST", "/(threads|assistants)/search"): None,
 }
 """Checks of quotas, by method and pattern of the path; None if only the bounds are checked."""
 _PATTERNS = [(method, re.compile(path), check) for (method, path), check in _CHECKS.items()]

@@ -26,7 +26,10 @@ def given(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _storable(value: Any) -> Any:
     """Reject a value that JSON or a database cannot store: it would break the run or the log."""
-    check_value(value)
+    try:
+        check_value(value)
+    except ValueError as error:  # pydantic's errors are parts of a sentence
+        raise ValueError(str(error).removesuffix(".")) from None
     return value
 
 
@@ -36,7 +39,9 @@ def _arguments(text: str) -> str:
         arguments = json.loads(text or "{}")
     except (ValueError, RecursionError):
         raise ValueError("it is not valid JSON") from None
-    check_value(arguments)
+    if not isinstance(arguments, dict):
+        raise ValueError("it is not a JSON object")
+    _storable(arguments)
     return text or "{}"
 
 

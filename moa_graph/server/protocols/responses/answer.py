@@ -116,22 +116,21 @@ class ResponseAnswer:
         Raises:
             ApiError: If its run did not end with a reply.
         """
-        about = stored.metadata
-        head = _head(stored.id, str(about.get("model") or ""), created_at(about))
+        about, created = stored.about(), created_at(stored.metadata)
+        head = _head(stored.id, about.pop("model"), created)
         return cls(
             stored.reply(),
             Response.model_validate(
                 {
                     **head,
-                    "metadata": about.get("asked") or {},
-                    "previous_response_id": about.get("previous"),
+                    **about,
                     "tools": [],
                     "tool_choice": "auto",
                     "parallel_tool_calls": True,
                     "store": True,
                 }
             ),
-            created_at(about),
+            created,
         )
 
     def whole(self) -> dict[str, Any]:

@@ -38,16 +38,32 @@ class Refusal(Part):
     refusal: Text
 
 
-Content = Annotated[
-    InputText | InputImage | InputFile | InputAudio | Refusal, Field(discriminator="type")
+UserContent = Annotated[
+    InputText | InputImage | InputFile | InputAudio, Field(discriminator="type")
 ]
+AssistantContent = Annotated[InputText | Refusal, Field(discriminator="type")]
 OutputContent = Annotated[InputText | InputImage | InputFile, Field(discriminator="type")]
 
 
-class Message(Part):
+class UserMessage(Part):
     type: Literal["message"] | None = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Text | list[Content]
+    role: Literal["user"]
+    content: Text | list[UserContent]
+
+
+class AssistantMessage(Part):
+    type: Literal["message"] | None = "message"
+    role: Literal["assistant"]
+    content: Text | list[AssistantContent]
+
+
+class SystemMessage(Part):
+    type: Literal["message"] | None = "message"
+    role: Literal["system", "developer"]
+    content: Text | list[InputText]
+
+
+Message = Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]
 
 
 class FunctionCall(Part):
@@ -113,7 +129,7 @@ def _messages_of(
     item: Any, referred: Mapping[str, Sequence[dict[str, Any]]]
 ) -> Iterator[dict[str, Any]]:
     match item:
-        case Message():
+        case UserMessage() | AssistantMessage() | SystemMessage():
             content = item.content
             parts = content if isinstance(content, str) else [*map(_part, content)]
             yield {"role": item.role, "content": parts}

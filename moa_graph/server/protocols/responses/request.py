@@ -18,7 +18,7 @@ from moa_graph.server.protocols.chat_completions.request import (
     TextFormat,
 )
 from moa_graph.server.protocols.fields import Json, Known, Name, Part, Request, Text, Unsupported
-from moa_graph.server.protocols.responses.items import InputItem, Message, chat_messages
+from moa_graph.server.protocols.responses.items import InputItem, UserMessage, chat_messages
 from moa_graph.server.protocols.translation import as_chat
 from moa_graph.server.settings import SETTINGS
 
@@ -151,7 +151,7 @@ class ResponsesRequest(Request):
     def items(self) -> list[Any]:
         """The input as items."""
         if isinstance(self.input, str):
-            return [Message(role="user", content=self.input)]
+            return [UserMessage(role="user", content=self.input)]
         return self.input
 
     def chat(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from moa_graph.server.settings import SETTINGS
 
 _KIND = {"moa_response": "kept"}  # metadata of their threads
 _DIGITS = 12  # of a time in Unix seconds
+_NUMBER = re.compile(r"[0-9]{1,4}")  # of an item
 _logger = logging.getLogger("moa_graph")
 
 
@@ -43,6 +45,17 @@ class StoredResponse:
         """Return its conversation, without its instructions, as Chat Completions has it."""
         found = convert_to_messages(self.values.get("messages") or [])
         return [*map(_as_openai, found[1:] if self.metadata.get("instructed") else found)]
+
+    def about(self) -> dict[str, Any]:
+        """Return what was asked for, without what a client has changed to something else."""
+        known = self.metadata
+        asked, previous = known.get("asked"), known.get("previous")
+        are_texts = isinstance(asked, dict) and all(isinstance(v, str) for v in asked.values())
+        return {
+            "model": str(known.get("model") or ""),
+            "metadata": asked if are_texts else {},
+            "previous_response_id": previous if isinstance(previous, str) else None,
+        }
 
     def reply(self) -> Reply:
         """Return its reply.
@@ -133,7 +146,7 @@ class StoredResponses:
             if response not in replies:
                 replies[response] = await self._reply_of(response)
             reply = replies[response]
-            if reply is not None and number.isdecimal():
+            if reply is not None and _NUMBER.fullmatch(number):
                 message = _item(reply, kind, int(number))
                 if message is not None:
                     found[reference.id] = message
