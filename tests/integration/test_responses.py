@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 
 import httpx
 import openai
@@ -176,7 +177,32 @@ def test_a_conversation_of_stored_responses(client, mine, server):
         client.responses.create(model=mine, input="four", previous_response_id=first.id)
 
 
+@pytest.mark.parametrize("forged", [5, ["x"], {"a": 5}, {"a": None}, "x"])
+def test_a_changed_record_of_a_response_is_read_without_the_change(
+    client, mine, langgraph_server, forged
+):
+    first = client.responses.create(model=mine, input="one", metadata={"a": "b"})
+    changed = {"asked": forged, "previous": forged, "model": forged, "created": forged}
+    with get_sync_client(url=langgraph_server.url) as own:
+        own.threads.update(str(uuid.UUID(first.id[5:])), metadata={"asked": forged})
+        assert client.responses.retrieve(first.id).metadata == {}
+        own.threads.update(str(uuid.UUID(first.id[5:])), metadata={**changed, "created": "9" * 11})
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+
+
 WRONG = {
+    "a long number of an item": (
+        {"input": [{"type": "item_reference", "id": f"msg_{'0' * 32}_{'9' * 5000}"}]}, 404, "no stored",
+    ),
+    "an image of a system message": ({"input": [{"role": "system", "content": [
+        {"type": "input_image", "image_url": "https://x.y/z"}]}]}, 400, "input.0.message.system.content.0"),
+    "an image of an assistant": ({"input": [{"role": "assistant", "content": [
+        {"type": "input_image", "image_url": "https://x.y/z"}]}]}, 400, "'refusal', not 'input_image'"),
+    "a refusal of a user": ({"input": [{"role": "user", "content": [
+        {"type": "refusal", "refusal": "x"}]}]}, 400, "not 'refusal'"),
+    "a list of arguments": ({"input": [
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "[1]"}]},
+        400, "input.0.function_call.arguments: it is not a JSON object."),
     "no input": ({"input": []}, 400, "input"),
     "a file": ({"input": [{"role": "user", "content": [
         {"type": "input_image", "image_url": "file:///etc/passwd"}]}]}, 400, "image_url"),

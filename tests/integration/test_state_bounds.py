@@ -89,6 +89,15 @@ WRONG = {
             ("in a new thread", "/threads", steps(values={"proposals": [5]})),
         )
     },
+    "a negative limit": (
+        "/store/items/search",
+        {"namespace_prefix": [], "limit": -1},
+        "limit must",
+    ),
+    "no prefix": ("/store/items/search", {}, "namespace_prefix must be a list of strings"),
+    "no list": ("/store/items/search", {"namespace_prefix": "a"}, "namespace_prefix must be"),
+    "a large offset": ("/threads/search", {"offset": 2**40}, "offset must be an integer"),
+    "no limit": ("/store/namespaces", {"limit": "x"}, "limit must be an integer"),
     "a delay": ("/threads/{}/runs", {"input": INPUT, "after_seconds": 10**12}, "after_seconds"),
     "graph of a checkpoint": ("/threads/{}/state/checkpoint", PLACE, "unknown field 'proposers'"),
     "list": ("/runs/wait", {"input": INPUT["messages"]}, "input must be an object"),

@@ -1,4 +1,4 @@
-"""Checks of requests that store something: bounds of every user, and quotas of API keys."""
+"""Checks of requests to the servers' own routes: bounds of every user, and quotas of API keys."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ _PATTERNS = [(method, re.compile(path), check) for (method, path), check in _CHE
 
 
 def check_of(scope: Scope) -> tuple[_Check | None, str] | None:
-    """Return the check of a request and the id in its path; None if it stores nothing."""
+    """Return the check of a request and the id in its path; None if it has no bounds of its own."""
     if scope["type"] != "http":
         return None
     for method, pattern, check in _PATTERNS:
