@@ -306,6 +306,28 @@ FAILURES = {
 }
 
 
+UNSTORABLE = [
+    ("POST", "/threads", '{"metadata": {"a": NaN}}', 422),
+    ("POST", "/threads", '{"metadata": {"a": "\\ud83d"}}', 422),
+    ("POST", "/threads/search", '{"offset": 1' + "0" * 30 + "}", 422),
+    ("POST", "/assistants/search", '{"name": "\\u0000"}', 422),
+    ("PUT", "/store/items", '{"namespace": ["a"], "key": "k\\u0000", "value": {}}', 422),
+    ("POST", "/runs/wait", '{"assistant_id": "mixture", "input": {"messages": "\\ud83d"}}', 422),
+    ("POST", "/runs/wait", '{"assistant_id": "mixture", "after_seconds": 1}', 422),
+    ("GET", "/threads/%00/state", "", 404),
+    ("GET", "/store/items?key=%00", "", 404),
+]
+
+
+async def test_what_no_database_can_store_is_refused(urls, server):
+    headers = {"x-api-key": ALICE, "Content-Type": "application/json"}
+    async with httpx.AsyncClient(base_url=urls[0], headers=headers) as client:
+        for method, path, body, status in UNSTORABLE:
+            response = await client.request(method, path, content=body)
+            assert response.status_code == status, (method, path, body, response.text)
+    assert not server.calls
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_failed_run_says_why(urls, server, stream):
     async with get_client(url=urls[0], api_key=ALICE) as alice:
