@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph_sdk.runtime import ServerRuntime
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from moa_graph.building.compiled import MoAGraph
 from moa_graph.building.for_agents import once_a_turn
@@ -29,6 +30,7 @@ from moa_graph.server.settings import SETTINGS
 from moa_graph.server.storage import cache_at
 from moa_graph.state import MoAState
 
+_PYTHON = re.compile(r"\b[A-Za-z_]+\((\w+)=([^()]*)\)")  # such as Layer(quorum=7)
 _KEPT = 256  # most recently used graphs
 _TEMPERATURE = 0.7  # as in the paper's reference code
 _MAX_TOKENS = min(8192, SETTINGS.max_tokens)  # as in the preset `together`
@@ -347,9 +349,13 @@ def _context_of(given: Mapping[str, Any]) -> AssistantContext:
     try:
         return AssistantContext(**given)
     except ValidationError as error:
-        raise ValueError(
-            "The assistant's context: " + what_is_wrong(error, AssistantContext, _ENTRIES)
-        ) from None
+        raise ValueError(_told(error, AssistantContext)) from None
+
+
+def _told(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Return what is wrong with a context, with the fields of JSON in place of Python's calls."""
+    said = _PYTHON.sub(r"\1=\2", what_is_wrong(error, kind, _ENTRIES))
+    return f"The assistant's context: {said}"
 
 
 def _configuration(shape: Mapping[str, Any]) -> Configuration:
@@ -365,9 +371,7 @@ def _configuration(shape: Mapping[str, Any]) -> Configuration:
             name="mixture", temperature=_TEMPERATURE, max_tokens=_MAX_TOKENS, **shape
         )
     except ValidationError as error:
-        raise ValueError(
-            "The assistant's context: " + what_is_wrong(error, Configuration, _ENTRIES)
-        ) from None
+        raise ValueError(_told(error, Configuration)) from None
     check_names_no_file(configuration)
     return configuration
 

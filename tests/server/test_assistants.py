@@ -6,7 +6,7 @@ import pytest
 from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime
 
 from moa_graph.server import graphs
-from moa_graph.server.assistants import RunContext, mixture
+from moa_graph.server.assistants import RunContext, check_given, mixture
 
 OWN = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
 TOOLS = [{"type": "function", "function": {"name": "search"}}]
@@ -99,3 +99,19 @@ def test_a_preset_takes_the_settings_of_a_run(server):
     settings = dict.fromkeys(RunContext.model_fields) | {"layers": 2, "timeout": 9}
     graph = graphs.together(*server({"aggregator_temperature": 0.1, "proposers": None}, settings))
     assert "aggregator" in graph.nodes
+
+
+@pytest.mark.parametrize(
+    ("context", "says"),
+    [
+        ({"proposers": []}, "proposers=[] is empty"),
+        ({"proposers": [{"model": "openai:a", "samples": 2.5}]}, "proposers[0]: samples=2.5 must"),
+        ({"proposers": [{"proposers": ["openai:a"], "quorum": 7}]}, "proposers[0]: quorum=7 must"),
+        ({"proposers": [{"proposers": ["openai:a"], "hedge": "x"}]}, "proposers[0]: hedge='x'"),
+    ],
+)
+def test_an_error_for_a_client_names_the_fields_of_its_context(context, says):
+    with pytest.raises(ValueError, match="The assistant's context: ") as error:
+        check_given({**context, "aggregator": "openai:agg"}, whole=True)
+    assert says in str(error.value)
+    assert "(" not in str(error.value).partition("must")[0]
