@@ -16,6 +16,7 @@ from moa_graph._compat import on_aegra
 from moa_graph.server import auth as _auth  # noqa: F401 - fails early; Aegra ignores load errors
 from moa_graph.server import operations
 from moa_graph.server.aegra.assistants import DistinctAssistants
+from moa_graph.server.aegra.failures import PlainFailures
 from moa_graph.server.aegra.streams import AegraStreams
 from moa_graph.server.checks.json_bodies import JsonBodies
 from moa_graph.server.checks.requests import BodyBound
@@ -73,6 +74,7 @@ async def page() -> Response:
 if on_aegra():
     app.add_middleware(DistinctAssistants)
     app.add_middleware(AegraStreams)
+    app.add_middleware(PlainFailures)
 app.add_middleware(Writes)
 app.add_middleware(JsonBodies)
 app.add_middleware(BodyBound)
