@@ -3,8 +3,8 @@
 import * as api from "/moa/api.js";
 import { at, button, copy, download, el, say } from "/moa/dom.js";
 import { drawingOf } from "/moa/drawing.js";
-import { field, renumber, strategyFields } from "/moa/fields.js";
-import { contextOf, missingIn, newLayer, newMember, newRecipe, recipeOf } from "/moa/recipe.js";
+import { alsoSet, field, renumber, strategyFields } from "/moa/fields.js";
+import { contextOf, missingIn, newLayer, newMember, newRecipe, notShown, recipeOf } from "/moa/recipe.js";
 import { problemWords } from "/moa/words.js";
 
 class Builder {
@@ -15,6 +15,8 @@ class Builder {
     this.recipe = newRecipe();
     this.offer = null;
     this.editing = null; // the assistant that is changed by saving
+    this.opened = null; // the mixture that the builder was opened with, and what it edits
+    this.start = ""; // what the recipe began with: "" is the mixture that was opened
   }
 
   /** Open it with the mixture of an assistant. @param {object|undefined} assistant */
@@ -34,6 +36,8 @@ class Builder {
     const context = own ? { ...assistant.config?.configurable, ...assistant.context } : this.offer.presets[assistant?.graph_id];
     this.editing = own ? assistant.assistant_id : null;
     this.recipe = context ? recipeOf(context, own ? assistant.name : "") : newRecipe();
+    this.opened = { recipe: this.recipe, editing: this.editing };
+    this.start = "";
     this.#build();
   }
 
@@ -99,6 +103,11 @@ class Builder {
     });
   }
 
+  #longest(target, given = {}) {
+    const { tokens } = this.offer.bounds;
+    return this.#text("Longest answer, tokens", target, "max_tokens", { type: "number", min: 1, max: tokens, ...given });
+  }
+
   #start() {
     const names = Object.keys(this.offer.presets);
     const choice = el(
@@ -109,11 +118,16 @@ class Builder {
       ...names.map((name) => el("option", { value: name, text: name })),
     );
     choice.addEventListener("change", () => {
-      const name = choice.value;
-      this.editing = null;
-      this.#change(() => (this.recipe = name === "-" ? newRecipe() : recipeOf(this.offer.presets[name])));
+      this.start = choice.value;
+      this.#change(() => Object.assign(this, this.#startingWith(choice.value)));
     });
+    choice.value = this.start;
     return el("div", { class: "field" }, el("label", { for: "start-from", text: "Start from" }), choice);
+  }
+
+  #startingWith(name) {
+    if (!name) return this.opened;
+    return { recipe: name === "-" ? newRecipe() : recipeOf(this.offer.presets[name]), editing: null };
   }
 
   #layer(layer, place) {
@@ -132,14 +146,19 @@ class Builder {
         "div",
         { class: "row" },
         layer.members.length < bounds.proposers
-          ? button("Add a proposer", () => this.#change(() => layer.members.push(newMember()),
+          ? button("Add a proposer", () => this.#change(() => layer.members.push(newMember("", this.recipe.usual)),
               `#layer-form-${place} .member:nth-of-type(${layer.members.length + 1}) input`), { class: "add" })
           : null,
         remove,
       ),
       el(
         "details",
-        { open: Boolean(layer.quorum || layer.timeout || layer.grace || layer.select.strategy || layer.until.strategy) },
+        {
+          open: Boolean(
+            layer.quorum || layer.timeout || layer.grace || layer.select.strategy || layer.until.strategy ||
+              notShown(layer.given, "layer").length,
+          ),
+        },
         el("summary", { text: "Waiting, selection, early exit" }),
         el(
           "div",
@@ -150,6 +169,7 @@ class Builder {
         ),
         strategyFields("Selection", layer.select, strategies.select, "keep all proposals", () => this.#change(() => {})),
         strategyFields("Early exit", layer.until, strategies.until, "never", () => this.#change(() => {})),
+        alsoSet(notShown(layer.given, "layer")),
       ),
     );
   }
@@ -172,15 +192,22 @@ class Builder {
       ),
       el(
         "details",
-        { open: Boolean(member.name || member.prompt || member.temperature) },
+        {
+          open: Boolean(
+            member.name || member.prompt || member.temperature || member.max_tokens ||
+              notShown(member.given, "member").length,
+          ),
+        },
         el("summary", { text: "Name and role" }),
         el(
           "div",
           { class: "grid" },
           this.#text("Name", member, "name"),
           this.#text("Temperature", member, "temperature", { type: "number", min: 0, max: 2, step: "any" }),
+          this.#longest(member),
         ),
         this.#text("Role", member, "prompt", { placeholder: "such as: Look for errors.", area: true }),
+        alsoSet(notShown(member.given, "member")),
       ),
     );
   }
@@ -200,6 +227,7 @@ class Builder {
             { class: "row" },
             this.#model("Aggregator", recipe, "model"),
             this.#text("Temperature", recipe, "temperature", { type: "number", min: 0, max: 2, step: "any", class: "small" }),
+            this.#longest(recipe, { class: "small" }),
           ),
     );
   }
@@ -220,6 +248,7 @@ class Builder {
         this.#text("Most tokens", recipe, "tokens", { type: "number", min: 1, max: this.offer.bounds.tokens }),
         this.#text("Most dollars", recipe, "usd", { type: "number", min: 0, step: "any" }),
       ),
+      alsoSet(notShown(recipe.given, "mixture")),
     );
   }
 

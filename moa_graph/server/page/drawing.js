@@ -41,8 +41,10 @@ function rowsOf(recipe) {
       kind: model.trim() ? "proposer" : "empty",
       stacked: Number(samples) > 1,
     })));
-    for (const [place, chosen] of [["select", layer.select], ["until", layer.until]]) {
-      if (chosen.strategy) rows.push([{ title: chosen.strategy, note: place, kind: "step" }]);
+    const further = layer.select.more.map((one) => ({ strategy: one.strategy ?? one }));
+    const steps = [layer.select, ...further].map((chosen) => ["select", chosen]);
+    for (const [place, { strategy }] of [...steps, ["until", layer.until]]) {
+      if (strategy) rows.push([{ title: strategy, note: place, kind: "step" }]);
     }
   }
   const { strategy } = recipe.answer;

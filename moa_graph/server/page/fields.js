@@ -1,6 +1,7 @@
 // Fields of the builder's form.
 
 import { el } from "/moa/dom.js";
+import { choose, notShown } from "/moa/recipe.js";
 
 let made = 0;
 const nextId = () => `field-${(made += 1)}`;
@@ -30,6 +31,10 @@ function choice(label, options, value, onchange) {
   return el("div", { class: "field" }, el("label", { for: id, text: label }), select);
 }
 
+/** Names of settings that have no field and are kept; null if there are none. @param {string[]} names */
+export const alsoSet = (names) =>
+  names.length ? el("p", { class: "summary", text: `Also set, and kept: ${names.map(spaced).join(", ")}.` }) : null;
+
 /**
  * The choice of a strategy, and the fields of its arguments.
  * @param {string} label
@@ -41,16 +46,19 @@ function choice(label, options, value, onchange) {
 export function strategyFields(label, chosen, offered, otherwise, changed) {
   const options = [["", otherwise, ""], ...offered.map(({ name, summary }) => [name, spaced(name), summary])];
   const known = offered.find(({ name }) => name === chosen.strategy);
-  const choose = (name) => {
-    chosen.strategy = name;
-    chosen.arguments = {};
-    changed();
-  };
+  const shown = known?.arguments.map(({ name }) => name) ?? [];
   return el(
     "div",
     { class: "strategy" },
-    choice(label, options, chosen.strategy, choose),
+    choice(label, options, chosen.strategy, (name) => {
+      choose(chosen, name);
+      changed();
+    }),
     known ? el("p", { class: "summary", text: known.summary }) : null,
+    alsoSet([
+      ...notShown(chosen.given ?? {}, "strategy").filter((name) => !shown.includes(name)),
+      ...chosen.more.map((one) => one.strategy ?? one),
+    ]),
     known?.arguments.length
       ? el("div", { class: "grid" }, ...known.arguments.map((argument) => argumentField(argument, chosen.arguments)))
       : null,

@@ -9,6 +9,8 @@ from typing import Any, get_args
 
 from moa_graph.models.local import LOCAL_MODELS, is_installed
 from moa_graph.presets import PRESETS
+from moa_graph.presets.configuration import Configuration
+from moa_graph.server.page_api.explicit import explicit
 from moa_graph.server.settings import SETTINGS
 from moa_graph.strategies.names import STRATEGIES, Place
 from moa_graph.strategies.until import Then
@@ -32,15 +34,15 @@ def offer() -> dict[str, Any]:
     Returns:
         `models`: names as `"provider:model"` to suggest. `patterns`: patterns of allowed names; an
         empty list means that only `models` are allowed, and `["*"]` any model. `strategies`: by
-        place, each with its arguments. `presets`: the data of each. `bounds`: the maxima of
-        layers, proposers of a layer, samples and tokens.
+        place, each with its arguments. `presets`: the data of each, in which every model has its
+        settings. `bounds`: the maxima of layers, proposers of a layer, samples and tokens.
     """
     return {
         "models": [model for model in _suggested() if SETTINGS.allows(model)],
         "patterns": _patterns(),
         "strategies": {place: list(_strategies(place)) for place in _PLACES},
         "presets": {
-            name: preset.data()
+            name: explicit(_within_bounds(preset))
             for name, preset in PRESETS.items()
             if all(map(SETTINGS.allows, preset.models()))
         },
@@ -51,6 +53,11 @@ def offer() -> dict[str, Any]:
             "tokens": SETTINGS.max_tokens,
         },
     }
+
+
+def _within_bounds(preset: Configuration) -> Configuration:
+    longest = min(preset.max_tokens or SETTINGS.max_tokens, SETTINGS.max_tokens)
+    return preset.model_copy(update={"max_tokens": longest})
 
 
 def _suggested() -> list[str]:

@@ -7,11 +7,13 @@ from typing import Any
 
 from moa_graph.building.members import is_layer
 from moa_graph.presets.configuration import Configuration
-from moa_graph.presets.defaults import is_strategy, strategy_with_defaults, with_defaults
+from moa_graph.server.page_api.explicit import explicit
 
 _WIDTH = 88
 _INDENT = "    "
-_OPTIONS = ("layers", "references", "limits", "calls", "stream_proposals", "name")
+_OPTIONS = (
+    "layers", "references", "limits", "calls", "stream_proposals", "name", "route", "progressive",
+)  # fmt: skip
 
 
 def python_code(configuration: Configuration) -> str:
@@ -20,20 +22,10 @@ def python_code(configuration: Configuration) -> str:
     Args:
         configuration: The mixture.
     """
-    defaults = configuration.defaults
-    data = configuration.data()
-    proposers = with_defaults(configuration.proposers, defaults)
-    aggregator = configuration.aggregator
-    if is_strategy(aggregator):
-        aggregator = strategy_with_defaults(aggregator, defaults)
-    else:
-        aggregator = with_defaults([aggregator], defaults)[0]
+    data = explicit(configuration)
     options = {name: data[name] for name in _OPTIONS if name in data}
-    if configuration.route is not None:
-        options["route"] = strategy_with_defaults(configuration.route, defaults)
-    if configuration.progressive is not None:
-        options["progressive"] = configuration.progressive
-    call = _call("create_moa", [_members(proposers), _Literal(aggregator)], options)
+    given = [_members(data["proposers"]), _Literal(data["aggregator"])]
+    call = _call("create_moa", given, options)
     made = f"moa = {_written(call, 0, len('moa = '))}"
     used = [name for name in ("Layer", "Proposer") if f"{name}(" in made]
     ask = 'print(moa.invoke({"messages": "Why is the sky blue?"})["messages"][-1].text)'
