@@ -143,18 +143,16 @@ export class Conversation {
 
   async #resume(turn) {
     const { record } = turn;
-    const unfinished = record.problem?.lost;
-    record.problem = null;
-    record.interrupted = false;
-    if (unfinished) {
+    if (record.problem?.lost) {
+      record.problem = null;
       await this.#follow(turn, record.run, api.join(this.thread.id, record.run));
       return;
     }
-    if (turn.node.runs.length && !this.thread.atLatest) {
-      await this.acts.again(turn); // only the thread's latest run can go on
-      return;
-    }
-    await this.#start(() => ({ ...this.thread.resume(turn.node), assistant: record.assistant }));
+    await this.#start(async () => {
+      const asked = await this.thread.resume(turn.node);
+      if (!asked) return this.thread.askAgain(turn.node, record.question);
+      return { ...asked, assistant: record.assistant };
+    });
   }
 
   /**
@@ -171,7 +169,7 @@ export class Conversation {
       const asked = await prepare();
       if (!asked) return;
       const assistant = asked.assistant || at("assistant").value;
-      asked.node.record.assistant = assistant;
+      Object.assign(asked.node.record, { assistant, problem: null, interrupted: false });
       this.thread.path = [...this.#before(asked.node), asked.node];
       this.#showPath();
       turn = this.#turnOf(asked.node);

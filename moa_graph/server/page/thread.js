@@ -15,6 +15,8 @@ import { TurnRecord, textOf } from "/moa/record.js";
  * @property {boolean} loaded Whether the record has what the server knows.
  * @property {object|null} head The checkpoint behind it.
  * @property {object[]} runs Its runs, the oldest first; a resumed turn has several.
+ * @property {boolean} first Whether it is known to have no turn before.
+ * @property {string} [end] The id of its last message, if it has no runs.
  */
 
 const NODE = "moa_node"; // names in the metadata of runs, and so of states
@@ -43,7 +45,7 @@ export class Thread {
   #add(id, parent, kind, filter, question = "") {
     const node = {
       id, parent, kind, filter, record: new TurnRecord(question), loaded: false, head: null,
-      runs: [],
+      runs: [], first: false,
     };
     this.nodes.set(id, node);
     return node;
@@ -54,11 +56,6 @@ export class Thread {
     return [...this.nodes.values()].filter(
       (other) => other.parent === node.parent && (other === node || other.runs.length || other.loaded),
     );
-  }
-
-  /** Whether the thread's latest state is the end of the branch that is shown. */
-  get atLatest() {
-    return !this.path.length || !this.latest || this.latest === this.path.at(-1);
   }
 
   #pathTo(node) {
@@ -90,7 +87,6 @@ export class Thread {
     let before = null;
     for (const run of runs) before = this.#placed(run, before);
     const latest = runs.at(-1);
-    this.latest = before;
     this.#assign(before, state);
     const goesOn = latest && ["pending", "running"].includes(latest.status);
     const last = this.path.at(-1);
@@ -115,6 +111,8 @@ export class Thread {
         id ? { [NODE]: id } : { run_id: run.run_id },
       );
     node.runs.push(run);
+    node.first ||= parent === "" && Boolean(id);
+    node.record.question ||= textOf(run.kwargs?.input?.messages?.at(-1));
     this.#time(node);
     return node;
   }
@@ -128,27 +126,48 @@ export class Thread {
       .reduce((a, b) => a + b, 0);
   }
 
-  // Give the turns of the latest branch their questions and answers. A thread of other clients may
-  // have messages without runs.
+  // Give the turns of the latest branch their questions and answers. The messages of the state say
+  // which turns it has, as the page gives each question an id: other tabs and other clients may
+  // have asked in between, and a thread of other clients may have messages without runs.
   #assign(last, state) {
     const segments = segmentsOf(state.values?.messages ?? []);
-    this.path = last ? this.#pathTo(last) : [];
-    const asked = last?.runs[0]?.kwargs?.input?.messages?.at(-1);
-    if (asked && textOf(asked) !== segments.at(-1)?.question) {
-      segments.push({ question: textOf(asked), messages: [] }); // not in the state yet
-    }
-    while (this.path.length < segments.length) {
-      const made = this.#add(newId(), null, "ask", {});
-      made.loaded = true;
-      if (this.path[0]) this.path[0].parent = made;
-      this.path.unshift(made);
-    }
-    for (const node of this.path.toReversed()) {
-      const segment = segments.pop();
-      if (!segment) break;
+    const isThere = !last || hasTurn(segments, last, state);
+    let after = isThere ? null : last; // its run has written nothing yet
+    let expected = isThere ? last : last.parent;
+    for (const segment of segments.toReversed()) {
+      const found = this.#turnOf(segment, expected);
+      const follows = isThere || (found ? found === expected : !expected && !after.first);
+      if (!follows) continue; // a turn of another branch
+      const node = found ?? this.#without(segment, expected);
+      if (after && !this.#pathTo(node).includes(after)) after.parent = node;
+      this.latest ??= after ?? node;
       node.record.question = segment.question;
       node.record.settleMessages(segment.messages);
+      after = node;
+      expected = node.parent;
     }
+    this.latest ??= last;
+    this.path = this.#pathTo(this.latest);
+  }
+
+  // The turn of a question in the state: the one with its id, else the one that is expected there.
+  #turnOf(segment, expected) {
+    const known = this.nodes.get(segment.node);
+    if (!known) return expected && isLike(expected, segment) ? expected : this.#askedElsewhere(segment);
+    const version = expected?.kind === "aggregate" && expected.parent === known.parent;
+    return version ? expected : known;
+  }
+
+  // A turn that a run of another client has asked.
+  #askedElsewhere({ question }) {
+    const runs = [...this.nodes.values()].filter(({ filter }) => filter.run_id);
+    return runs.findLast(({ record }) => record.question === question && !record.answer) ?? null;
+  }
+
+  // A turn whose messages no run has written.
+  #without({ end }, parent) {
+    const made = this.#add(newId(), parent, "ask", {});
+    return Object.assign(made, { loaded: true, end });
   }
 
   /** Complete the record of a turn by its last state. */
@@ -174,6 +193,7 @@ export class Thread {
   /** Correct a turn when its run has ended. */
   async settle(node) {
     node.loaded = false;
+    node.head = null;
     await this.load(node);
   }
 
@@ -195,8 +215,7 @@ export class Thread {
   /** A turn behind the branch that is shown, and what its run is asked. */
   async ask(question) {
     const parent = this.path.at(-1) ?? null;
-    const checkpoint = this.atLatest ? undefined : await this.#headOf(parent);
-    return this.#asked(parent, "ask", question, checkpoint);
+    return this.#asked(parent, "ask", question, await this.#headOf(parent));
   }
 
   /** A turn in the place of another, with an edited question or the same. */
@@ -228,19 +247,37 @@ export class Thread {
     return { node: made, messages: null, checkpoint: at.checkpoint, metadata: this.#metadata(made) };
   }
 
-  /** What a run is asked that goes on where the last one of the thread ended. */
-  resume(node) {
-    return { node, messages: null, checkpoint: undefined, metadata: this.#metadata(node) };
+  /** What a run is asked that goes on where a turn ended; null if no state of the turn is known. */
+  async resume(node) {
+    // Without a checkpoint, a run keeps what is done of a step, but goes on from the latest state.
+    const isLatest = isOf(node, await api.state(this.id));
+    const checkpoint = isLatest ? undefined : await this.#newest(node);
+    if (!isLatest && !checkpoint) return null;
+    return { node, messages: null, checkpoint, metadata: this.#metadata(node) };
   }
 
   #metadata(node) {
-    return { [NODE]: node.id, [PARENT]: node.parent?.id ?? "", [KIND]: node.kind };
+    return { [NODE]: node.id, [PARENT]: knownBefore(node)?.id ?? "", [KIND]: node.kind };
   }
 
+  // The checkpoint behind a turn, or behind the last one before it that has any; undefined if there
+  // is none. Without it, a run would go on from whatever another tab has asked since.
   async #headOf(node) {
-    if (!node.head) {
-      node.loaded = false;
-      await this.load(node);
+    for (let one = node; one; one = one.parent) {
+      const head = await this.#newest(one);
+      if (head) return head;
+      if (!one.runs.length && !neverBegan(one)) break; // it has messages, which are not left out
+    }
+    return undefined;
+  }
+
+  // The newest checkpoint of a turn. It is read anew, as another tab may have gone on with the turn.
+  async #newest(node) {
+    if (neverBegan(node)) return null;
+    if (node.runs.length) await this.settle(node);
+    else if (!node.head) {
+      const states = await api.states(this.id, {}, 1000);
+      node.head = states.find(({ values }) => values?.messages?.at(-1)?.id === node.end)?.checkpoint ?? null;
     }
     return node.head;
   }
@@ -248,7 +285,7 @@ export class Thread {
   // The state before the first question: a first turn's input is replaced there.
   async #beginning() {
     for (const node of this.nodes.values()) {
-      if (node.parent || node.kind === "aggregate") continue;
+      if (knownBefore(node) || node.kind === "aggregate") continue;
       const states = await api.states(this.id, node.filter, 200);
       const first = states.findLast(({ metadata }) => metadata?.source === "input");
       if (first) return first.checkpoint;
@@ -272,12 +309,37 @@ export class Thread {
 const isOf = (node, state) =>
   Object.entries(node.filter).every(([name, value]) => state.metadata?.[name] === value);
 
+/** Whether a turn has no run, though it was asked on this page. */
+const neverBegan = (node) => !node.runs.length && NODE in node.filter;
+
+/** The turn before that the server knows. */
+function knownBefore({ parent }) {
+  return parent && neverBegan(parent) ? knownBefore(parent) : parent;
+}
+
+/** Whether a question may be a turn's whose messages do not have its id. */
+const isLike = ({ record }, { question }) => !record.question || record.question === question;
+
+/** Whether the question of a turn is in the state. */
+function hasTurn(segments, node, state) {
+  if (node.kind === "aggregate" || !node.record.question) return isOf(node, state);
+  if (NODE in node.filter && segments.some((segment) => segment.node)) {
+    return segments.some((segment) => segment.node === node.id);
+  }
+  return segments.some(({ question }) => question === node.record.question);
+}
+
 /** The messages of each turn: those behind a question, up to the next. */
 function segmentsOf(messages) {
   const segments = [];
   for (const message of messages) {
-    if (message.type === "human") segments.push({ question: textOf(message), messages: [] });
-    else segments.at(-1)?.messages.push(message);
+    if (message.type === "human") {
+      const [, node = ""] = /^moa-(.+)$/.exec(message.id ?? "") ?? [];
+      segments.push({ node, question: textOf(message), messages: [], end: message.id });
+    } else if (segments.length) {
+      segments.at(-1).messages.push(message);
+      segments.at(-1).end = message.id;
+    }
   }
   return segments;
 }
