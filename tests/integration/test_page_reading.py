@@ -103,6 +103,55 @@ async def test_right_to_left_and_chinese_are_read_as_they_are_written(open_page,
     assert await direction(".card .text p") == "rtl"
 
 
+SUM = " + ".join(f"x_{{{i}}}^2" for i in range(60))
+WIDE = f"""Inline ${SUM}$ and $x^2$, and in a line of its own $$ {SUM} $$ of a paragraph.
+
+# Title ${SUM}$
+
+- item \\({SUM}\\)
+
+> quoted ${SUM}$
+
+$$ {SUM} $$
+
+| a | b |
+|---|---|
+| ${SUM}$ | 1 |
+"""
+CUT = """() => [...document.querySelectorAll(".answer math")].filter((math) => {
+  // What is wider than the screen must be in a box that is not, and that scrolls.
+  if (math.getBoundingClientRect().right <= innerWidth) return false;
+  for (let box = math.parentElement; box !== document.body; box = box.parentElement) {
+    const scrolls = ["auto", "scroll"].includes(getComputedStyle(box).overflowX);
+    if (scrolls && box.getBoundingClientRect().right <= innerWidth) return false;
+  }
+  return true;
+}).length"""
+
+
+async def test_wide_formulas_scroll_on_a_narrow_screen(
+    open_page, assistant, server, browser, tmp_path
+):
+    server.answers["agg"] = WIDE
+    narrow = {"width": 375, "height": 700}
+    page = await open_page(await assistant("openai:a"), viewport=narrow)
+    await ask(page)
+    await answered(page)
+    await expect(page.locator(".answer math")).to_have_count(8)
+    await page.locator(".menu summary").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Save as a page to share").click()
+    await (await download.value).save_as(tmp_path / "shared.html")
+    context = await browser.new_context(viewport=narrow)
+    shared = await context.new_page()
+    await shared.goto((tmp_path / "shared.html").as_uri())
+    for reader in (page, shared):
+        assert await reader.locator(".answer math").count() == 8
+        assert await reader.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await reader.evaluate(CUT) == 0
+    await context.close()
+
+
 async def test_twelve_proposers_in_four_layers_fit(open_page, assistant):
     proposers = [f"openai:{letter}" for letter in "abcdefghijkl"]
     page = await open_page(await assistant(*proposers, layers=5))

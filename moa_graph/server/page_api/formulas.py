@@ -71,7 +71,11 @@ def mathml(latex: str, *, display: bool) -> str:
 def _render(*, display: bool, block: bool = False) -> Callable[..., str]:
     def render(_: Any, tokens: Sequence[Any], index: int, *__: Any) -> str:
         made = mathml(tokens[index].content, display=display)
-        return f'<p class="formula">{made}</p>\n' if block else made
+        if block:
+            return f'<p class="formula">{made}</p>\n'
+        if not made.startswith("<math"):
+            return made  # code, which is wrapped
+        return f'<span class="{"formula" if display else "inline-formula"}">{made}</span>'
 
     return render
 
