@@ -216,6 +216,33 @@ async def test_history_is_searched_and_export_is_whole(
     await context.close()
 
 
+async def test_the_history_finds_every_question_however_it_is_written(open_page, assistant):
+    page = await open_page(await assistant("openai:a"))
+    await ask(page, "Cafe\u0301 in \u0130stanbul, Ἀθῆναι?")
+    await answered(page)
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await expect(other.locator(".turn")).to_have_count(1)
+    await ask(page, "From the first tab?")
+    await answered(page)
+    await ask(other, "From the second tab?")
+    await answered(other)
+    await turn(other, 0).get_by_role("button", name="Edit").click()
+    await other.get_by_role("textbox", name="Edited question").fill("Die Stra\u00dfe, ΟΔΟΣ?")
+    await other.keyboard.press("Enter")
+    await answered(other)
+    await page.get_by_role("button", name="History").click()
+    entry = page.locator('#history-list .entry[aria-current="true"]')
+    for words in (
+        "caf\u00e9", "cafe\u0301", "CAFE istanbul", "\u0131stanbul", "Αθηναι", "STRASSE", "stra\u00dfe",
+        "οδος", "first tab", "second tab",
+    ):  # fmt: skip
+        await page.get_by_role("searchbox").fill(words)
+        await expect(entry, words).to_have_count(1)
+    await page.get_by_role("searchbox").fill("third tab")
+    await expect(entry).to_have_count(0)
+
+
 async def test_an_answer_has_its_price_and_is_copied_as_markdown(open_page, assistant, server):
     server.answers["gpt-4o"] = "**bold** $x$"
     page = await open_page(

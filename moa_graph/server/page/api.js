@@ -59,6 +59,7 @@ export const updateAssistant = (id, name, context) =>
 // --- threads -----------------------------------------------------------------------------
 
 export const createThread = (metadata) => json("POST", "/threads", { metadata });
+export const thread = (id) => json("GET", `/threads/${id}`);
 export const describeThread = (thread, metadata) =>
   json("PATCH", `/threads/${thread}`, { metadata });
 export const deleteThread = (thread) => request("DELETE", `/threads/${thread}`);

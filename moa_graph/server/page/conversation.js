@@ -23,7 +23,7 @@ export class Conversation {
     this.running = null; // the turn and the run that goes on
     this.toEnd = followEnd(at("turns"), at("to-end"));
     this.acts = {
-      edit: (turn, question) => this.#start(() => this.thread.askAgain(turn.node, question)),
+      edit: (turn, question) => this.#edit(turn, question),
       again: (turn) => this.#start(() => this.thread.askAgain(turn.node, turn.record.question)),
       aggregate: (turn) => this.#aggregate(turn),
       resume: (turn) => this.#resume(turn),
@@ -131,6 +131,14 @@ export class Conversation {
   /** Ask a question behind the branch that is shown. */
   ask(question) {
     return this.#start(() => this.thread.ask(question), question);
+  }
+
+  async #edit(turn, question) {
+    await this.#start(async () => {
+      const asked = await this.thread.askAgain(turn.node, question);
+      await this.thread.ensure(question);
+      return asked;
+    });
   }
 
   async #aggregate(turn) {

@@ -7,6 +7,10 @@ import { problemWords } from "/moa/words.js";
 
 const WORDS = { busy: "running", error: "failed", interrupted: "stopped" };
 
+// A text without marks such as accents, in one case: "café" is found however it is written. Letters
+// that differ in lower case alone (ς and σ, ı and i, ß and ss) are the same in upper case.
+const folded = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toUpperCase();
+
 /** Let the reader choose among the threads. @param {import("/moa/conversation.js").Conversation} conversation */
 export function offerHistory(conversation) {
   const dialog = at("history");
@@ -16,9 +20,9 @@ export function offerHistory(conversation) {
   let threads = [];
 
   function show() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = folded(search.value).split(/\s+/).filter(Boolean);
     const found = threads.filter(({ metadata }) => {
-      const text = `${metadata.moa_title ?? ""} ${(metadata.moa_questions ?? []).join(" ")}`.toLowerCase();
+      const text = folded([metadata.moa_title ?? "", ...(metadata.moa_questions ?? [])].join(" "));
       return words.every((word) => text.includes(word));
     });
     list.replaceChildren(...found.slice(0, 200).map(entry));

@@ -37,7 +37,6 @@ export class Thread {
     /** @type {TurnNode|null} The turn of the latest run, whose end is the thread's state. */
     this.latest = null;
     this.title = "";
-    this.questions = []; // for the search in the history
   }
 
   // --- the tree ---------------------------------------------------------------------------
@@ -82,7 +81,6 @@ export class Thread {
   async restore() {
     const [state, runs] = await Promise.all([api.state(this.id), api.runs(this.id)]);
     this.title = state.metadata?.moa_title ?? "";
-    this.questions = state.metadata?.moa_questions ?? [];
     runs.sort((a, b) => a.created_at.localeCompare(b.created_at));
     let before = null;
     for (const run of runs) before = this.#placed(run, before);
@@ -199,17 +197,22 @@ export class Thread {
 
   // --- new runs -----------------------------------------------------------------------------
 
-  /** The thread, which is created for the first question. */
+  /** Create the thread for its first question, and let the history find it by every question. */
   async ensure(question) {
-    this.questions = [...this.questions, question.slice(0, LONGEST)].slice(-SEARCHED);
-    if (!this.id) {
-      this.title = question.slice(0, LONGEST);
-      const metadata = { ...MINE, moa_title: this.title, moa_questions: this.questions };
-      this.id = (await api.createThread(metadata)).thread_id;
-    } else {
-      await api.describeThread(this.id, { moa_questions: this.questions }).catch(() => null);
+    const short = [...question].slice(0, LONGEST).join("");
+    if (this.id) {
+      await this.#addToHistory(short).catch(() => null); // to ask is more important
+      return;
     }
-    return this.id;
+    this.title = short;
+    const metadata = { ...MINE, moa_title: short, moa_questions: [short] };
+    this.id = (await api.createThread(metadata)).thread_id;
+  }
+
+  async #addToHistory(question) {
+    const { metadata } = await api.thread(this.id); // also with the questions of other tabs
+    const others = (metadata?.moa_questions ?? []).filter((other) => other !== question);
+    await api.describeThread(this.id, { moa_questions: [...others, question].slice(-SEARCHED) });
   }
 
   /** A turn behind the branch that is shown, and what its run is asked. */
