@@ -247,13 +247,34 @@ async def test_an_assistant_is_saved_as_it_was(open_page, assistant, langgraph_s
 
 
 async def test_what_the_server_refuses_is_told_in_the_builder(open_page, assistant):
-    page = await open_page(await assistant("openai:a"), fails=("422",))
+    page = await open_page(await assistant("openai:a"), fails=("422", "400"))
     await page.get_by_role("button", name="Build").click()
     builder = page.locator("#builder")
     await builder.get_by_label("Model 1").fill("huggingface:../../etc/passwd")
     await builder.get_by_role("button", name="Save as an assistant").click()
-    await expect(builder.locator("p.note")).to_contain_text("does not allow the model")
+    note = builder.locator("p.note")
+    await expect(note).to_contain_text("does not allow the model")
     await expect(builder).to_be_visible()
+
+    # Only code has the arguments that the server's messages name.
+    await builder.get_by_label("Model 1").fill("openai:a")
+    await builder.get_by_text("Waiting, selection, early exit").click()
+    for label, value, words in (
+        ("Quorum", "9", "Quorum 9 must be between 1"),
+        ("Timeout, seconds", "-1", "Timeout -1 must be above 0."),
+        ("Most tokens", "0", "Most tokens: Input should be greater than or equal to 1."),
+        ("Most dollars", "1", "“Most dollars” needs the price of every model"),
+    ):
+        field = builder.get_by_label(label)
+        await field.fill(value)
+        await builder.get_by_role("button", name="TOML").click()
+        await expect(note).to_contain_text(words)
+        await field.fill("")
+    await builder.get_by_label("Most dollars").fill("1")
+    await builder.get_by_role("button", name="Save the changes").click()
+    await expect(builder).to_be_hidden()
+    await ask(page)
+    await expect(page.locator(".problem")).to_contain_text("set “Most tokens” instead")
 
 
 WIDER = """() => [...document.querySelectorAll("#builder .drawing .box")].filter((box) => {

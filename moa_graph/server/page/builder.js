@@ -5,7 +5,7 @@ import { at, button, copy, download, el, say } from "/moa/dom.js";
 import { drawingOf } from "/moa/drawing.js";
 import { alsoSet, field, renumber, strategyFields } from "/moa/fields.js";
 import { contextOf, missingIn, newLayer, newMember, newRecipe, notShown, recipeOf } from "/moa/recipe.js";
-import { problemWords } from "/moa/words.js";
+import { formWords, problemWords } from "/moa/words.js";
 
 class Builder {
   /** @param {(id: string) => Promise<void>} saved Called with the assistant that was saved. */
@@ -274,7 +274,7 @@ class Builder {
     try {
       await act(contextOf(this.recipe, this.offer.strategies), this.recipe.name.trim());
     } catch (error) {
-      this.note.textContent = problemWords(error);
+      this.note.textContent = formWords(error);
     }
   }
 

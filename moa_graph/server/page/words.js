@@ -100,7 +100,38 @@ export function problemWords(problem) {
   }
   if (problem.status >= 500) return `The server failed (${problem.status}). Retry in a moment.`;
   const advice = ADVICE[problem.error];
-  return advice ? `${message} ${advice}` : message;
+  return advice ? `${message} ${advice}` : withoutPrice(message);
+}
+
+// Only code can give prices.
+function withoutPrice(message) {
+  const [, , model] = /RunLimits\(usd=…\): .*?\bprice (?:of|for) (['"])(.+?)\1/.exec(message) ?? [];
+  if (!model) return message;
+  return `“Most dollars” needs the price of every model, and this server has none for ${model}. ` +
+    "In the builder, leave it empty, or set “Most tokens” instead.";
+}
+
+// The builder's fields whose labels are not the names of their settings.
+const FIELDS = {
+  "limits.usd": "Most dollars", "limits.tokens": "Most tokens", "limits.timeout": "Most seconds",
+  max_tokens: "longest answer", select: "selection", until: "early exit", route: "first pass",
+  progressive: "streaming", prompt: "role", proposers: "the layer",
+};
+const fieldWords = (name) => FIELDS[name] ?? name.replaceAll("_", " ");
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/**
+ * What is wrong with a mixture, in words for the builder: the server's name the arguments of code.
+ * @param {Error} problem
+ * @returns {string}
+ */
+export function formWords(problem) {
+  const message = problemWords(problem)
+    .replace(/^The assistant's context: /, "")
+    .replace(/\blimits\.\w+/g, fieldWords)
+    .replace(/\b[A-Z]\w*\((\w+)=(…|[^()]*)\)/g, (_, name, value) =>
+      value === "…" ? fieldWords(name) : `${fieldWords(name)} ${value}`);
+  return sentence(message);
 }
 
 /** The error of a task in a thread's state, which is Python's `repr` of it. */
