@@ -9,7 +9,6 @@ import pytest
 from langgraph_sdk import get_client
 from playwright.async_api import expect
 
-from moa_graph.evals.records import read_records
 from tests.fake_server import eventually
 from tests.integration.pages import answered, ask, card, open_panel
 
@@ -255,39 +254,3 @@ async def test_an_answer_has_its_price_and_is_copied_as_markdown(open_page, assi
     await page.get_by_role("button", name="Copy answer").click()
     await expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert await page.evaluate("navigator.clipboard.readText()") == "**bold** $x$"
-
-
-async def test_anonymous_proposals_get_a_vote_that_moa_eval_pool_reads(
-    open_page, assistant, langgraph_server
-):
-    page = await open_page(
-        await assistant(
-            "openai:a", "openai:b", aggregator={"strategy": "rank", "judge": "openai:j"}
-        )
-    )
-    await page.get_by_role("checkbox", name="Anonymous").check()
-    await ask(page, "Which is best?")
-    await answered(page)
-    await open_panel(page)
-    shown = await page.locator(".turn .card .name, .turn .decisions, .turn .by").all_inner_texts()
-    assert sorted(shown)[-2:] == ["Proposer A", "Proposer B"] or "Proposer A" in shown
-    assert not any(re.search(r"\b[ab] was chosen|^[ab]$|^[ab]’s", text) for text in shown)
-    await page.get_by_role("button", name="Compare layer 1").click()
-    columns = page.locator("#compare .column")
-    await expect(columns).to_have_count(2)
-    await expect(columns.first.locator("h3")).to_have_text("Proposer A")
-    said = await columns.first.locator(".column-text").inner_text()
-    await page.get_by_role("button", name="Proposer A is the best").click()
-    await expect(page.locator("#compare-note")).to_have_text(
-        "Thank you: your vote is kept on the server."
-    )
-    await expect(page.locator("#compare .vote")).to_have_count(0)
-    names = await columns.locator("h3").all_inner_texts()
-    assert sorted(names) == ["a", "b"]
-
-    (votes,) = read_records([langgraph_server.log_file.parent / "moa-votes"])
-    chosen = said.strip()[0]
-    assert list(votes.questions.values()) == ["Which is best?"]
-    assert {name: model.accuracy for name, model in votes.models.items()} == {
-        "a": float(chosen == "a"), "b": float(chosen == "b"),
-    }  # fmt: skip

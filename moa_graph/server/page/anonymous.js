@@ -7,25 +7,31 @@ import { problemWords } from "/moa/words.js";
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
+// What this browser keeps, so that a reload shows no name before its time.
+const ON = "moa-anonymous";
+const VOTED = "moa-voted"; // the runs whose names the reader has seen
+const KEPT = 1000; // runs
+
 export class Anonymous {
   /** @param {() => void} changed Called when names are to be shown otherwise. */
   constructor(changed) {
-    this.on = false;
+    this.on = localStorage.getItem(ON) !== null;
     this.changed = changed;
     this.orders = new WeakMap(); // of the proposers of each layer, by record
-    this.voted = new WeakSet(); // the records whose names the reader has seen
+    this.voted = new Set(JSON.parse(localStorage.getItem(VOTED) ?? "[]"));
   }
 
   /** Switch the mode. */
   set(on) {
     this.on = on;
-    document.body.classList.toggle("anonymous", on);
+    if (on) localStorage.setItem(ON, "on");
+    else localStorage.removeItem(ON);
     this.changed();
   }
 
   /** Whether the names of a turn are hidden. */
   hides(record) {
-    return this.on && !this.voted.has(record);
+    return this.on && !this.voted.has(record.run);
   }
 
   #orderOf(record, layer) {
@@ -41,11 +47,24 @@ export class Anonymous {
     return order;
   }
 
+  /** The place of a proposer among the cards of its layer; 0 if all are where the mixture has them. */
+  placeOf(record, { proposer, layer }) {
+    return this.hides(record) ? this.#orderOf(record, layer).indexOf(proposer) : 0;
+  }
+
   /** What a proposer is called. */
   named(record, proposer, layer) {
     if (!this.hides(record)) return proposer;
     const place = this.#orderOf(record, layer).indexOf(proposer);
     return place < 0 ? "A proposer" : `Proposer ${LETTERS[place] ?? place + 1}`;
+  }
+
+  // The proposals of a layer; under letters, in their order.
+  #inOrder(record, layer) {
+    const proposals = record.ofLayer(layer);
+    if (!this.hides(record)) return proposals;
+    const order = this.#orderOf(record, layer);
+    return proposals.sort((a, b) => order.indexOf(a.proposer) - order.indexOf(b.proposer));
   }
 
   /** How the proposals of a turn are compared. */
@@ -54,13 +73,26 @@ export class Anonymous {
     return {
       hidden: this.hides(record),
       named: ({ proposer, layer }) => this.named(record, proposer, layer),
-      order: (proposals) => {
-        if (!this.hides(record)) return proposals;
-        const order = proposals.length ? this.#orderOf(record, proposals[0].layer) : [];
-        return [...proposals].sort((a, b) => order.indexOf(a.proposer) - order.indexOf(b.proposer));
-      },
+      ofLayer: (layer) => this.#inOrder(record, layer),
       votes: this.hides(record) ? (proposal) => this.#vote(thread, turn, proposal) : null,
     };
+  }
+
+  /**
+   * What a copy of a turn has: no more names than the page shows.
+   * @param {import("/moa/record.js").TurnRecord} record
+   */
+  copied(record) {
+    const hidden = this.hides(record);
+    const named = (proposer, layer) => this.named(record, proposer, layer);
+    const proposals = record.layers
+      .flatMap((layer) => this.#inOrder(record, layer))
+      .map((one) => ({ ...one, proposer: named(one.proposer, one.layer), model: hidden ? "" : one.model }));
+    const decisions = record.decisions.map((one) => (hidden ? renamed(one, named) : one));
+    const { answer } = record;
+    const chosen = answer?.chosen && { ...answer.chosen, proposer: named(answer.chosen.proposer, answer.chosen.layer) };
+    const model = hidden && chosen ? "" : answer?.model;
+    return { proposals, decisions, answer: answer && { ...answer, chosen, model } };
   }
 
   async #vote(thread, turn, { layer, proposer }) {
@@ -71,12 +103,22 @@ export class Anonymous {
       });
       note.textContent = `Thank you: your vote is kept ${kept}.`;
     } catch (error) {
-      note.textContent = problemWords(error);
-      return;
+      const isSecond = error.status === 409; // the names were shown after the first
+      note.textContent = isSecond ? error.message : problemWords(error);
+      if (!isSecond) return;
     }
     say(note.textContent);
-    this.voted.add(turn.record);
+    this.voted.add(turn.record.run);
+    localStorage.setItem(VOTED, JSON.stringify([...this.voted].slice(-KEPT)));
     this.changed();
     compare(turn.record, layer, this.comparing(thread, turn));
   }
+}
+
+/** A decision with other names of the proposers. */
+function renamed(decision, named) {
+  const of = (name) => named(name, decision.layer);
+  const keys = (given) => given && Object.fromEntries(Object.entries(given).map(([name, value]) => [of(name), value]));
+  const { kept, left_out, scores } = decision;
+  return { ...decision, kept: kept?.map(of), left_out: keys(left_out), scores: keys(scores) };
 }

@@ -11,12 +11,12 @@ setInterval(() => ticking.forEach((card) => card.showFacts()), 200);
 class Card {
   /**
    * @param {import("/moa/record.js").ProposalRecord} proposal
-   * @param {(proposal: object) => void} open Shows the whole proposal.
-   * @param {(proposal: object) => string} named What its proposer is called.
+   * @param {{open: Function, named: Function, placeOf: Function}} acts See `Panel`.
    */
-  constructor(proposal, open, named) {
+  constructor(proposal, { open, named, placeOf }) {
     this.proposal = proposal;
     this.named = named;
+    this.placeOf = placeOf;
     this.name = el("span", { class: "name" });
     this.facts = el("span", { class: "facts" });
     this.verdict = el("p", { class: "verdict" });
@@ -35,6 +35,7 @@ class Card {
     this.root.dataset.state = state;
     this.root.dataset.verdict = verdict.kind;
     this.name.textContent = this.named(this.proposal);
+    this.root.style.order = this.placeOf(this.proposal);
     this.verdict.textContent = verdict.words;
     if (state === "writing") ticking.add(this);
     else ticking.delete(this);
@@ -79,7 +80,9 @@ class Card {
 export class Panel {
   /**
    * @param {import("/moa/record.js").TurnRecord} record
-   * @param {{open: Function, compare: Function, named: Function}} acts
+   * @param {{open: Function, compare: Function, named: Function, placeOf: Function}} acts Of a
+   *   proposal: shows the whole of it, what its proposer is called, its place in the layer. Of a
+   *   layer: compares its proposals.
    */
   constructor(record, acts) {
     this.record = record;
@@ -121,7 +124,7 @@ export class Panel {
   }
 
   #add(key, proposal) {
-    const card = new Card(proposal, this.acts.open, this.acts.named);
+    const card = new Card(proposal, this.acts);
     this.cards.set(key, card);
     this.#column(proposal.layer).append(card.root);
   }

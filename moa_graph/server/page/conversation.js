@@ -35,6 +35,7 @@ export class Conversation {
       },
       compare: (turn, layer) => compare(turn.record, layer, this.anonymous.comparing(this.thread, turn)),
       named: (record, proposer, layer) => this.anonymous.named(record, proposer, layer),
+      placeOf: (record, proposal) => this.anonymous.placeOf(record, proposal),
     };
   }
 
@@ -221,7 +222,9 @@ export class Conversation {
         const changes = record.take(event);
         if (event.name === "metadata") this.#began(turn, event.data.run_id, assistant);
         turn.showChanges(changes);
-        say(changes.said);
+        const { without } = changes;
+        const name = without && this.anonymous.named(record, without.proposer, without.layer);
+        say(without ? `${name} of layer ${without.layer} gave no answer.` : changes.said);
       }
     };
     try {

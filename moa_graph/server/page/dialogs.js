@@ -35,12 +35,12 @@ export function showProposal(proposal, name, named) {
  * @param {import("/moa/record.js").TurnRecord} record
  * @param {number} layer
  * @param {{named: (proposal: object) => string, hidden: boolean, votes: Function|null,
- *   order: Function}} how Whether names are hidden, and what a vote does.
+ *   ofLayer: (layer: number) => object[]}} how Whether names are hidden, and what a vote does.
  */
 export function compare(record, layer, how) {
   const dialog = at("compare");
   at("compare-name").textContent = `Proposals of layer ${layer}`;
-  const columns = how.order(record.ofLayer(layer)).map((proposal) => {
+  const columns = how.ofLayer(layer).map((proposal) => {
     const usable = ["ok", "cached"].includes(proposal.state);
     return el(
       "section",

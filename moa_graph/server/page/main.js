@@ -40,6 +40,7 @@ async function ask(question) {
 at("stop").addEventListener("click", () => conversation.stop());
 at("new").addEventListener("click", () => conversation.clear());
 at("assistant").addEventListener("change", remember);
+at("anonymous").checked = conversation.anonymous.on;
 at("anonymous").addEventListener("change", ({ target }) => conversation.anonymous.set(target.checked));
 at("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {

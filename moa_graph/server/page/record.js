@@ -12,7 +12,10 @@ import { taskProblem } from "/moa/words.js";
  *   text: string, id: string, model: string, usage: object|null, whole: boolean,
  *   chosen: {proposer: string, layer: number}|null,
  * }} AnswerRecord
- * @typedef {{proposals: Set<string>, answer: boolean, decisions: boolean, said: string}} Changes
+ * @typedef {{
+ *   proposals: Set<string>, answer: boolean, decisions: boolean, said: string,
+ *   without: {proposer: string, layer: number}|null,
+ * }} Changes `without`: a proposer that gave no answer.
  */
 
 const keyOf = (layer, proposer) => `${layer} ${proposer}`;
@@ -91,7 +94,7 @@ export class TurnRecord {
    * @returns {Changes}
    */
   take({ name, data }) {
-    const changes = { proposals: new Set(), answer: false, decisions: false, said: "" };
+    const changes = { proposals: new Set(), answer: false, decisions: false, said: "", without: null };
     const kind = name.split("|")[0]; // behind it, the name of a subgraph
     if (kind === "metadata") this.run = data.run_id;
     else if (kind === "messages") this.#takeToken(data[0], data[1], changes);
@@ -140,7 +143,7 @@ export class TurnRecord {
       this.#began(this.proposal(event.layer, event.proposer), event.model);
       changes.proposals.add(keyOf(event.layer, event.proposer));
     } else if (event.type === "proposer_ended" && event.status !== "ok") {
-      changes.said = `${event.proposer} of layer ${event.layer} gave no answer.`;
+      changes.without = { proposer: event.proposer, layer: event.layer };
     } else if (event.type === "layer_ended") {
       changes.said = `Layer ${event.layer} is done: ${event.ok} answers.`;
     } else if (event.type === "aggregator_started") {

@@ -12,14 +12,15 @@ const text = (given) => String(given).replace(/[&<>"']/g, (sign) => SIGNS[sign])
  * The file.
  * @param {import("/moa/thread.js").Thread} thread
  * @param {object} data The same thread as data, which the file has as well.
+ * @param {import("/moa/anonymous.js").Anonymous} anonymous Whether and how names are hidden.
  * @returns {Promise<string>}
  */
-export async function pageOf(thread, data) {
+export async function pageOf(thread, data, anonymous) {
   const sheets = await Promise.all(
     ["/moa/style.css", "/moa/reading.css"].map(async (path) => (await fetch(path)).text()),
   );
   const turns = [];
-  for (const node of thread.path) turns.push(await turnOf(node.record));
+  for (const node of thread.path) turns.push(await turnOf(node.record, anonymous.copied(node.record)));
   const title = text(thread.title || "A thread");
   // In a script that is data, only `<` can end it.
   const json = JSON.stringify(data).replaceAll("<", "\\u003c");
@@ -48,17 +49,20 @@ ${turns.join("\n")}
 `;
 }
 
-async function turnOf(record) {
+async function turnOf(record, copied) {
   const layers = [];
   for (const layer of record.layers) {
     const cards = [];
-    for (const proposal of record.ofLayer(layer)) cards.push(await cardOf(proposal));
+    for (const proposal of copied.proposals) {
+      if (proposal.layer === layer) cards.push(await cardOf(proposal));
+    }
     layers.push(`<section class="layer"><h3>Layer ${layer}</h3>${cards.join("")}</section>`);
   }
-  const decisions = record.decisions
+  const decisions = copied.decisions
     .map((decision) => `<li>${text(decisionWords(decision, (name) => name))}</li>`)
     .join("");
-  const { answer, problem } = record;
+  const { problem } = record;
+  const { answer } = copied;
   const by = answer?.chosen
     ? `${answer.chosen.proposer}’s proposal of layer ${answer.chosen.layer}, word for word`
     : answer?.model && `by ${answer.model}`;

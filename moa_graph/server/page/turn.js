@@ -17,6 +17,7 @@ import { decisionWords, problemWords } from "/moa/words.js";
  * @property {(turn: Turn, proposal: object) => void} open
  * @property {(turn: Turn, layer: number) => void} compare
  * @property {(record: object, proposer: string, layer: number) => string} named
+ * @property {(record: object, proposal: object) => number} placeOf
  */
 
 export class Turn {
@@ -33,6 +34,7 @@ export class Turn {
       open: (proposal) => acts.open(this, proposal),
       compare: (layer) => acts.compare(this, layer),
       named: ({ proposer, layer }) => acts.named(this.record, proposer, layer),
+      placeOf: (proposal) => acts.placeOf(this.record, proposal),
     });
     this.question = el("p", { class: "question", dir: "auto" });
     this.editing = el("form", { class: "editing", hidden: true });
