@@ -130,7 +130,7 @@ CUT = """() => [...document.querySelectorAll(".answer math")].filter((math) => {
 
 
 async def test_wide_formulas_scroll_on_a_narrow_screen(
-    open_page, assistant, server, browser, tmp_path
+    open_page, assistant, server, browser, axe, tmp_path
 ):
     server.answers["agg"] = WIDE
     narrow = {"width": 375, "height": 700}
@@ -138,6 +138,7 @@ async def test_wide_formulas_scroll_on_a_narrow_screen(
     await ask(page)
     await answered(page)
     await expect(page.locator(".answer math")).to_have_count(8)
+    assert await serious(page, axe) == []
     await page.locator(".menu summary").click()
     async with page.expect_download() as download:
         await page.get_by_role("button", name="Save as a page to share").click()

@@ -58,6 +58,9 @@ export class Rendered {
     }
     for (const block of this.root.querySelectorAll("pre")) this.#addCopy(block);
     this.root.querySelectorAll("table, pre, .formula").forEach((wide) => (wide.tabIndex = 0));
+    // Most formulas within a line do not scroll, and are no stop for the Tab key.
+    this.root.querySelectorAll(".inline-formula").forEach((formula) =>
+      onceSeen(formula, () => formula.scrollWidth > formula.clientWidth && (formula.tabIndex = 0)));
   }
 
   #addCopy(block) {
