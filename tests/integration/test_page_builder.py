@@ -183,10 +183,6 @@ async def test_settings_that_the_builder_does_not_show_are_kept(open_page, assis
     assert different["layers"] == 4
 
 
-def _models(configuration: Configuration) -> list:
-    return [(model, {**configuration.defaults, **own}) for model, own in configuration.entries()]
-
-
 EXPORTED = """async () => {
   const { recipeOf, contextOf } = await import("/moa/recipe.js");
   const { offer, exported } = await import("/moa/api.js");
@@ -204,9 +200,8 @@ async def test_a_mixture_that_starts_from_a_preset_has_its_settings(open_page, a
     made = await page.evaluate(EXPORTED)
     assert made.keys() == PRESETS.keys()
     for name, toml in made.items():
-        export, preset = Configuration(**tomllib.loads(toml)), PRESETS[name]
-        assert _models(export) == _models(preset), name
-        assert (export.depth, export.answer) == (preset.depth, preset.answer), name
+        preset = PRESETS[name].model_copy(update={"description": ""})
+        assert Configuration(**tomllib.loads(toml)).data() == preset.data(), name
 
     await page.get_by_role("button", name="Build").click()
     builder = page.locator("#builder")

@@ -15,6 +15,7 @@ from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration
 from moa_graph.server.assistants import described_by
 from moa_graph.server.page_api import offer as offering
+from moa_graph.server.page_api.explicit import concise, explicit
 from moa_graph.server.page_api.offer import offer
 from moa_graph.server.page_api.python_code import python_code
 from moa_graph.server.page_api.votes import (
@@ -80,6 +81,30 @@ def test_the_python_code_builds_the_graph_of_the_toml_file(name):
     code = python_code(configuration)
     assert max(map(len, code.splitlines())) <= 100 or "WizardLM" in code
     assert _built(code) == Configuration.of(read.create())
+
+
+@pytest.mark.parametrize("name", [*MIXTURES, *PRESETS])
+def test_settings_that_all_models_share_are_written_once(name):
+    given = PRESETS[name] if name in PRESETS else described_by(MIXTURES[name], "mine")
+    parts = {part: explicit(given).get(part) for part in ("proposers", "aggregator", "route")}
+    unused = {"temperature": 1.9, "max_tokens": 3}
+    written = concise(given.model_copy(update={**parts, **unused}))
+    if name != "roles":  # whose models have temperatures of their own
+        assert written == given
+    assert {part: explicit(written).get(part) for part in parts} == parts
+
+
+def test_settings_that_some_models_have_stay_with_them():
+    own = {"model": A, "temperature": 0.5, "max_tokens": 7}
+    for context in (
+        {"proposers": [own, B], "aggregator": own},
+        {"proposers": [own], "aggregator": B},
+        {"proposers": [own], "aggregator": {"strategy": "rank", "judge": JUDGE}},
+        {"proposers": {"proposers": [own], "reserve": [B]}, "aggregator": own},
+        {"proposers": [own], "aggregator": own, "route": {"model": A, "judge": own}},
+    ):
+        described = described_by(context, "mine")
+        assert concise(described) == described
 
 
 def test_the_offer_has_every_strategy_with_its_arguments():

@@ -18,6 +18,7 @@ from moa_graph.calling.budget import known_price
 from moa_graph.limits import Price
 from moa_graph.server.assistants import described_by
 from moa_graph.server.itself import Itself
+from moa_graph.server.page_api.explicit import concise
 from moa_graph.server.page_api.markdown import rendered
 from moa_graph.server.page_api.offer import offer
 from moa_graph.server.page_api.python_code import python_code
@@ -98,7 +99,7 @@ class Described(BaseModel):
 async def exported(asked: Described) -> dict[str, str]:
     """Return a mixture as a TOML file and as Python code."""
     try:
-        configuration = await asyncio.to_thread(described_by, asked.context, asked.name)
+        configuration = concise(await asyncio.to_thread(described_by, asked.context, asked.name))
         return {"toml": configuration.to_toml(), "python": python_code(configuration)}
     except (TypeError, ValueError) as error:
         raise HTTPException(422, str(error)) from None
