@@ -73,6 +73,12 @@ async def test_a_failed_turn_is_retried_after_another_tab_has_asked(open_page, a
         await shows(page, "one?")
         await page.reload()
         await expect(page.locator(".turn")).to_have_count(1)
+    # Where it is shown as failed still, there is nothing to retry, and its answer is shown.
+    asked = len(server.calls)
+    await other.locator(".problem").get_by_role("button", name="Retry").click()
+    await shows(other, "one?", "two?")
+    await expect(other.locator(".problem:visible")).to_have_count(0)
+    assert len(server.calls) == asked
 
 
 async def test_the_messages_of_a_thread_say_whose_answers_they_are(

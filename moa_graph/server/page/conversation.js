@@ -160,6 +160,10 @@ export class Conversation {
     await this.#start(async () => {
       const asked = await this.thread.resume(turn.node);
       if (!asked) return this.thread.askAgain(turn.node, record.question);
+      if (asked.finished) {
+        turn.show();
+        return null;
+      }
       return { ...asked, assistant: record.assistant };
     });
   }
@@ -179,6 +183,7 @@ export class Conversation {
       if (!asked) return;
       const assistant = asked.assistant || at("assistant").value;
       Object.assign(asked.node.record, { assistant, problem: null, interrupted: false });
+      this.turns.get(asked.node.parent?.id)?.show(); // another tab may have gone on with it
       this.thread.path = [...this.#before(asked.node), asked.node];
       this.#showPath();
       turn = this.#turnOf(asked.node);

@@ -234,6 +234,7 @@ export class TurnRecord {
     // A run that was stopped has no error, though its task says that it was cancelled.
     const failed = (tasks ?? []).find(({ error }) => error && !error.startsWith("CancelledError"));
     if (failed && !answer) this.problem ??= taskProblem(failed.error);
+    else if (answer && !next?.length) this.problem = null;
     this.interrupted = !answer && !this.problem && Boolean(next?.length);
     this.stop();
   }

@@ -250,12 +250,22 @@ export class Thread {
     return { node: made, messages: null, checkpoint: at.checkpoint, metadata: this.#metadata(made) };
   }
 
-  /** What a run is asked that goes on where a turn ended; null if no state of the turn is known. */
+  /**
+   * What a run is asked that goes on where a turn ended; null if no state of the turn is known, and
+   * `{finished: true}` if another tab has gone on with it to its end.
+   */
   async resume(node) {
+    const [[newest], latest] = await Promise.all([
+      api.states(this.id, node.filter, 1), api.state(this.id),
+    ]);
+    if (!newest) return null;
+    if (!newest.next?.length) {
+      await this.settle(node);
+      return { finished: true };
+    }
     // Without a checkpoint, a run keeps what is done of a step, but goes on from the latest state.
-    const isLatest = isOf(node, await api.state(this.id));
-    const checkpoint = isLatest ? undefined : await this.#newest(node);
-    if (!isLatest && !checkpoint) return null;
+    const isLatest = newest.checkpoint.checkpoint_id === latest.checkpoint?.checkpoint_id;
+    const checkpoint = isLatest ? undefined : newest.checkpoint;
     return { node, messages: null, checkpoint, metadata: this.#metadata(node) };
   }
 
