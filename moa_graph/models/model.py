@@ -25,6 +25,7 @@ from moa_graph.models.runnables import (
     with_connections_of,
     without_own_retries,
 )
+from moa_graph.models.this_machine import direct
 
 _ASKED_FOR_USAGE = ("together", "openai")
 
@@ -266,6 +267,7 @@ def build_chat_model(spec: str, params: Mapping[str, Any] | None = None) -> Base
         return local_chat_model(name, **params)
     check_provider(spec, params)
     given = {**_defaults(provider), **params}
+    given |= direct(provider, given, os.environ)
     model: BaseChatModel = init_chat_model(name, model_provider=provider, **given)
     check_own_key(spec, params, model)
     return model

@@ -39,6 +39,8 @@ class Provider:
     """Variables of ways to sign in without one of `keys`, which the package checks itself."""
     in_files: bool = False
     """Whether the package also finds credentials in files, or on a machine in the cloud."""
+    bases: tuple[str, ...] = ()
+    """Variables with another base URL, in the order in which the package reads them."""
 
     @property
     def is_installed(self) -> bool:
@@ -51,6 +53,10 @@ class Provider:
             if all(is_set(environment, name) for name in way):
                 return way
         return ()
+
+    def base_in(self, environment: Environment) -> str:
+        """Return the base URL that a variable sets; empty if none does."""
+        return next((environment[n].strip() for n in self.bases if is_set(environment, n)), "")
 
     def missing_in(self, environment: Environment) -> tuple[str, ...]:
         """Return the names of the variables to set before a model can be built."""
@@ -72,6 +78,7 @@ PROVIDERS = {
             package="langchain-together",
             keys=(("TOGETHER_API_KEY",),),
             site="https://api.together.ai/settings/api-keys",
+            bases=("TOGETHER_API_BASE", "TOGETHER_BASE_URL"),
         ),
         Provider(
             name="openai",
@@ -80,6 +87,7 @@ PROVIDERS = {
             package="langchain-openai",
             keys=(("OPENAI_API_KEY",),),
             site="https://platform.openai.com/api-keys",
+            bases=("OPENAI_API_BASE", "OPENAI_BASE_URL"),
         ),
         Provider(
             name="anthropic",
@@ -94,6 +102,7 @@ PROVIDERS = {
                 "ANTHROPIC_IDENTITY_TOKEN",
                 "ANTHROPIC_IDENTITY_TOKEN_FILE",
             ),
+            bases=("ANTHROPIC_API_URL", "ANTHROPIC_BASE_URL"),
         ),
         Provider(
             name="google_genai",
@@ -108,6 +117,7 @@ PROVIDERS = {
                 "GOOGLE_CLOUD_PROJECT",
                 "GOOGLE_APPLICATION_CREDENTIALS",
             ),
+            bases=("GOOGLE_GEMINI_BASE_URL",),
         ),
         Provider(
             name="openrouter",
@@ -116,6 +126,7 @@ PROVIDERS = {
             package="langchain-openrouter",
             keys=(("OPENROUTER_API_KEY",),),
             site="https://openrouter.ai/keys",
+            bases=("OPENROUTER_API_BASE",),
         ),
         Provider(
             name="groq",
@@ -124,6 +135,7 @@ PROVIDERS = {
             package="langchain-groq",
             keys=(("GROQ_API_KEY",),),
             site="https://console.groq.com/keys",
+            bases=("GROQ_API_BASE", "GROQ_BASE_URL"),
         ),
         Provider(
             name="mistralai",
@@ -132,6 +144,7 @@ PROVIDERS = {
             package="langchain-mistralai",
             keys=(("MISTRAL_API_KEY",),),
             site="https://console.mistral.ai/api-keys",
+            bases=("MISTRAL_BASE_URL",),
         ),
         Provider(
             name="deepseek",
@@ -140,6 +153,7 @@ PROVIDERS = {
             package="langchain-deepseek",
             keys=(("DEEPSEEK_API_KEY",),),
             site="https://platform.deepseek.com/api_keys",
+            bases=("DEEPSEEK_API_BASE",),
         ),
         Provider(
             name="xai",
@@ -148,6 +162,7 @@ PROVIDERS = {
             package="langchain-xai",
             keys=(("XAI_API_KEY",),),
             site="https://console.x.ai",
+            bases=("XAI_API_BASE",),
         ),
         Provider(
             name="fireworks",
@@ -156,6 +171,7 @@ PROVIDERS = {
             package="langchain-fireworks",
             keys=(("FIREWORKS_API_KEY",),),
             site="https://app.fireworks.ai/settings/users/api-keys",
+            bases=("FIREWORKS_API_BASE",),
         ),
         Provider(
             name="azure_openai",
@@ -166,6 +182,7 @@ PROVIDERS = {
             needs=("AZURE_OPENAI_ENDPOINT",),
             site="https://portal.azure.com",
             without_key=("AZURE_OPENAI_AD_TOKEN", "AZURE_FEDERATED_TOKEN_FILE"),
+            bases=("AZURE_OPENAI_ENDPOINT",),
         ),
         Provider(
             name="bedrock_converse",

@@ -47,7 +47,7 @@ def fast_client(loop: Any) -> Any | None:
         An asynchronous client for OpenAI's SDK. None without the extra `fast`, or if a proxy is
         configured, which only the SDK's default client reads from the environment.
     """
-    if not _is_available() or urllib.request.getproxies():
+    if urllib.request.getproxies() or not _is_available():  # whose client keeps the proxies
         return None
     with _lock:
         if loop not in _shared:

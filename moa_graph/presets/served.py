@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from moa_graph.errors import explain
-from moa_graph.models.providers import PROVIDERS, Environment, Provider, is_set
+from moa_graph.models.providers import PROVIDERS, Environment, Provider
+from moa_graph.models.this_machine import is_here
 
 _TIMEOUT = 20.0  # seconds
 _MOST_PAGES = 50
@@ -20,10 +21,8 @@ _DATE = re.compile(r"[-@]\d{4}-?\d{2}-?\d{2}(?:-v\d+)?(?::\d+)?")
 
 @dataclass(frozen=True)
 class _List:
-    """Where a provider lists its models."""
+    """Where a provider lists its models, if no variable has another base URL."""
 
-    bases: tuple[str, ...]
-    """Variables with another base URL, in the order in which LangChain's package reads them."""
     base: str
     path: str = "/models"
     header: str = "Authorization"
@@ -33,10 +32,9 @@ class _List:
 
 
 _LISTS = {
-    "together": _List(("TOGETHER_API_BASE", "TOGETHER_BASE_URL"), "https://api.together.xyz/v1"),
-    "openai": _List(("OPENAI_API_BASE", "OPENAI_BASE_URL"), "https://api.openai.com/v1"),
+    "together": _List("https://api.together.xyz/v1"),
+    "openai": _List("https://api.openai.com/v1"),
     "anthropic": _List(
-        ("ANTHROPIC_API_URL", "ANTHROPIC_BASE_URL"),
         "https://api.anthropic.com",
         "/v1/models",
         "x-api-key",
@@ -44,18 +42,17 @@ _LISTS = {
         {"anthropic-version": "2023-06-01"},
     ),
     "google_genai": _List(
-        ("GOOGLE_GEMINI_BASE_URL",),
         "https://generativelanguage.googleapis.com",
         "/v1beta/models",
         "x-goog-api-key",
         {"pageSize": "1000"},
     ),
-    "openrouter": _List(("OPENROUTER_API_BASE",), "https://openrouter.ai/api/v1"),
-    "groq": _List(("GROQ_API_BASE", "GROQ_BASE_URL"), "https://api.groq.com", "/openai/v1/models"),
-    "mistralai": _List(("MISTRAL_BASE_URL",), "https://api.mistral.ai/v1"),
-    "deepseek": _List(("DEEPSEEK_API_BASE",), "https://api.deepseek.com/v1"),
-    "xai": _List(("XAI_API_BASE",), "https://api.x.ai/v1"),
-    "fireworks": _List(("FIREWORKS_API_BASE",), "https://api.fireworks.ai/inference/v1"),
+    "openrouter": _List("https://openrouter.ai/api/v1"),
+    "groq": _List("https://api.groq.com", "/openai/v1/models"),
+    "mistralai": _List("https://api.mistral.ai/v1"),
+    "deepseek": _List("https://api.deepseek.com/v1"),
+    "xai": _List("https://api.x.ai/v1"),
+    "fireworks": _List("https://api.fireworks.ai/inference/v1"),
 }
 
 
@@ -106,15 +103,14 @@ def is_served(model: str, known: set[str]) -> bool:
 
 def _listed(provider: Provider, environment: Environment) -> set[str]:
     place = _LISTS[provider.name]
-    base = next(
-        (environment[name] for name in place.bases if is_set(environment, name)), place.base
-    )
+    base = provider.base_in(environment) or place.base
     key = environment[provider.key_in(environment)[0]].strip()
     sent = f"Bearer {key}" if place.header == "Authorization" else key
     headers = {place.header: sent, **(place.headers or {})}
-    # A redirect would take the key to another address.
-    with httpx.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=False) as client:
-        return _pages(client, base.strip().rstrip("/") + place.path, dict(place.params or {}))
+    # A redirect would take the key to another address; a proxy, what is meant for this machine.
+    options: dict[str, Any] = {"follow_redirects": False, "trust_env": not is_here(base)}
+    with httpx.Client(headers=headers, timeout=_TIMEOUT, **options) as client:
+        return _pages(client, base.rstrip("/") + place.path, dict(place.params or {}))
 
 
 def _pages(client: httpx.Client, url: str, params: dict[str, str]) -> set[str]:

@@ -116,6 +116,28 @@ def test_with_one_server_its_models_answer(providers, monkeypatch, name):
     assert len([asked for asked in providers.asked if asked.path.endswith("completions")]) == 4
 
 
+PROXIES = [
+    {"http_proxy": "http://127.0.0.1:9"},
+    {"OPENAI_PROXY": "http://127.0.0.1:9"},
+    {"ALL_PROXY": "socks5://127.0.0.1:9"},
+]
+
+
+@pytest.mark.parametrize("variables", PROXIES, ids=str)
+@pytest.mark.parametrize("name", LISTS)
+def test_a_server_that_was_found_is_asked_without_a_proxy(
+    providers, monkeypatch, tmp_path, variables, name
+):
+    """Also by way of a file that `moa init` has written."""
+    monkeypatch.delenv("NO_PROXY")
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    providers.models[name] = LISTS[name]
+    assert moa("ask", "hi").stdout == f"{name} answers.\n"
+    assert moa("init").exit_code == 0
+    assert moa("ask", "hi", "-c", "moa.toml").stdout == f"{name} answers.\n"
+
+
 def test_the_order_of_keys_is_that_of_the_documentation():
     assert [p.short for p in PROVIDERS.values()] == [
         "together", "openai", "anthropic", "google", "openrouter", "groq", "mistral", "deepseek",
