@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +25,10 @@ try:
         wrong,
     )
     from moa_graph.cli.init import init
+    from moa_graph.cli.main import main  # noqa: F401 - scripts of earlier installations begin here
     from moa_graph.cli.presets import presets
     from moa_graph.cli.running import LayersOption, build
-    from moa_graph.cli.terminal import FAILED, STOPPED, say
+    from moa_graph.cli.terminal import FAILED, say
 except ImportError as error:  # the base package does not need these
     sys.exit(f"The moa command needs more packages ({error.name}): pip install 'moa-graph[cli]'")
 
@@ -129,15 +128,3 @@ def _administering() -> Iterator[None]:
     except RuntimeError as error:
         say(str(error))
         raise typer.Exit(FAILED) from None
-
-
-def main() -> None:
-    """Run the `moa` command."""
-    logging.getLogger("moa_graph").addHandler(logging.NullHandler())  # the display shows errors
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an encoding may lack a character of an answer
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from langchain_core.messages.ai import UsageMetadata
 from langgraph.checkpoint.memory import InMemorySaver
-from rich.console import Console
 
 from moa_graph.cli.chats import Chat, StoreOption, opened
 from moa_graph.cli.choosing import (
@@ -24,6 +23,7 @@ from moa_graph.cli.choosing import (
     question_of,
     wrong,
 )
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.footer import Prices
 from moa_graph.cli.running import Failed, LayersOption, asked, build, fetch_weights, running
 from moa_graph.cli.terminal import FAILED, STOPPED, print_json, print_proposals, say
@@ -102,7 +102,7 @@ class _Run:
 
     def __init__(self, configuration: Configuration, question: str, layers: int | None) -> None:
         # Where nobody reads the advice to go on, nothing is kept.
-        self._memory = InMemorySaver() if Console(stderr=True).is_terminal else None
+        self._memory = InMemorySaver() if new_console(stderr=True).is_terminal else None
         self._graph = build(configuration, layers=layers, checkpointer=self._memory)
         self._prices = Prices.of(configuration)
         self._question = question

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from moa_graph.cli.chats import Chat, Chats, StoreOption, opened
 from moa_graph.cli.choosing import (
@@ -23,6 +22,7 @@ from moa_graph.cli.choosing import (
     chosen,
     wrong,
 )
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.conversation import Conversation
 from moa_graph.cli.footer import cost_of, tokens_of
 from moa_graph.cli.lines import counted, joined
@@ -79,7 +79,7 @@ async def _proposals(conversation: Conversation, argument: str) -> None:
 
 async def _cost(conversation: Conversation, _: str) -> None:
     used, prices = await conversation.used(), conversation.prices
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     names = list(dict.fromkeys(one.model for one in used))
     for name in [*names, None]:
         of = [one for one in used if name is None or one.model == name]

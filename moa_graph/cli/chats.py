@@ -18,9 +18,9 @@ import typer
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
-from rich.console import Console
 
 from moa_graph.cli.choosing import wrong
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.lines import counted, cut, one_line, padded
 from moa_graph.cli.terminal import say
 from moa_graph.presets.configuration import Configuration
@@ -277,7 +277,7 @@ def chats(
         wrong(str(error))
     except (OSError, sqlite3.Error) as error:
         wrong(f"The conversations cannot be read: {error}.")
-    console = Console()
+    console = new_console()
     for chat in found:
         when = datetime.fromisoformat(chat.updated).astimezone().strftime("%Y-%m-%d %H:%M")
         columns = [chat.id, when, counted(chat.turns, "turn"), one_line(chat.mixture)]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.terminal import FAILED, say
 from moa_graph.models.providers import PROVIDERS, provider_named
 from moa_graph.presets import PRESETS
@@ -69,7 +69,7 @@ def _all() -> Iterator[_Listed]:
 
 
 def _print_list(listed: list[_Listed]) -> None:
-    console = Console(highlight=False)
+    console = new_console()
     if not console.is_terminal:
         for one in listed:
             typer.echo(f"{one.name}\t{one.description}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from moa_graph.building.compiled import MoAGraph
+from moa_graph.cli import streams
 from moa_graph.cli.choosing import wrong
 from moa_graph.errors import MoAError, explain
 from moa_graph.models import local
@@ -37,11 +38,15 @@ class EndOfInput(Exception):
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Turn the errors of a run into `Failed`, but those of the file that keeps conversations."""
+    """Turn the errors of a run into `Failed`, but not those of streams and of the file of chats."""
     try:
         yield
     except sqlite3.Error:
         raise
+    except OSError as error:
+        if streams.is_lost(error):
+            raise
+        raise Failed(explain(error), []) from None
     except MoAError as error:
         raise Failed(str(error), getattr(error, "proposals", [])) from None
     except Exception as error:  # noqa: BLE001 - a traceback does not help at a prompt

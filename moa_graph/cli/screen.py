@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.lines import inert, joined
 from moa_graph.cli.markdown import Answer, Block, blocks_of
 
@@ -78,8 +80,8 @@ class Screen:
     ) -> None:
         self._quiet = quiet
         self._running = running
-        self._out = Console(highlight=False, quiet=quiet)
-        errors = Console(stderr=True, highlight=False, quiet=quiet)
+        self._out = new_console(quiet=quiet)
+        errors = new_console(stderr=True, quiet=quiet)
         self.renders = self._out.is_terminal
         """Whether the answer is shown as Markdown."""
         self._notes = self._out if self.renders and errors.is_terminal else errors
@@ -168,6 +170,11 @@ class Screen:
             if self._notes.is_terminal:
                 self._notes.print()
         self._end_live()
+
+    def release(self) -> None:
+        """Give the terminal back and print nothing more, because a stream cannot be written."""
+        with suppress(OSError):
+            self._end_live()
 
     def _end_live(self) -> None:
         if self._live is not None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.lines import cut, inert, one_line
 from moa_graph.cli.progress import words_of
 from moa_graph.cli.screen import show_markdown
@@ -46,7 +46,7 @@ def _gap() -> None:
 
 def print_text(text: str) -> None:
     """Print a model's text to standard output: as Markdown on a terminal, else unchanged."""
-    console = Console(highlight=False)
+    console = new_console()
     if console.is_terminal:
         show_markdown(console, text)
     else:
@@ -60,7 +60,7 @@ def print_json(record: Any) -> None:
 
 def say(text: str) -> None:
     """Print a message to standard error; on a terminal, no word of it is wrapped."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console = new_console(stderr=True, markup=False, emoji=False)
     if console.is_terminal:
         console.print(Text(inert(text)))
     else:
@@ -69,7 +69,7 @@ def say(text: str) -> None:
 
 def print_title(title: str) -> None:
     """Print a title with a line to standard output."""
-    console = Console(highlight=False)
+    console = new_console()
     text = one_line(title)
     if console.is_terminal:
         text = cut(text, max(1, console.width - 4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
@@ -84,26 +84,33 @@ class RunView:
         members = [member.name for layer in graph.plan.members for member in layer]
         self._names = max(map(cell_len, map(one_line, members)))
         # mypy: LangGraph types the events of several modes as Any.
-        events: AsyncIterator[Any] = graph.astream(
-            given, config, stream_mode=["messages", "custom", "values"]
-        )
+        events: Any = graph.astream(given, config, stream_mode=["messages", "custom", "values"])
         ticking = asyncio.create_task(self._tick())
+        close = self._close
         try:
-            async for mode, event in events:
-                if mode == "values":
-                    self._take(event)
-                elif mode == "custom":
-                    self._note(event)
-                elif is_answer(event[1]):
-                    self._write(event[0])
+            # Closed here, because the event loop cannot close it while it runs.
+            async with aclosing(events):
+                await self._show_events(events)
             assert self._state is not None  # a run that does not raise has a state
             self._end(self._state)
+        except OSError:  # of a standard stream: what a model raises is a MoAError
+            close = self._screen.release
+            raise
         finally:
             ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await ticking
-            self._close()
+            close()
         return self._state
+
+    async def _show_events(self, events: AsyncIterator[Any]) -> None:
+        async for mode, event in events:
+            if mode == "values":
+                self._take(event)
+            elif mode == "custom":
+                self._note(event)
+            elif is_answer(event[1]):
+                self._write(event[0])
 
     async def _tick(self) -> None:
         while True:

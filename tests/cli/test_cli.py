@@ -192,7 +192,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(moa, server, tmp_path):
     server.answers["agg"] = "word " * 200
     # A test run in the background of a shell ignores Ctrl-C, and its children would too.
     handle = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{handle}; from moa_graph.cli.app import main; main()"
+    code = f"{handle}; from moa_graph.cli.main import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code, "chat", "-c", "slow.toml"],
         stdin=subprocess.PIPE,

@@ -560,7 +560,7 @@ def test_the_command_is_installed_under_two_names():
 
 def test_names_of_presets_are_completed():
     """As a shell asks for it."""
-    code = "import sys; sys.argv = ['moa-graph']; from moa_graph.cli.app import main; main()"
+    code = "import sys; sys.argv = ['moa-graph']; from moa_graph.cli.main import main; main()"
     given = {"COMP_WORDS": "moa-graph ask --preset op", "COMP_CWORD": "3"}
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from moa_graph.cli import view
 from moa_graph.cli.app import app
 from moa_graph.cli.chats import Chat, Chats, opened
+from moa_graph.cli.consoles import new_console
 from moa_graph.cli.footer import Prices, Used, cost_of, parts_of, tokens_of
 from moa_graph.cli.lines import cut, dollars, inert, joined, one_line, padded
 from moa_graph.cli.markdown import Answer, blocks_of
@@ -690,3 +691,38 @@ def test_an_id_that_is_not_unique_is_refused():
         assert chats.find("ab1").title == "ab1"
         with pytest.raises(ValueError, match="several conversations begin with 'ab'"):
             chats.find("ab")
+
+
+# --- consoles ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="opens a terminal")
+@pytest.mark.parametrize("term", ["dumb", "unknown", "xterm"])
+@pytest.mark.parametrize(("columns", "width"), [(None, 47), ("33", 33), ("", 47)])
+def test_every_terminal_has_its_own_width(monkeypatch, term, columns, width):
+    import fcntl
+    import struct
+    import termios
+
+    monkeypatch.setenv("TERM", term)
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "__stdout__", None)
+    main, other = os.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 47, 0, 0))
+    if term == "xterm":  # Rich asks the standard streams
+        monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((47, 30)))
+    with os.fdopen(main), os.fdopen(other, "w") as terminal:
+        console = new_console(file=terminal)
+        assert console.is_terminal
+        assert console.is_dumb_terminal == (term != "xterm")
+        assert console.width == width
+        assert console.height == 30
+
+
+def test_every_console_is_made_in_one_place():
+    folder = Path(view.__file__).parent
+    makes = re.compile(r"\bConsole\(")
+    assert not [p.name for p in folder.glob("*.py") if makes.search(p.read_text())]
