@@ -11,7 +11,7 @@ import typer
 from moa_graph.cli.choosing import wrong
 from moa_graph.cli.terminal import say
 from moa_graph.presets.available import NothingToUse, choices
-from moa_graph.presets.starter import starter
+from moa_graph.presets.starter import quoted, starter
 
 
 def init(
@@ -21,6 +21,10 @@ def init(
     """Write a commented configuration file from the keys and model servers that are there."""
     if path.suffix.lower() != ".toml":
         wrong(f"The file must end in .toml, and {path} does not.")
+    try:
+        shown = quoted(str(path))
+    except ValueError as error:
+        wrong(str(error))
     if path.exists() and not force:
         wrong(f"{path} exists: give another name, or --force to replace it.")
     try:
@@ -28,4 +32,4 @@ def init(
         path.write_text(starter(first, others, str(path)), encoding="utf-8")
     except (NothingToUse, OSError) as error:
         wrong(str(error))
-    say(f'Wrote {path} for {first.because}. Next: moa ask --config {path} "…"')
+    say(f'Wrote {path} for {first.because}. Next: moa ask --config {shown} "…"')

@@ -15,6 +15,7 @@ from moa_graph.cli import streams
 from moa_graph.cli.choosing import wrong
 from moa_graph.errors import MoAError, explain
 from moa_graph.models import local
+from moa_graph.models.text import sentence
 from moa_graph.presets.configuration import Configuration
 from moa_graph.state import Proposal
 from moa_graph.strategies import similarity
@@ -46,11 +47,11 @@ def running() -> Iterator[None]:
     except OSError as error:
         if streams.is_lost(error):
             raise
-        raise Failed(explain(error), []) from None
+        raise Failed(sentence(explain(error)), []) from None
     except MoAError as error:
         raise Failed(str(error), getattr(error, "proposals", [])) from None
     except Exception as error:  # noqa: BLE001 - a traceback does not help at a prompt
-        raise Failed(explain(error), []) from None
+        raise Failed(sentence(explain(error)), []) from None
 
 
 def build(configuration: Configuration, **options: Any) -> MoAGraph:

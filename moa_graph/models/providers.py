@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class Provider:
         return (*key, *(name for name in self.needs if not is_set(environment, name)))
 
 
+_IN_HEADERS = re.compile(r"[!-~]+")
 _FOR_ALL = ("LANGSMITH_GATEWAY",)  # its own key stands for those of all providers
 
 PROVIDERS = {
@@ -221,6 +223,45 @@ def deployment_in(environment: Environment) -> str:
 def is_set(environment: Environment, name: str) -> bool:
     """Return whether a variable has a value that is not blank."""
     return bool(environment.get(name, "").strip())
+
+
+def wrong_keys(spec: str, params: Mapping[str, Any], environment: Environment) -> str:
+    """Return a sentence about keys of a model that no header can have; empty if there are none.
+
+    It has the names of variables and arguments, and not their values.
+
+    Args:
+        spec: The model, as `"provider:model"`.
+        params: Arguments of the chat model. If they have a key, no variable is read.
+        environment: Environment variables.
+    """
+    if has_credentials(params):
+        given = {f"the argument {name}": _plain(value) for name, value in params.items()}
+        names = [f"the argument {name}" for name in params if "key" in name or "token" in name]
+    else:
+        given = dict(environment)
+        names = _variables_of_keys(spec, environment)
+    wrong = [name for name in names if not _IN_HEADERS.fullmatch(given.get(name) or "x")]
+    if not wrong:
+        return ""
+    return (
+        f"{' and '.join(wrong)} must have only printable ASCII characters, and no spaces or line "
+        "ends: set it again."
+    )
+
+
+def _variables_of_keys(spec: str, environment: Environment) -> list[str]:
+    provider = provider_named(spec)
+    if provider is None:  # as most of LangChain's packages call it
+        return [f"{spec.partition(':')[0].strip().upper()}_API_KEY"]
+    others = [name for name in provider.without_key if name.endswith("_TOKEN")]
+    return [n for n in (*provider.key_in(environment), *others) if not n.endswith("_PROFILE")]
+
+
+def _plain(value: Any) -> str:
+    secret = getattr(value, "get_secret_value", None)
+    value = secret() if secret else value
+    return value if isinstance(value, str) else ""
 
 
 def provider_named(spec: str) -> Provider | None:

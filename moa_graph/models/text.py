@@ -1,4 +1,4 @@
-"""Repair text that cannot be encoded as UTF-8, from providers, users and programs."""
+"""Texts from providers, users and programs: repaired for UTF-8, and ended as sentences."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def utf8(text: str) -> str:
     if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def sentence(text: str) -> str:
+    """Return the text with a full stop, unless it ends with a mark of its own."""
+    text = text.rstrip()
+    return text if text[-1:] in ".…!?:" else f"{text}."
 
 
 def utf8_values(value: Any) -> Any:

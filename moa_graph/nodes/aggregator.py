@@ -23,6 +23,7 @@ from moa_graph.errors import (
 )
 from moa_graph.events import AggregatorStarted
 from moa_graph.models import Model
+from moa_graph.models.text import sentence
 from moa_graph.nodes.ask import Reply, ask, why
 from moa_graph.nodes.consult import keep_panel
 from moa_graph.nodes.plan import Plan
@@ -114,7 +115,7 @@ class AnswerNode(Runnable[MoAState, dict[str, Any]]):
         reason = why(error, call)
         refused = step.context.aggregator_options is not None and refused_request(error)
         failed = (AggregationRefused if refused else AggregationFailed)(
-            f"The aggregator {self.model_name} failed: {reason}", self.paid_for(step)
+            f"The aggregator {self.model_name} failed: {sentence(reason)}", self.paid_for(step)
         )
         # A note is shown in tracebacks, and not to the clients of a server.
         failed.add_note(_ADVICE)

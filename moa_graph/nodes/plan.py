@@ -15,6 +15,7 @@ from moa_graph.layers import Layer, References
 from moa_graph.limits import CallPolicy, RunLimits
 from moa_graph.models import Model
 from moa_graph.models.identity import identity_of
+from moa_graph.models.text import sentence
 from moa_graph.nodes.panels import Panels
 from moa_graph.nodes.shared import RunsInProgress
 from moa_graph.state import Proposal, proposals_of_layer, usable
@@ -136,7 +137,7 @@ class Plan:
         policy = self.policies[layer - 1]
         return NotEnoughProposals(
             f"Layer {layer} gave {len(usable(own))} usable proposals of {policy.width}, but "
-            f"min_proposals is {policy.min_proposals}. {reasons}",
+            f"min_proposals is {policy.min_proposals}. {sentence(reasons)}",
             proposals,
         )
 

@@ -19,7 +19,7 @@ def read_data(path: Path) -> Any:
         ValueError: If the file is not valid TOML or YAML. The message has the position only.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         toml = path.suffix.lower() == ".toml"
         return tomllib.loads(text) if toml else yaml.load(text, _UniqueKeys)  # noqa: S506 - safe
     except yaml.MarkedYAMLError as error:

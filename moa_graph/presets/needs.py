@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from moa_graph.errors import explain
 from moa_graph.models import build_chat_model, local
-from moa_graph.models.providers import Environment, Provider, has_credentials, provider_named
+from moa_graph.models.providers import (
+    Environment,
+    Provider,
+    has_credentials,
+    provider_named,
+    wrong_keys,
+)
+from moa_graph.models.text import sentence
 from moa_graph.presets.configuration import Configuration
 
 _PACKAGE = re.compile(r"pip install [\"'`]?([A-Za-z][\w.-]*(?:\[[\w,-]+\])?)")
@@ -70,7 +77,7 @@ class Needs:
         told = " and ".join(filter(None, parts))
         keys = f" (keys: {', '.join(self.sites)})" if self.variables and self.sites else ""
         if not told:
-            return f"{who} cannot be used: {self.other}"
+            return sentence(f"{who} cannot be used: {self.other}")
         return f"{who} needs {told}{keys}."
 
 
@@ -102,6 +109,8 @@ def needs_of_mixture(configuration: Configuration, environment: Environment) -> 
 def _needs_of_model(spec: str, settings: Mapping[str, Any], environment: Environment) -> Needs:
     if spec.startswith("local:"):
         return Needs() if local.is_installed() else Needs(packages=("moa-graph[local]",))
+    if told := wrong_keys(spec, settings, environment):
+        return Needs(other=told)
     provider = provider_named(spec)
     if provider is not None:
         needs = needs_of(provider, environment)

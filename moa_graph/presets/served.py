@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from moa_graph.errors import explain
-from moa_graph.models.providers import PROVIDERS, Environment, Provider
+from moa_graph.models.providers import PROVIDERS, Environment, Provider, wrong_keys
 from moa_graph.models.this_machine import is_here
 
 _TIMEOUT = 20.0  # seconds
@@ -104,6 +104,8 @@ def is_served(model: str, known: set[str]) -> bool:
 def _listed(provider: Provider, environment: Environment) -> set[str]:
     place = _LISTS[provider.name]
     base = provider.base_in(environment) or place.base
+    if told := wrong_keys(f"{provider.name}:", {}, environment):
+        raise CannotTell(told)
     key = environment[provider.key_in(environment)[0]].strip()
     sent = f"Bearer {key}" if place.header == "Authorization" else key
     headers = {place.header: sent, **(place.headers or {})}

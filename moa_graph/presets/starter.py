@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moa_graph.models.text import utf8
 from moa_graph.presets.available import Choice
 
 _START = """\
@@ -72,7 +74,7 @@ def starter(choice: Choice, others: Sequence[Choice], path: str) -> str:
     limited = bool(made.calls and made.calls.concurrent)
     calls = inline({"concurrent": dict(made.calls.concurrent)}) if made.calls and limited else ""
     parts = [
-        _START.format(path=path, because=choice.because, name=inline(made.name)),
+        _START.format(path=quoted(path), because=choice.because, name=inline(made.name)),
         _PROPOSERS.format(example=inline(next(made.models())), proposers=lines(entries)),
         _AGGREGATOR.format(aggregator=inline(made.aggregator), layers=made.depth),
         _SETTINGS.format(temperature=temperature, max_tokens=max_tokens),
@@ -85,6 +87,17 @@ def starter(choice: Choice, others: Sequence[Choice], path: str) -> str:
         _LIMITS,
     ]
     return "".join(parts)
+
+
+def quoted(path: str) -> str:
+    """Return the name of a file as a shell takes it.
+
+    Raises:
+        ValueError: If it has a character that cannot be printed, such as a line feed.
+    """
+    if not path.isprintable():
+        raise ValueError(f"The name of the file has characters that cannot be printed: {path!r}.")
+    return shlex.quote(path)
 
 
 def _others(others: Sequence[Choice]) -> list[str]:
@@ -116,12 +129,16 @@ def inline(value: Any) -> str:
         return "[" + ", ".join(map(inline, value)) + "]"
     if value is None or not isinstance(value, str | bool | int | float):
         raise TypeError(f"TOML has no {type(value).__name__}.")
-    return json.dumps(value, ensure_ascii=False)  # strings, numbers and booleans are as in JSON
+    return _json(value)
 
 
 def _key(name: str) -> str:
     return (
-        name
-        if name.isascii() and name.replace("_", "").replace("-", "").isalnum()
-        else json.dumps(name)
+        name if name.isascii() and name.replace("_", "").replace("-", "").isalnum() else _json(name)
     )
+
+
+def _json(value: Any) -> str:
+    """Return a string, a number or a boolean as in JSON, of which TOML forbids one character."""
+    value = utf8(value) if isinstance(value, str) else value
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -12,6 +12,7 @@ from moa_graph.calling.answer import Answer
 from moa_graph.calling.references import Question
 from moa_graph.errors import MoAError
 from moa_graph.models import Model, ModelLike, as_model
+from moa_graph.models.text import sentence
 from moa_graph.nodes.ask import Reply, ask
 from moa_graph.nodes.step import Step
 from moa_graph.state import Decision, Proposal, total_usage
@@ -79,7 +80,7 @@ class Run:
         reply = await ask(self._step, called, lambda _: Question(asked), writes=writes)
         self._replies.append(reply)
         if reply.answer is None:
-            raise MoAError(f"The model {called.name} failed: {reply.why_unusable}")
+            raise MoAError(f"The model {called.name} failed: {sentence(str(reply.why_unusable))}")
         return reply.answer
 
     def _model(self, given: ModelLike) -> Model:

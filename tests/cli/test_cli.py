@@ -79,6 +79,17 @@ def test_ask_shows_the_proposals(moa, server):
     assert result.stdout.endswith("agg: hi\n")
 
 
+@pytest.mark.parametrize(
+    ("proposer", "aggregator"), [("a", "x?status=503"), ("a?status=503", "x"), ("a?empty", "x")]
+)
+def test_errors_of_runs_are_sentences(moa, tmp_path, proposer, aggregator):
+    text = f'proposers=["together:{proposer}"]\naggregator="together:{aggregator}"'
+    (tmp_path / "down.toml").write_text(text + "\ncalls = { retries = 0 }")
+    result = moa("ask", "hi", "-c", "down.toml")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith(".")
+
+
 def test_a_failed_run_exits_with_1_and_keeps_what_was_paid_for(moa, tmp_path):
     (tmp_path / "down.toml").write_text(
         'proposers=["together:a"]\naggregator="together:x?status=400"'

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import itertools
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from moa_graph.models.providers import PROVIDERS
 from moa_graph.presets import available, load_preset, servers
 from moa_graph.presets.families import FAMILIES, models_of
 from moa_graph.presets.served import is_served, served
+from moa_graph.presets.starter import inline
 from tests.fake_providers import KEYS, FakeProviders
 
 LISTS = {
@@ -209,6 +211,51 @@ def test_without_its_key_a_model_is_refused_before_anything_is_asked(providers, 
         assert result.stderr.splitlines()[-1] == f"export {PROVIDERS[name].keys[0][0]}=…"
     assert "Traceback" not in result.output
     assert providers.asked == []
+
+
+UNSENDABLE = [
+    "sk-abc\r",
+    "  k-0123\n",
+    "ключ",
+    "sk-\x7f",
+    "sk-é",
+    "sk abc",
+    "sk-abc\u2028",
+    "“sk-abc”",
+]
+
+
+@pytest.mark.parametrize("name", [*(n for n in PROVIDERS if n != "bedrock_converse"), "cohere"])
+@pytest.mark.parametrize("key", UNSENDABLE)
+def test_a_key_that_no_header_can_have_is_told_by_its_variable(providers, monkeypatch, name, key):
+    variable = PROVIDERS[name].keys[0][0] if name in PROVIDERS else "COHERE_API_KEY"
+    monkeypatch.setenv(variable, key)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", f"http://127.0.0.1:{providers.port['groq']}")
+    result = moa("ask", "hi", "-m", f"{name}:some-model")
+    assert result.exit_code == 2, result.output
+    assert f"cannot be used: {variable} must have only printable ASCII" in result.stderr
+    assert result.stderr.endswith("set it again.\n")
+    assert key.strip() not in result.output
+    assert providers.asked == []
+
+
+@pytest.mark.parametrize("key", UNSENDABLE)
+def test_a_key_in_a_file_that_no_header_can_have_is_told_by_its_argument(providers, tmp_path, key):
+    entry = {"model": "openai:a", "params": {"api_key": key}}
+    (tmp_path / "own.toml").write_text(
+        f"proposers = [{inline(entry)}]\naggregator = {inline(entry)}"
+    )
+    result = moa("ask", "hi", "-c", "own.toml")
+    assert result.exit_code == 2
+    assert "the argument api_key must have only printable ASCII" in result.stderr
+    assert key.strip() not in result.output
+
+
+def test_a_key_that_no_header_can_have_is_not_sent_to_ask_for_models(providers, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-abc\r")
+    result = moa("presets", "--check")
+    assert result.exit_code == 1
+    assert "OpenAI: not checked: OPENAI_API_KEY must have only printable ASCII" in result.stderr
 
 
 def test_with_nothing_the_embedded_models_are_taken(providers, monkeypatch):
@@ -476,6 +523,55 @@ def test_init_keeps_a_file_that_is_there(providers, monkeypatch, tmp_path):
     assert "openai:" in path.read_text()
     assert moa("init", "moa.json").exit_code == 2
     assert moa("init", "nowhere/moa.toml").exit_code == 2
+
+
+FILES = [
+    "my file.toml",
+    "it's.toml",
+    "$HOME `x`.toml",
+    "漢字.toml",
+    "a;b&c|d.toml",
+    "-x.toml",
+    "{x}.toml",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_init_says_next_is_what_a_shell_takes(providers, monkeypatch, tmp_path, name):
+    set_key(providers, monkeypatch, "openai")
+    result = moa("init", "--", name)
+    assert result.exit_code == 0
+    for text in (result.stderr, (tmp_path / name).read_text()):
+        command = next(line for line in text.splitlines() if "moa ask --config" in line)
+        words = shlex.split(command.partition("moa ask")[2])
+        assert words[:2] == ["--config", name]
+    assert moa("ask", "hi", "--config", name).stdout == "openai answers.\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.toml", "a\rb.toml", "a\x1bb.toml", "a\x7f.toml", "a\udc80.toml"]
+)
+def test_init_refuses_names_that_cannot_be_printed(providers, monkeypatch, tmp_path, name):
+    set_key(providers, monkeypatch, "openai")
+    result = moa("init", name)
+    assert result.exit_code == 2
+    assert "characters that cannot be printed" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+ODD = [*map(chr, range(0x20)), "\x7f", "\x80", '"', "\\", "\u2028", "\ufeff", "漢", "😀", "'", "#"]
+
+
+@pytest.mark.parametrize("character", ODD)
+def test_every_text_is_valid_toml_on_one_line(character):
+    value = {f"a{character}b": [f"x{character}y", {"z": character}]}
+    text = inline(value)
+    assert tomllib.loads(f"value = {text}")["value"] == value
+    assert "\n" not in text
+
+
+def test_half_a_character_is_replaced_in_toml():
+    assert tomllib.loads(f"value = {inline('a' + chr(0xD83D))}")["value"] == "a\ufffd"
 
 
 def test_presets_of_packages_that_are_not_installed_are_listed(providers):

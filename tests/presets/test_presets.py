@@ -71,6 +71,14 @@ async def test_a_file_configures_everything(tmp_path, server, monkeypatch, file,
     assert list(configuration.models()) == ["together:plain", "together:critic?x", "together:agg"]
 
 
+@pytest.mark.parametrize(("file", "text"), [("mine.toml", TOML), ("mine.yaml", YAML)])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path, file, text, line_end):
+    path = tmp_path / file
+    path.write_bytes(b"\xef\xbb\xbf" + text.strip().replace("\n", line_end).encode())
+    assert load_preset(path).layers == 3
+
+
 def test_options_of_the_call_win_over_the_configuration():
     assert len(load_preset("moa-lite").create(layers=4).nodes) == 1 + 18 + 1
 
