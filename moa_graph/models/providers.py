@@ -55,6 +55,11 @@ class Provider:
                 return way
         return ()
 
+    def found_in(self, environment: Environment) -> tuple[str, ...]:
+        """Return as `key_in`; if there is no key, the variables that hold a part of one."""
+        parts = [tuple(n for n in way if is_set(environment, n)) for way in self.keys]
+        return self.key_in(environment) or next(filter(None, parts), ())
+
     def base_in(self, environment: Environment) -> str:
         """Return the base URL that a variable sets; empty if none does."""
         return next((environment[n].strip() for n in self.bases if is_set(environment, n)), "")
@@ -64,6 +69,9 @@ class Provider:
         others = (*self.without_key, *_FOR_ALL)
         signs_in = self.in_files or any(is_set(environment, name) for name in others)
         key = () if signs_in or self.key_in(environment) else self.keys[0]
+        if not self.key_in(environment) and (part := self.found_in(environment)):
+            key = next(way for way in self.keys if part[0] in way)  # half of a key is an error
+            key = tuple(name for name in key if name not in part)
         return (*key, *(name for name in self.needs if not is_set(environment, name)))
 
 

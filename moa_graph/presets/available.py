@@ -22,7 +22,7 @@ from moa_graph.presets import PRESETS
 from moa_graph.presets.configuration import Configuration
 from moa_graph.presets.families import ALL_KEYS, family
 from moa_graph.presets.needs import Needs, needs_of
-from moa_graph.presets.servers import Running, running
+from moa_graph.presets.servers import Running, not_asked, running
 
 EMBEDDED = "local"
 """Name of the preset of the embedded models."""
@@ -88,7 +88,8 @@ def choose(
     if usable:
         return _by_key(usable[0], environment, more=usable[1:])
     if found := look(environment):
-        return _by_server(found[0], tuple(_would_help(p, environment) for p in waiting))
+        also = [_would_help(provider, environment) for provider in waiting]
+        return _by_server(found[0], (*also, *not_asked(environment)))
     return _last(waiting, environment)
 
 
@@ -107,7 +108,7 @@ def choices(
 
 def _with_keys(environment: Environment) -> tuple[list[Provider], list[Provider]]:
     """Return the providers whose keys are set: usable ones, and those that need something."""
-    with_keys = [p for p in PROVIDERS.values() if p.key_in(environment)]
+    with_keys = [p for p in PROVIDERS.values() if p.found_in(environment)]
     usable = [p for p in with_keys if not needs_of_family(p, environment)]
     return usable, [p for p in with_keys if p not in usable]
 
@@ -115,13 +116,14 @@ def _with_keys(environment: Environment) -> tuple[list[Provider], list[Provider]
 def _last(waiting: list[Provider], environment: Environment) -> Choice:
     if waiting:
         needs = needs_of_family(waiting[0], environment)
-        found_key = " and ".join(waiting[0].key_in(environment))
+        found_key = " and ".join(waiting[0].found_in(environment))
         raise NothingToUse(f"{found_key} is set. {needs.sentence(waiting[0].title)}", needs.command)
     if local.is_installed():
-        return _embedded()
+        return _embedded(not_asked(environment))
+    skipped = "".join(f"{told} " for told in not_asked(environment))
     raise NothingToUse(
-        f"There is no API key and no model server here. Set a key, such as TOGETHER_API_KEY "
-        f"({PROVIDERS['together'].site}) or OPENAI_API_KEY; or start Ollama.\n"
+        f"{skipped}There is no API key and no model server here. Set a key, such as "
+        f"TOGETHER_API_KEY ({PROVIDERS['together'].site}) or OPENAI_API_KEY; or start Ollama.\n"
         f"Small models on this machine need no key; {SHOWS_THE_PIPELINE}: {local.INSTALL}"
     )
 
@@ -153,15 +155,18 @@ def _by_server(one: Running, also: tuple[str, ...]) -> Choice:
     return Choice(one.server.name, one.configuration(), because, also)
 
 
-def _embedded() -> Choice:
+def _embedded(also: tuple[str, ...]) -> Choice:
     return Choice(
         EMBEDDED,
         PRESETS[EMBEDDED],
         f"the embedded models ({SHOWS_THE_PIPELINE})",
-        ("For good answers, set an API key such as OPENAI_API_KEY, or start Ollama.",),
+        (
+            *also,
+            "For good answers, set an API key such as OPENAI_API_KEY, or start Ollama.",
+        ),
     )
 
 
 def _would_help(provider: Provider, environment: Environment) -> str:
     needs = needs_of_family(provider, environment)
-    return f"{' and '.join(provider.key_in(environment))} needs: {needs.command}."
+    return f"{' and '.join(provider.found_in(environment))} needs: {needs.command}."

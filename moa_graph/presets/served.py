@@ -122,8 +122,14 @@ def _pages(client: httpx.Client, url: str, params: dict[str, str]) -> set[str]:
         if response.is_redirect:
             raise CannotTell(f"{url} redirects to another address, which is not asked")
         response.raise_for_status()
-        body = response.json()
-        entries = body if isinstance(body, list) else body.get("data") or body.get("models") or []
+        try:
+            body = response.json()
+        except (ValueError, RecursionError):
+            body = None
+        is_object = isinstance(body, Mapping)
+        entries = (body.get("data") or body.get("models") or []) if is_object else body
+        if not isinstance(entries, list):
+            raise CannotTell(f"{url} does not answer with a list of models")
         found |= {name for entry in entries for name in _names(entry)}
         more = {} if isinstance(body, list) else _next_page(body)
         if not more:
@@ -138,7 +144,8 @@ def _names(entry: Any) -> set[str]:
     """Return the names of a model, of which some providers tell several."""
     if not isinstance(entry, Mapping):
         return set()
-    given = [entry.get("id"), entry.get("name"), *(entry.get("aliases") or ())]
+    others = entry.get("aliases")
+    given = [entry.get("id"), entry.get("name"), *(others if isinstance(others, list) else ())]
     return {name.removeprefix("models/") for name in given if isinstance(name, str)}
 
 

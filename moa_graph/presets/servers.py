@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from moa_graph.limits import CallPolicy
 from moa_graph.models.providers import Environment, is_set
+from moa_graph.models.this_machine import address_here
 from moa_graph.presets.configuration import Configuration
 from moa_graph.presets.families import PROPOSERS
 
@@ -24,11 +25,22 @@ TIMEOUT = 1.0
 """Seconds that a server has for its list of models."""
 
 _LARGEST = 2**22  # bytes of a list of models
-_HOST = "127.0.0.1"
-_EMBEDS = re.compile(
-    r"embed|rerank|\bbge\b|\bgte\b|\be5\b|minilm|bert\b|mpnet|colbert", re.IGNORECASE
+_NO_CHAT = re.compile(
+    r"""
+    embed | rerank | \b(?:bge|gte|e5)\b | minilm | bert\b | mpnet | col(?:bert|pali|qwen)  # vectors
+    | \b(?:clip|siglip2?)\b
+    | whisper | wav2vec | parakeet | speech | \b(?:asr|stt|canary)\b  # of speech
+    | tts\b | kokoro | chatterbox | musicgen | \b(?:bark|piper|vits|tts\d*|xtts.*)\b  # to speech
+    | diffusion | sdxl | \b(?:sd\d|sd-turbo|flux) | dall-e | \bimage\b | \bvae\b  # to images
+    | \b(?:t2v|i2v|animatediff)\b | hunyuanvideo | ltx-video  # to videos
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
+_CHATS = ("llm", "vlm")
+"""Types of models that chat, as LM Studio calls them."""
+_TYPES = "/api/v0/models"
 _MIXTURE = "mixture"
+_PORT_OF_HTTP = 80  # Ollama's own programs take it where the variable has a scheme and no port
 _ELSEWHERE = re.compile(r"[:-]cloud$")  # Ollama's names of models that its own servers run
 
 
@@ -44,6 +56,13 @@ class Server:
     """Path of the list of its models."""
     concurrent: int | None
     """Calls that it answers at a time, if it does not tell; None if there is no such limit."""
+    host: str = "127.0.0.1"
+    """Its address, which is a loopback one."""
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 SERVERS = (
@@ -68,7 +87,7 @@ class Running:
     @property
     def address(self) -> str:
         """Host and port."""
-        return f"{_HOST}:{self.server.port}"
+        return self.server.address
 
     def configuration(self) -> Configuration:
         """Return a mixture of the server's models; one model alone is sampled."""
@@ -120,10 +139,21 @@ def running_server(name: str, environment: Environment) -> Running:
     (server,) = (server for server in SERVERS if server.name == name)
     for found in running(environment, [server]):
         return found
+    here = _as_set(server, environment)
+    if here is None:
+        raise ValueError(f"{NOT_HERE} Name a model with --model.")
     raise ValueError(
-        f"There is no {server.title} server with a chat model at {_HOST}:{server.port}. Start it, "
+        f"There is no {server.title} server with a chat model at {here.address}. Start it, "
         "or name a model with --model."
     )
+
+
+NOT_HERE = "Ollama is not asked: OLLAMA_HOST names no http server on this machine."
+
+
+def not_asked(environment: Environment) -> tuple[str, ...]:
+    """Return a sentence about each server that is not looked for, because it is not here."""
+    return () if _as_set(SERVERS[0], environment) else (NOT_HERE,)
 
 
 def _as_set(server: Server, environment: Environment) -> Server | None:
@@ -131,14 +161,17 @@ def _as_set(server: Server, environment: Environment) -> Server | None:
     if server.name != "ollama" or not is_set(environment, "OLLAMA_HOST"):
         return server
     given = environment["OLLAMA_HOST"].strip()
+    if host := address_here(given):  # also an address of IPv6 without brackets
+        return replace(server, host=host)
     try:
         address = urlsplit(given if "//" in given else f"//{given}")
-        port = address.port or server.port
+        port = address.port or (_PORT_OF_HTTP if "//" in given else server.port)
     except ValueError:
         return None
-    if address.scheme == "https" or address.hostname not in (None, _HOST, "localhost", "0.0.0.0"):  # noqa: S104 - compared, not bound
+    host = address_here(address.hostname) if address.hostname else server.host
+    if address.scheme not in ("", "http") or host is None:
         return None
-    return replace(server, port=port)
+    return replace(server, host=host, port=port)
 
 
 def _with_parallel(one: Running, environment: Environment) -> Running:
@@ -151,15 +184,19 @@ def _with_parallel(one: Running, environment: Environment) -> Running:
 def _look_at(server: Server) -> Running | None:
     deadline = time.monotonic() + TIMEOUT
     sizes: dict[str, float] = {}
-    for name, size in _models_in(_ask(server, server.path, deadline)).items():
-        if len(sizes) < PROPOSERS and _chats(server, name, deadline):
+    models = _models_in(_ask(server, server.path, deadline))
+    types = _types_in(_ask(server, _TYPES, deadline)) if server.name == "lm-studio" else {}
+    for name, size in models.items():
+        if len(sizes) >= PROPOSERS:
+            break
+        if types.get(name, _CHATS[0]) in _CHATS and _chats(server, name, deadline):
             sizes[name] = size
     if not sizes:
         return None
     concurrent = server.concurrent
     if server.name == "llama-cpp":
         slots = (_ask(server, "/props", deadline) or {}).get("total_slots")
-        concurrent = slots if isinstance(slots, int) and slots > 0 else concurrent
+        concurrent = slots if type(slots) is int and slots > 0 else concurrent
     largest_first = sorted(sizes, key=lambda name: -sizes[name])
     return Running(server, tuple(largest_first), concurrent)
 
@@ -167,7 +204,8 @@ def _look_at(server: Server) -> Running | None:
 def _models_in(listed: Mapping[str, Any] | None) -> dict[str, float]:
     """Return the sizes of models by name, in a list of Ollama or of OpenAI's protocol.
 
-    Sizes that are not told are 0. Embedding models, and models on other machines, are left out.
+    Sizes that are not told are 0. Models that do not chat, such as those of embeddings, speech or
+    images, and models on other machines, are left out.
     """
     entries = (listed or {}).get("models") or (listed or {}).get("data")
     found: dict[str, float] = {}
@@ -177,18 +215,32 @@ def _models_in(listed: Mapping[str, Any] | None) -> dict[str, float]:
         name = entry.get("id") or entry.get("model") or entry.get("name")
         if name == _MIXTURE:  # a server of this package: a mixture must not ask itself
             return {}
-        if isinstance(name, str) and name and not _is_left_out(name, entry):
+        if isinstance(name, str) and _is_usable(name) and not _is_left_out(name, entry):
             size = entry.get("size")
-            found[name] = size if isinstance(size, int | float) else 0
+            # A size may be NaN, which is not above 0.
+            found[name] = size if isinstance(size, int | float) and size > 0 else 0
     return found
+
+
+def _types_in(listed: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the types of models by name, as LM Studio tells them."""
+    entries = (listed or {}).get("data")
+    known = [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+    named = [(e.get("id"), e.get("type")) for e in known]
+    return {n: kind for n, kind in named if isinstance(n, str) and isinstance(kind, str)}
+
+
+def _is_usable(name: str) -> bool:
+    """Return whether a name can be written in `"provider:model"`, and shown."""
+    return name.isprintable() and bool(name.strip(": ")) and not name.startswith(":")
 
 
 def _is_left_out(name: str, entry: Mapping[str, Any]) -> bool:
     details = entry.get("details")
     family = str(details.get("family", "")) if isinstance(details, Mapping) else ""
     runs_elsewhere = bool(entry.get("remote_host")) or _ELSEWHERE.search(name) is not None
-    embeds = any(map(_EMBEDS.search, (name, family)))
-    return runs_elsewhere or embeds or not _completes(entry)
+    no_chat = any(_NO_CHAT.search(told.replace("_", "-")) for told in (name, family))
+    return runs_elsewhere or no_chat or not _completes(entry)
 
 
 def _completes(told: Mapping[str, Any]) -> bool:
@@ -218,7 +270,7 @@ def _ask(
     left = deadline - time.monotonic()
     if left <= 0:
         return None
-    connection = http.client.HTTPConnection(_HOST, server.port, timeout=left)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=left)
     try:
         data = None if body is None else json.dumps(body)
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -230,7 +282,7 @@ def _ask(
             if len(read) > _LARGEST or time.monotonic() > deadline:
                 return None
         value = json.loads(read) if response.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return None
     finally:
         connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.server
 import importlib.util
 import itertools
 import os
@@ -16,7 +17,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from moa_graph.cli.app import app
@@ -267,6 +271,29 @@ def test_with_nothing_the_embedded_models_are_taken(providers, monkeypatch):
     assert "\n" not in choice.told()
 
 
+HALVES = [
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT"),
+]
+
+
+@pytest.mark.parametrize(("variable", "other"), HALVES)
+def test_of_a_key_in_two_variables_the_missing_one_is_told(providers, monkeypatch, variable, other):
+    monkeypatch.setattr(local, "is_installed", lambda: True)
+    monkeypatch.setenv(variable, "key-0123456789")
+    result = moa("ask", "hi")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{variable} is set. ")
+    assert f"{other}=…" in result.stderr.splitlines()[-1]
+    assert f"{variable}=…" not in result.stderr
+    providers.models["vllm"] = LISTS["vllm"]
+    choice = available.choose({variable: "key-0123456789"})
+    assert choice.preset == "vllm"
+    assert f"{variable} needs: " in choice.told()
+    assert other in choice.told()
+
+
 def test_with_nothing_at_all_the_ways_are_told(providers, monkeypatch):
     monkeypatch.setattr(local, "is_installed", lambda: False)
     result = moa("ask", "hi")
@@ -292,6 +319,111 @@ ASKED_FOR_NOTHING = [
     ("vllm", [1, 2]),
     ("vllm", "text"),
 ]
+
+
+NO_CHAT = [
+    "openai/whisper-large-v3", "whisper-1", "Systran/faster-distil-whisper-small.en", "kokoro-tts",
+    "Kokoro-82M", "outetts_0.2", "XTTS-v2", "tts-1-hd", "parler_tts_mini", "suno/bark", "piper-en",
+    "Qwen3-ASR-1.7B", "nvidia/parakeet-tdt-0.6b", "wav2vec2-base", "speecht5", "stable-diffusion-3",
+    "sdxl-turbo", "sd3-medium", "FLUX.1-schnell", "flux-dev", "qwen-image", "z_image_turbo",
+    "clip-vit-large", "siglip2-base", "bge-reranker-v2-m3", "Qwen3-Reranker-0.6B", "dall-e-3",
+    "gte-large", "colpali-v1.3", "musicgen-small", "wan2.1-t2v-14b",
+]  # fmt: skip
+CHATS = [
+    "llama3.2:latest", "qwen3-8b", "gpt-oss:20b", "gemma-3-27b-it", "qwen2.5-vl-7b", "llava:13b",
+    "phi-4", "deepseek-r1", "Qwen3-235B-A22B", "mistral-small3.2", "smollm2", "granite4", "command-r",
+    "codestral", "reflux-7b", "eclipse-7b", "robertson-13b-chat", "minimax-m2", "solar-pro",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_models_of_speech_and_images_are_not_proposers(name):
+    for model in NO_CHAT:
+        entry = {"id": model, "name": model}
+        assert servers._models_in({"data": [entry]}) == {}, model
+    for model in CHATS:
+        assert servers._models_in({"data": [{"id": model}]}) == {model: 0}
+
+
+def test_lm_studio_tells_the_types_of_its_models(providers):
+    kinds = {"c": "embeddings", "d": "tts", "a": "llm", "b": "vlm", "e": None}
+    providers.models["lm-studio"] = {"data": [{"id": model} for model in [*kinds, "g"]]}
+    (found,) = servers.running({})
+    assert found.models == ("c", "d", "a")  # it does not tell
+    providers.more["lm-studio", "/api/v0/models"] = {
+        "data": [{"id": model, "type": kind} for model, kind in kinds.items()] + [None, 3, {}]
+    }
+    (found,) = servers.running({})
+    assert found.models == ("a", "b", "e")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda part: st.lists(part) | st.dictionaries(st.text(), part),
+    max_leaves=5,
+)
+ODD_TEXT = st.text(st.characters(codec=None), max_size=4) | JSON
+ENTRY = st.fixed_dictionaries(
+    {"id": ODD_TEXT},
+    optional=dict.fromkeys(("size", "details", "capabilities", "remote_host"), JSON),
+)
+LISTED = st.fixed_dictionaries(
+    {"data": st.lists(ENTRY | JSON) | JSON}, optional={"total_slots": JSON, "capabilities": JSON}
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(LISTED)
+@example({"data": [{"id": "a"}], "total_slots": True})
+@example({"data": [{"id": "\ud800"}]})
+@example({"data": [{"id": ":"}, {"id": ":a"}, {"id": " "}, {"id": "a\nb"}]})
+@example({"data": [{"id": "a", "size": float("nan")}, {"id": "b", "size": 10**400}]})
+def test_every_list_of_models_gives_a_mixture_or_nothing(listed):
+    """Whatever a program on one of the ports answers, to all requests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(servers, "_ask", lambda *_: listed)
+        for found in servers.running({}):
+            made = found.configuration()
+            assert made.create().plan.layers == 2
+            assert tomllib.loads(f"value = {inline(made.proposers)}")["value"] == made.proposers
+            found_models = [spec.encode() for spec in made.models()]
+            assert found_models
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"data":' * 100_000,
+        b"\xff\xfe",
+        b"",
+        b"<html>",
+        b"9" * 5000,
+        b"null",
+        b"NaN",
+    ],
+    ids=lambda body: str(body[:8]),
+)
+def test_a_body_that_is_no_list_is_no_server(body, no_garbage):
+    """The other servers are found all the same."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - the name is the library's
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        here = [dataclasses.replace(s, port=listening.server_port) for s in servers.SERVERS]
+        assert servers.running({}, here) == []
+        listening.shutdown()
 
 
 @pytest.mark.parametrize(("name", "listed"), ASKED_FOR_NOTHING, ids=str)
@@ -341,6 +473,11 @@ def test_llama_cpp_tells_how_many_calls_it_answers_at_a_time(providers, slots):
         ("http://gpu.example.com", False),
         ("https://127.0.0.1:{port}", False),
         ("127.0.0.1:port", False),
+        ("127.1:{port}", True),
+        ("LOCALHOST:{port}", True),
+        ("[::]:{port}", True),
+        ("http://[::ffff:127.0.0.1]:{port}", True),
+        ("[::2]:{port}", False),
     ],
 )
 def test_ollama_is_only_looked_for_on_this_machine(providers, host, found):
@@ -348,6 +485,47 @@ def test_ollama_is_only_looked_for_on_this_machine(providers, host, found):
     elsewhere = [dataclasses.replace(servers.SERVERS[0], port=1)]
     host = host.format(port=providers.port["ollama"])
     assert bool(servers.running({"OLLAMA_HOST": host}, elsewhere)) == found
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("", "127.0.0.1:11434"),
+        ("::", "127.0.0.1:11434"),
+        ("[::]", "127.0.0.1:11434"),
+        ("::1", "[::1]:11434"),
+        ("[::1]", "[::1]:11434"),
+        ("http://[::1]:80/", "[::1]:80"),
+        ("127.1", "127.0.0.1:11434"),
+        ("127.0.0.2:9", "127.0.0.2:9"),
+        ("0.0.0.0", "127.0.0.1:11434"),
+        ("http://localhost", "127.0.0.1:80"),
+        ("ollama.localhost:9", "127.0.0.1:9"),
+    ],
+)
+def test_addresses_of_ollama_are_those_of_this_machine(host, address):
+    server = servers._as_set(servers.SERVERS[0], {"OLLAMA_HOST": host})
+    assert server.address == address
+    assert servers.not_asked({"OLLAMA_HOST": host}) == ()
+    found = servers.Running(server, ("m",), 1)
+    (_, settings), *_ = found.configuration().entries()
+    assert settings["base_url"] == f"http://{address}/v1"
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "https://localhost", "x:y", "http://u:secret@gpu"])
+def test_that_ollama_elsewhere_is_not_asked_is_told(providers, monkeypatch, host):
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    told = "OLLAMA_HOST names no http server on this machine."
+    monkeypatch.setattr(local, "is_installed", lambda: True)
+    assert told in available.choose({"OLLAMA_HOST": host}).told()
+    monkeypatch.setattr(local, "is_installed", lambda: False)
+    for arguments in ([], ["--preset", "ollama"]):
+        result = moa("ask", "hi", *arguments)
+        assert result.exit_code == 2
+        assert told in result.stderr
+        assert "secret" not in result.stderr
+    providers.models["vllm"] = LISTS["vllm"]
+    assert told in available.choose({"OLLAMA_HOST": host}).told()
 
 
 def test_looking_uses_no_proxy_and_follows_no_redirect(providers, monkeypatch):
@@ -628,6 +806,44 @@ def test_the_list_of_a_provider_may_have_pages(providers, monkeypatch):
     found = served(dict(os.environ), ["anthropic"])
     assert found == {"anthropic": {"a"}}
     assert 1 < len(providers.asked) <= 100
+
+
+@pytest.mark.parametrize(
+    "body", [None, "x", 3, True, {"data": 5}, {"data": "x"}, {"models": {"a": 1}}], ids=str
+)
+def test_what_is_no_list_of_models_is_told(providers, monkeypatch, body):
+    set_key(providers, monkeypatch, "openai")
+    providers.models["openai"] = body
+    (answer,) = served(dict(os.environ), ["openai"]).values()
+    assert str(answer).endswith("/v1/models does not answer with a list of models")
+
+
+@pytest.mark.parametrize("text", ["<html>", "", "[" * 100_000, '{"data": [', "\x00"])
+def test_a_page_is_no_list_of_models(providers, monkeypatch, text, no_garbage):
+    set_key(providers, monkeypatch, "openai")
+    monkeypatch.setattr(httpx.Client, "get", lambda *_, **__: _response(text))
+    (answer,) = served(dict(os.environ), ["openai"]).values()
+    assert str(answer).endswith("/v1/models does not answer with a list of models")
+
+
+def _response(text: str) -> httpx.Response:
+    return httpx.Response(200, text=text, request=httpx.Request("GET", "http://127.0.0.1/v1"))
+
+
+def test_entries_that_are_no_models_are_left_out(providers, monkeypatch):
+    set_key(providers, monkeypatch, "openai")
+    odd = [
+        None,
+        3,
+        "x",
+        [],
+        {},
+        {"id": 3},
+        {"id": "a", "aliases": 5},
+        {"id": "b", "aliases": [1, "c"]},
+    ]
+    providers.models["openai"] = odd
+    assert served(dict(os.environ), ["openai"]) == {"openai": {"a", "b", "c"}}
 
 
 def test_a_provider_that_does_not_tell_is_told_without_its_key(providers, monkeypatch):
