@@ -39,6 +39,7 @@ Write a question, or one of these:
 \b
 {commands}
 
+A space before / makes a line a question, such as ` /etc/hosts: what is it?`.
 Tab completes a command, the arrow keys bring earlier lines, Alt-Enter begins a line.
 Ctrl-C stops an answer, and keeps the proposals that are there. Conversations are kept:
 `moa chats` lists them."""
@@ -116,7 +117,7 @@ async def _new(conversation: Conversation, _: str) -> None:
 
 
 async def _help(_: Conversation, __: str) -> None:
-    say(_commands())
+    say(f"{_commands()}\n{_AS_QUESTION}")
 
 
 async def _exit(_: Conversation, __: str) -> None:
@@ -137,6 +138,9 @@ _COMMANDS = (
     _Command("/exit", "leave; so does Ctrl-D", _exit),
 )
 _BY_NAME = {command.name: command for command in _COMMANDS}
+
+
+_AS_QUESTION = "A space before / makes a line a question."
 
 
 def _commands() -> str:
@@ -219,12 +223,12 @@ def _talk(conversation: Conversation, chats: Chats, runner: asyncio.Runner) -> N
 
 def _answer(conversation: Conversation, runner: asyncio.Runner, line: str) -> None:
     """Answer a question or run a command, and say how to go on if it ends early."""
-    name, _, argument = line.partition(" ")
-    command = _BY_NAME.get({"/quit": "/exit"}.get(name, name)) if name[0] == "/" else None
-    if name[0] == "/" and command is None:
+    name, _, argument = line.partition(" ")  # the name is empty if a space is before a slash
+    command = _BY_NAME.get({"/quit": "/exit"}.get(name, name))
+    if name.startswith("/") and command is None:
         near = difflib.get_close_matches(name, _BY_NAME, n=1)
         told = f"did you mean {near[0]}?" if near else "/help lists them."
-        say(f"There is no command {name}: {told}")
+        say(f"There is no command {name}: {told} {_AS_QUESTION}")
         return
     argument = argument.strip()
     if command and argument and not command.takes_argument:
@@ -234,7 +238,9 @@ def _answer(conversation: Conversation, runner: asyncio.Runner, line: str) -> No
         if command is None or command.asks:
             with running():  # outside the loop, where Ctrl-C ends a download at once
                 fetch_weights(conversation.configuration)
-        runner.run(command.run(conversation, argument) if command else conversation.ask(line))
+        runner.run(
+            command.run(conversation, argument) if command else conversation.ask(line.strip())
+        )
     except KeyboardInterrupt:
         say("Stopped. /resume goes on from here.")
     except Failed as failure:

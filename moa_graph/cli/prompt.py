@@ -42,6 +42,8 @@ class Prompt:
     def read(self, runner: asyncio.Runner) -> str | None:
         """Return the next line without white space around it; None after Ctrl-C.
 
+        If there is white space before a slash, one space of it stays: it is no command.
+
         Args:
             runner: Runs the editor.
 
@@ -49,7 +51,9 @@ class Prompt:
             EndOfInput: At the end of the input, or after Ctrl-D.
         """
         try:
-            return (runner.run(self._edited()) if self._session else _line()).strip()
+            line = runner.run(self._edited()) if self._session else _line()
+            text = line.strip()
+            return f" {text}" if text.startswith("/") and line[0].isspace() else text
         except KeyboardInterrupt:
             if self._session is None and sys.stdin.isatty():
                 sys.stderr.write("\n")  # after the terminal's own `^C`
