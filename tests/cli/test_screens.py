@@ -189,3 +189,15 @@ def test_a_question_that_is_stopped_is_kept(server, opened, columns):
         terminal.type(f"echo /resume | moa chat --resume {name}")
         terminal.wait("moa chat --resume", 3)
     assert sorted(server.labels()) == ["a", "agg", "b", "b"]
+
+
+@pytest.mark.parametrize("columns", [80], indirect=True)
+def test_a_pipe_that_ends_gives_the_terminal_back(server, opened, columns):
+    server.answers["gpt-4o"] = "one\n" + "word " * 400
+    with opened() as terminal:
+        terminal.type("moa ask Why? -c ask.toml --show-proposals | head -1; echo done")
+        screen = terminal.wait("\ndone\n$")
+        assert terminal.cursor_is_visible()
+    assert "Layer 1 · a · ok" in screen
+    assert "Traceback" not in screen
+    assert "Error" not in screen
