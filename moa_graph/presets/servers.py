@@ -41,6 +41,7 @@ _CHATS = ("llm", "vlm")
 _TYPES = "/api/v0/models"
 _MIXTURE = "mixture"
 _PORT_OF_HTTP = 80  # Ollama's own programs take it where the variable has a scheme and no port
+_NUMBER = re.compile(r"[1-9][0-9]{,5}")
 _ELSEWHERE = re.compile(r"[:-]cloud$")  # Ollama's names of models that its own servers run
 
 
@@ -176,7 +177,7 @@ def _as_set(server: Server, environment: Environment) -> Server | None:
 
 def _with_parallel(one: Running, environment: Environment) -> Running:
     told = environment.get("OLLAMA_NUM_PARALLEL", "").strip()
-    if one.server.name == "ollama" and told.isdecimal() and int(told):
+    if one.server.name == "ollama" and _NUMBER.fullmatch(told):
         return replace(one, concurrent=int(told))
     return one
 

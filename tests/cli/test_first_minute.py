@@ -448,7 +448,13 @@ def test_ollama_tells_what_its_models_can_do(providers):
 
 @pytest.mark.parametrize(
     ("variables", "concurrent"),
-    [({}, 1), ({"OLLAMA_NUM_PARALLEL": "4"}, 4), ({"OLLAMA_NUM_PARALLEL": "many"}, 1)],
+    [
+        ({}, 1),
+        ({"OLLAMA_NUM_PARALLEL": "4"}, 4),
+        ({"OLLAMA_NUM_PARALLEL": "many"}, 1),
+        ({"OLLAMA_NUM_PARALLEL": "9" * 5000}, 1),
+        ({"OLLAMA_NUM_PARALLEL": "0"}, 1),
+    ],
 )
 def test_ollama_answers_so_many_calls_at_a_time(providers, variables, concurrent):
     providers.models["ollama"] = LISTS["ollama"]
@@ -828,6 +834,14 @@ def test_a_page_is_no_list_of_models(providers, monkeypatch, text, no_garbage):
 
 def _response(text: str) -> httpx.Response:
     return httpx.Response(200, text=text, request=httpx.Request("GET", "http://127.0.0.1/v1"))
+
+
+def test_a_provider_on_this_machine_is_asked_for_models_without_a_proxy(providers, monkeypatch):
+    set_key(providers, monkeypatch, "openai")
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    providers.models["openai"] = {"data": [{"id": "a"}]}
+    assert served(dict(os.environ), ["openai"]) == {"openai": {"a"}}
 
 
 def test_entries_that_are_no_models_are_left_out(providers, monkeypatch):
