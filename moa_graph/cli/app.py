@@ -25,7 +25,6 @@ try:
         wrong,
     )
     from moa_graph.cli.init import init
-    from moa_graph.cli.main import main  # noqa: F401 - scripts of earlier installations begin here
     from moa_graph.cli.presets import presets
     from moa_graph.cli.running import LayersOption, build
     from moa_graph.cli.terminal import FAILED, say
