@@ -137,3 +137,15 @@ def test_content_may_be_an_address(field):
         "a: b",
     ):
         check_addresses([{"type": "x", field: content}])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"tool_calls": [{"name": "open", "args": {"url": "http://localhost:3000"}, "id": "1"}]},
+        {"content": [{"type": "tool_use", "name": "open", "input": {"url": "http://localhost"}}]},
+        {"content": [{"type": "tool_call", "name": "open", "args": {"url": "http://redis"}}]},
+    ],
+)
+def test_arguments_of_tools_are_not_fetched(call):
+    check_addresses({"messages": [{"role": "assistant", "content": "", **call}]})

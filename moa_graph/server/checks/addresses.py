@@ -65,7 +65,8 @@ def _addresses_in(value: Any, field: str = "") -> Iterator[str]:
     """
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _addresses_in(inner, str(name))
+            if not _is_of_tool_call(value, name):
+                yield from _addresses_in(inner, str(name))
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _addresses_in(inner, field)
@@ -74,6 +75,13 @@ def _addresses_in(value: Any, field: str = "") -> Iterator[str]:
         or (_CONTENT_FIELDS.fullmatch(field) and _is_like_an_address(value))
     ):
         yield value
+
+
+def _is_of_tool_call(value: Mapping[str, Any], field: str) -> bool:
+    """Return whether a field has the arguments of a tool call, which models read as text."""
+    return (field == "args" and "name" in value) or (
+        field == "input" and value.get("type") in ("tool_use", "server_tool_use")
+    )
 
 
 def _is_like_an_address(text: str) -> bool:
