@@ -143,7 +143,7 @@ def _check_run(body: Mapping[str, Any]) -> None:
 
 
 def _check_delay(seconds: Any) -> None:
-    if seconds is None:
+    if seconds is None or seconds == 0:
         return
     if on_aegra():
         raise ValueError("after_seconds: this server starts each run at once.")
