@@ -105,7 +105,7 @@ export function problemWords(problem) {
 
 // Only code can give prices.
 function withoutPrice(message) {
-  const [, , model] = /RunLimits\(usd=…\): .*?\bprice (?:of|for) (['"])(.+?)\1/.exec(message) ?? [];
+  const [, , model] = /\busd=…\)?: .*?\bprice (?:of|for) (['"])(.+?)\1/.exec(message) ?? [];
   if (!model) return message;
   return `“Most dollars” needs the price of every model, and this server has none for ${model}. ` +
     "In the builder, leave it empty, or set “Most tokens” instead.";
@@ -121,7 +121,7 @@ const fieldWords = (name) => FIELDS[name] ?? name.replaceAll("_", " ");
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /**
- * What is wrong with a mixture, in words for the builder: the server's name the arguments of code.
+ * What is wrong with a mixture, in words for the builder: the server's name the fields of the context.
  * @param {Error} problem
  * @returns {string}
  */
@@ -129,7 +129,7 @@ export function formWords(problem) {
   const message = problemWords(problem)
     .replace(/^The assistant's context: /, "")
     .replace(/\blimits\.\w+/g, fieldWords)
-    .replace(/\b[A-Z]\w*\((\w+)=(…|[^()]*)\)/g, (_, name, value) =>
+    .replace(/\b(?:[A-Z]\w*\()?(\w+)=(…|'[^']*'|[^()\s]+)\)?/g, (_, name, value) =>
       value === "…" ? fieldWords(name) : `${fieldWords(name)} ${value}`);
   return sentence(message);
 }
