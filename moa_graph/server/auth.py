@@ -159,7 +159,10 @@ _SERVERS_OWN = {
     "run_id", "thread_id", "user_id",
 }  # fmt: skip
 _SERVERS_OWN_PREFIXES = ("__", "langgraph_", "langsmith", "x-")
-_TRACED_ELSEWHERE = ("__langsmith_project__", "__langsmith_example_id__")
+_TRACED_ELSEWHERE = {  # settings, and the fields of `langsmith_tracer` that set them
+    "__langsmith_project__": "project_name",
+    "__langsmith_example_id__": "example_id",
+}
 _ANSWERS = ("goto", "response", "responses", "update")  # to an interrupt, in a command of Aegra
 _PRESETS = {key: name for name in PRESETS for key in (name, assistant_of(name))}
 
@@ -237,8 +240,10 @@ def _check_item(user: str, run: Mapping[str, Any]) -> None:
     given = _check_configuration(run)
     _check_preset(run.get("assistant_id"), given)
     config = _object(run, "config")
-    elsewhere = _object(run, "langsmith_tracer")
-    settings = {_TRACED_ELSEWHERE[0]: elsewhere, **_object(config, "configurable")}
+    tracer = _object(run, "langsmith_tracer")
+    settings = {**_object(config, "configurable")}
+    if tracer:  # as the server adds it
+        settings |= {name: tracer.get(field) for name, field in _TRACED_ELSEWHERE.items()}
     _check_told(user, [run.get("metadata"), config.get("metadata")], settings)
 
 

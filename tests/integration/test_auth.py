@@ -442,6 +442,11 @@ BAD_RUNS = {
     "no such graph": {"assistant_id": "nothing"},
     "no such assistant": {"assistant_id": "9d3c6a3c-7a7b-4f8e-9a0e-7f5f8a2f3b11"},
     "tracer": {"langsmith_tracer": {"project_name": "x"}},
+    "tracer of a setting": {
+        "langsmith_tracer": {"project_name": "x"},
+        "context": None,
+        "config": {"configurable": {"__langsmith_project__": ""}},
+    },
     "webhook": {"webhook": "https://example.org/x"},
     "two places": {"config": {"configurable": {"layers": 2}}},
     "resume": {"input": None, "command": {"resume": 1}},
@@ -456,10 +461,16 @@ BAD_RUNS = {
 async def test_a_run_that_is_refused_starts_no_other_of_its_batch(guarded, server, bad):
     context = {"proposers": ["openai:a", "openai:b"], "aggregator": "openai:agg"}
     good = {"assistant_id": "mixture", "input": INPUT, "context": context}
-    response = await posted(guarded, "/runs/batch", [good, {**good, **BAD_RUNS[bad]}, good], DAVE)
-    assert 400 <= response.status_code < 500, response.text
+    changed = {
+        name: value for name, value in {**good, **BAD_RUNS[bad]}.items() if value is not None
+    }
+    batch = [good, changed, good]
     async with get_client(url=guarded.url, api_key=DAVE) as dave:
+        before = await dave.threads.count()
+        response = await posted(guarded, "/runs/batch", batch, DAVE)
+        assert 400 <= response.status_code < 500, response.text
         assert await dave.threads.search(status="busy") == []
+        assert await dave.threads.count() == before  # a run has a thread as soon as it is queued
     assert not server.calls
 
 
