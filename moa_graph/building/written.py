@@ -35,7 +35,7 @@ def check_written(written: Any, *, example: str = "") -> None:
     """
     for field, value in _fields_in(written):
         if field == "messages" or field in _RECORDS:
-            whole, new = _overwritten(value)
+            whole, new = overwritten(value)
             if field == "messages":
                 _check_messages(new, example)
             else:
@@ -65,8 +65,12 @@ def _fields_in(written: Any) -> Iterator[tuple[str, Any]]:
                 yield from _fields_in(item)
 
 
-def _overwritten(value: Any) -> tuple[bool, Any]:
-    """Return whether a value replaces what the state has, and the value itself."""
+def overwritten(value: Any) -> tuple[bool, Any]:
+    """Return whether what is written into a field replaces what the state has, and its value.
+
+    Args:
+        value: What is written. An `Overwrite` may have one of its forms in JSON.
+    """
     if isinstance(value, Overwrite):
         return True, value.value
     if isinstance(value, Mapping):

@@ -237,16 +237,17 @@ def _label(model: str) -> str:
     The models that the operator names are not counted.
     """
     model = model[:_LONGEST]
-    if model in _operators_models() or model in _names or len(_names) < _MOST_MODELS:
-        _names.add(model)
+    if model in _operators_models() or model in _names:
         return model
-    return _OTHER
+    if len(_names) == _MOST_MODELS:
+        return _OTHER
+    _names.add(model)
+    return model
 
 
 @cache
 def _operators_models() -> frozenset[str]:
     """Return the models of the presets and of `MOA_ALLOWED_MODELS`, with and without provider."""
-    allowed = [one.strip() for one in SETTINGS.allowed_models.split(",")]
-    named = {one for one in allowed if not set(one) & set("*?[")}
+    named = set(SETTINGS.allowed_names)
     named.update(model for preset in PRESETS.values() for model in preset.models())
     return frozenset({*named, *(one.partition(":")[2] for one in named)})

@@ -145,13 +145,27 @@ class Settings(BaseSettings):
         """Parsed API keys and their owners."""
         return Keys(self.api_keys.get_secret_value())
 
+    @property
+    def allowed(self) -> list[str]:
+        """The entries of `allowed_models`."""
+        return [entry.strip() for entry in self.allowed_models.split(",") if entry.strip()]
+
+    @property
+    def allowed_patterns(self) -> list[str]:
+        """The entries of `allowed_models` that stand for several models."""
+        return [entry for entry in self.allowed if set(entry) & set("*?[")]
+
+    @property
+    def allowed_names(self) -> list[str]:
+        """The entries of `allowed_models` that are names of models."""
+        return [entry for entry in self.allowed if entry not in self.allowed_patterns]
+
     def allows(self, model: str) -> bool:
         """Return whether assistants may use the model, given as `"provider:model"`."""
         provider, _, name = model.partition(":")
         provider = provider.strip().lower()
         if self.allowed_models:
-            patterns = [pattern.strip() for pattern in self.allowed_models.split(",")]
-            return any(fnmatchcase(f"{provider}:{name}", pattern) for pattern in patterns)
+            return any(fnmatchcase(f"{provider}:{name}", entry) for entry in self.allowed)
         if self.keys:
             return any(model in preset.models() for preset in PRESETS.values())
         return provider not in _LOADS_FILES

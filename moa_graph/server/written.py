@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langgraph.types import Overwrite
+from moa_graph.building.written import overwritten
 
 
 def records_in(written: Mapping[str, Any], field: str) -> list[Any]:
@@ -17,9 +17,5 @@ def records_in(written: Mapping[str, Any], field: str) -> list[Any]:
         written: What the node has written.
         field: Field of the state, such as `"proposals"`.
     """
-    found = written.get(field)
-    if isinstance(found, Overwrite):
-        found = found.value
-    elif isinstance(found, Mapping):
-        found = found.get("value")
+    _, found = overwritten(written.get(field))
     return [*found] if isinstance(found, list | tuple) else []

@@ -26,3 +26,10 @@ def test_names_that_clients_invent_do_not_use_up_the_labels_of_the_operators_mod
         assert metrics._label(model) == model
     assert metrics._label("a1000") == "other"
     assert metrics._label("a0") == "a0"
+
+
+def test_the_operators_models_are_not_counted():
+    for model in PRESETS["moa"].models():
+        metrics._label(model)
+    labels = {metrics._label(f"a{number}") for number in range(1000)}
+    assert len(labels) == metrics._MOST_MODELS + 1

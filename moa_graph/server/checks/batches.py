@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
 
 import httpx
 
+from moa_graph.server.checks.json_values import is_uuid
 from moa_graph.server.checks.refusals import Refused
 from moa_graph.server.itself import Itself
 
@@ -60,18 +60,10 @@ async def check_assistants(itself: Itself, runs: Iterable[Any]) -> None:
 async def _exists(itself: Itself, name: str) -> bool:
     api, headers = itself.client.assistants, itself.headers
     try:
-        if _is_uuid(name):
+        if is_uuid(name):
             return bool(await api.get(name, headers=headers))
         return bool(await api.search(graph_id=name, limit=1, headers=headers))
     except httpx.HTTPStatusError as error:
         if error.response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             return False
         raise
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        UUID(name)
-    except ValueError:
-        return False
-    return True

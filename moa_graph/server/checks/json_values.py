@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from uuid import UUID
 
 DEEPEST = 100
 """Levels of nested objects and lists that a value may have."""
@@ -36,6 +37,15 @@ def check_value(given: Any) -> None:
                 raise ValueError(_told(place, f"in the name of a field, {wrong}"))
         elif wrong := _wrong_number(value) or _wrong_text(value):
             raise ValueError(_told(place, wrong))
+
+
+def is_uuid(value: Any) -> bool:
+    """Return whether a value is a UUID, or the text of one."""
+    try:
+        UUID(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 _Place = tuple[Any, Any]

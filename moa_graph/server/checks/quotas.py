@@ -96,11 +96,8 @@ def check_metadata(given: Any, before: Any = None) -> None:
     """
     size = _bytes_of(given)
     if size > SETTINGS.max_metadata and size > _bytes_of(before):
-        raise Refused(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"Metadata, name and description have {size:,} bytes; this server takes at most "
-            f"{SETTINGS.max_metadata:,} (MOA_MAX_METADATA).",
-        )
+        what = "Metadata, name and description"
+        raise _too_large(what, size, SETTINGS.max_metadata, "MOA_MAX_METADATA")
 
 
 def check_mixture(given: Mapping[str, Any]) -> None:
@@ -114,11 +111,8 @@ def check_mixture(given: Mapping[str, Any]) -> None:
     """
     size = _bytes_of([given.get("context"), given.get("config")])
     if size > SETTINGS.max_mixture:
-        raise Refused(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The assistant's context and config have {size:,} bytes; this server takes at most "
-            f"{SETTINGS.max_mixture:,} (MOA_MAX_MIXTURE).",
-        )
+        what = "The assistant's context and config"
+        raise _too_large(what, size, SETTINGS.max_mixture, "MOA_MAX_MIXTURE")
 
 
 async def check_copy(itself: Itself, thread_id: str) -> None:
@@ -199,6 +193,11 @@ def _check(what: str, there: int, new: int, most: int, setting: str) -> None:
         f"This key has {there:,} {what}{more}; the maximum on this server is {most:,} "
         f"({setting}). Delete some.",
     )
+
+
+def _too_large(what: str, size: int, most: int, setting: str) -> Refused:
+    said = f"{what} have {size:,} bytes; this server takes at most {most:,} ({setting})."
+    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, said)
 
 
 def _bytes_of(value: Any) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from uuid import UUID
 
 from moa_graph.server.assistants import AssistantContext
+from moa_graph.server.checks.json_values import is_uuid
 
 
 def check_run_configuration(config: Mapping[str, Any]) -> None:
@@ -37,20 +37,12 @@ def _are_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _is_uuid(value: Any) -> bool:
-    try:
-        UUID(str(value))
-    except ValueError:
-        return False
-    return True
-
-
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "callbacks": (lambda value: not value, "empty"),
     "max_concurrency": (_is_count, "an integer of at least 1"),
     "metadata": (lambda value: isinstance(value, Mapping), "an object"),
     "recursion_limit": (_is_count, "an integer of at least 1"),
-    "run_id": (_is_uuid, "a UUID"),
+    "run_id": (is_uuid, "a UUID"),
     "run_name": (lambda value: isinstance(value, str), "a string"),
     "tags": (_are_strings, "a list of strings"),
 }

@@ -61,8 +61,6 @@ def _within_bounds(preset: Configuration) -> Configuration:
 
 
 def _suggested() -> list[str]:
-    named = [one.strip() for one in SETTINGS.allowed_models.split(",")]
-    exact = [one for one in named if one and not set(one) & set("*?[")]
     local = [f"local:{name}" for name in LOCAL_MODELS] if is_installed() else []
     of_presets = [
         model
@@ -70,13 +68,12 @@ def _suggested() -> list[str]:
         for model in preset.models()
         if not model.startswith("local:")
     ]
-    return list(dict.fromkeys([*exact, *local, *of_presets]))
+    return list(dict.fromkeys([*SETTINGS.allowed_names, *local, *of_presets]))
 
 
 def _patterns() -> list[str]:
     if SETTINGS.allowed_models:
-        named = [one.strip() for one in SETTINGS.allowed_models.split(",")]
-        return [one for one in named if set(one) & set("*?[")]
+        return SETTINGS.allowed_patterns
     return [] if SETTINGS.keys else ["*"]
 
 
